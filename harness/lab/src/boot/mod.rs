@@ -1,0 +1,1 @@
+//! Starting and ending a lab: the processes and namespaces around everything else.

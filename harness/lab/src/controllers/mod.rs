@@ -1,0 +1,1 @@
+//! Controllers that only list, watch and apply, as anyone's would.

@@ -1,0 +1,1 @@
+//! Ingress, mesh and Gateway, translated to Envoy configuration.

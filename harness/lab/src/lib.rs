@@ -1,0 +1,20 @@
+//! Mininet for Kubernetes: a rootless cluster in one process.
+//!
+//! Start from [`boot::start`], which a program that embeds the lab calls from outside it; such a
+//! program's `main` calls [`boot::init`] before anything else. Inside, `api` is the API server,
+//! `controllers`, `node`, `net` and `l7` are its clients and know each other only through objects.
+//! The lab knows nothing of suites, checks or verdicts. Rule: what a real cluster would refuse, the
+//! lab refuses too, with the same words.
+//!
+//! ```text
+//! boot ──► node ──► net ──► api          controllers ──► api
+//!   └────► l7 ────► node                 (all but boot talk to api through a kube::Client)
+//! ```
+
+pub mod api;
+pub mod boot;
+pub mod controllers;
+pub mod l7;
+pub mod net;
+pub mod node;
+pub mod topology;

@@ -1,0 +1,59 @@
+//! Containers that are tasks of the lab itself: system components whose sockets live in their
+//! pod's network namespace, but whose code needs no process of its own.
+//!
+//! Start from [`Builtins`]. An image `lab.strata.dev/NAME:v1` runs the task registered as `NAME`;
+//! the container ends, and is restarted by its policy, when the task returns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::webhook::Webhooks;
+use crate::net::netns::NetNs;
+
+/// What a task is given.
+pub struct BuiltinContext {
+    /// A client of the lab's API server.
+    pub client: Client,
+    /// The pod the task belongs to, as it was when the container started.
+    pub pod: Pod,
+    /// The container's part of the pod's specification (arguments, environment).
+    pub container: Container,
+    /// The node it runs on.
+    pub node: String,
+    /// The pod's network namespace (the node's, with `hostNetwork`).
+    pub netns: NetNs,
+    /// Where an admission webhook's server registers itself.
+    pub webhooks: Webhooks,
+    /// Cancelled when the container is to stop.
+    pub cancel: CancellationToken,
+    /// Writes one line to the container's log.
+    pub log: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+/// A system component: runs until cancelled, or fails with the sentence that ends its log.
+pub type Builtin = fn(BuiltinContext) -> BoxFuture<'static, anyhow::Result<()>>;
+
+/// The components by name.
+#[derive(Clone, Default)]
+pub struct Builtins(BTreeMap<&'static str, Builtin>);
+
+impl Builtins {
+    /// Adds one component.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, builtin: Builtin) -> Self {
+        self.0.insert(name, builtin);
+        self
+    }
+
+    /// The component that an image names, if it is one of ours.
+    #[must_use]
+    pub fn of_image(&self, image: &str) -> Option<Builtin> {
+        let name = image.strip_prefix(crate::topology::BUILTIN_IMAGE_PREFIX)?;
+        self.0.get(name.split(':').next()?).copied()
+    }
+}

@@ -1,0 +1,3 @@
+//! Nodes and pods: sandboxes, containers, images, exec, logs, readiness.
+
+pub mod builtin;
