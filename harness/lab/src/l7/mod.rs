@@ -1,1 +1,25 @@
 //! Ingress, mesh and Gateway, translated to Envoy configuration.
+//!
+//! Start from [`builtins`]. Each controller watches its objects, translates all of them with a
+//! pure function, and writes what Envoy reads into ConfigMaps that Envoy's pods mount; the data
+//! path is real Envoys only. Rule: a controller knows nothing that it did not read from the API.
+//!
+//! ```text
+//! objects ──► world ──► {ingress, mesh, gateway}::translate ──► envoy ──► publish ──► ConfigMap
+//! ```
+
+mod cluster;
+mod envoy;
+mod ingress;
+mod publish;
+mod world;
+
+use crate::node::builtin::Builtins;
+
+/// Adds the layer 7 controllers to the lab's components.
+#[must_use]
+pub fn builtins(builtins: Builtins) -> Builtins {
+    builtins.with("ingress-controller", |context| {
+        Box::pin(ingress::run(context))
+    })
+}
