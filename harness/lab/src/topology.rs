@@ -33,7 +33,8 @@ pub const UNDERLAY_MTU: u32 = 1500;
 pub const POD_MTU: u32 = UNDERLAY_MTU - 50;
 /// The prefix of images whose containers are tasks of the lab itself ([`crate::node::builtin`]).
 pub const BUILTIN_IMAGE_PREFIX: &str = "lab.strata.dev/";
-/// The image of the host's own Envoy: its root file system is the one static binary at `/envoy`.
+/// The image of the host's own Envoy: its root file system is the binary at `/envoy` and, since
+/// Envoy is linked dynamically, the host's loader and C library (`ldd` lists them).
 pub const ENVOY_IMAGE: &str = "lab.strata.dev/envoy:v1";
 /// On Nodes and Pods: the process id, as the host sees it, of a process in that network namespace.
 pub const HOST_PID_ANNOTATION: &str = "lab.strata.dev/host-pid";
