@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
@@ -29,9 +29,11 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct Services {
     services: BTreeMap<(String, String), Arc<Service>>,
     slices: BTreeMap<(String, String), Vec<Arc<EndpointSlice>>>,
-    /// Pods whose sidecar takes mutual TLS, by namespace and name.
-    mesh: BTreeSet<(String, String)>,
+    pods: BTreeMap<(String, String), Arc<Pod>>,
 }
+
+/// The label of pods whose sidecar takes Istio's mutual TLS.
+pub(crate) const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 impl Services {
     /// From the objects that a watch has seen.
@@ -60,9 +62,10 @@ impl Services {
         index
     }
 
-    /// The same, with the pods that have a sidecar.
-    pub(crate) fn with_mesh(mut self, mesh: BTreeSet<(String, String)>) -> Self {
-        self.mesh = mesh;
+    /// The same, with the pods: who is in the mesh, and whose labels make a subset.
+    pub(crate) fn with_pods(mut self, pods: impl IntoIterator<Item = Arc<Pod>>) -> Self {
+        let key = |pod: &Pod| (pod.namespace().unwrap_or_default(), pod.name_any());
+        self.pods = pods.into_iter().map(|pod| (key(&pod), pod)).collect();
         self
     }
 
@@ -97,40 +100,69 @@ impl Services {
         name: &str,
         port: &ServicePort,
     ) -> Vec<Endpoint> {
+        self.endpoints_where(namespace, name, port, |_| true).0
+    }
+
+    /// The same of the pods that `keep` keeps, and the pods themselves.
+    pub(crate) fn endpoints_where(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: &ServicePort,
+        keep: impl Fn(Option<&Pod>) -> bool,
+    ) -> (Vec<Endpoint>, Vec<&Pod>) {
         let key = (namespace.to_owned(), name.to_owned());
         let mut found = BTreeSet::new();
+        let mut behind = Vec::new();
         for slice in self.slices.get(&key).into_iter().flatten() {
             if slice.address_type == "FQDN" {
                 continue;
             }
             let wanted = port.name.as_deref().unwrap_or_default();
-            let numbers = slice
+            let numbers: Vec<u16> = slice
                 .ports
                 .iter()
                 .flatten()
                 .filter(|candidate| candidate.name.as_deref().unwrap_or_default() == wanted)
-                .filter_map(|candidate| u16::try_from(candidate.port?).ok());
-            for number in numbers {
-                for endpoint in slice.endpoints.iter().filter(|endpoint| is_ready(endpoint)) {
-                    let mesh = endpoint.target_ref.as_ref().is_some_and(|target| {
-                        let pod = (
-                            target
-                                .namespace
-                                .clone()
-                                .unwrap_or_else(|| namespace.to_owned()),
-                            target.name.clone().unwrap_or_default(),
-                        );
-                        self.mesh.contains(&pod)
-                    });
-                    found.extend(endpoint.addresses.iter().map(|address| Endpoint {
+                .filter_map(|candidate| u16::try_from(candidate.port?).ok())
+                .collect();
+            for endpoint in slice.endpoints.iter().filter(|endpoint| is_ready(endpoint)) {
+                let pod = self.pod_of(namespace, endpoint);
+                if !keep(pod) {
+                    continue;
+                }
+                behind.extend(pod);
+                let mesh = pod.is_some_and(|pod| {
+                    pod.labels()
+                        .get(TLS_MODE)
+                        .is_some_and(|mode| mode == "istio")
+                });
+                for (address, number) in endpoint
+                    .addresses
+                    .iter()
+                    .flat_map(|a| numbers.iter().map(move |n| (a, *n)))
+                {
+                    found.insert(Endpoint {
                         address: address.clone(),
                         port: number,
                         mesh,
-                    }));
+                    });
                 }
             }
         }
-        found.into_iter().collect()
+        (found.into_iter().collect(), behind)
+    }
+
+    fn pod_of(
+        &self,
+        namespace: &str,
+        endpoint: &k8s_openapi::api::discovery::v1::Endpoint,
+    ) -> Option<&Pod> {
+        let target = endpoint.target_ref.as_ref()?;
+        let namespace = target.namespace.as_deref().unwrap_or(namespace);
+        self.pods
+            .get(&(namespace.to_owned(), target.name.clone()?))
+            .map(AsRef::as_ref)
     }
 
     /// The cluster of a Service's port, or nothing if there is no such Service or port. Its name is

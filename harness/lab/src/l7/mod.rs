@@ -11,7 +11,11 @@
 mod cluster;
 mod envoy;
 mod ingress;
+#[cfg(test)]
+mod manifest;
+mod mesh;
 mod publish;
+mod ready;
 mod world;
 
 use crate::node::builtin::Builtins;

@@ -19,6 +19,8 @@ pub(crate) struct Publisher {
     manager: &'static str,
     /// What was last written, by kind, namespace and name.
     written: HashMap<(String, String, String), String>,
+    /// The UIDs of the namespaces that it was written to.
+    namespaces: BTreeMap<String, String>,
 }
 
 impl Publisher {
@@ -28,6 +30,7 @@ impl Publisher {
             client,
             manager,
             written: HashMap::new(),
+            namespaces: BTreeMap::new(),
         }
     }
 
@@ -57,6 +60,16 @@ impl Publisher {
             .map_err(|error| anyhow::anyhow!("{} {namespace}/{name}: {error}", K::kind(&())))?;
         self.written.insert(key, text);
         Ok(true)
+    }
+
+    /// Forgets what was written to namespaces that are gone, or are others of the same name.
+    pub(crate) fn follow(&mut self, namespaces: &BTreeMap<String, String>) {
+        let before = std::mem::replace(&mut self.namespaces, namespaces.clone());
+        self.written
+            .retain(|(_, namespace, _), _| match before.get(namespace) {
+                Some(uid) => namespaces.get(namespace) == Some(uid),
+                None => true,
+            });
     }
 
     /// Forgets what was written under a name, so that it is written again.

@@ -1,5 +1,6 @@
 //! Asks a real Envoy whether it takes a configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -25,13 +26,20 @@ pub(crate) fn find_envoy() -> Option<PathBuf> {
 
 /// Validates a snapshot as one static configuration: `--mode validate` reads no dynamic files.
 pub(crate) fn assert_accepted(snapshot: &Snapshot) {
+    assert_accepted_with(snapshot, &BTreeMap::new());
+}
+
+/// The same, with the contents of the files that the configuration names.
+pub(crate) fn assert_accepted_with(snapshot: &Snapshot, files: &BTreeMap<String, String>) {
     let Some(envoy) = find_envoy() else {
         eprintln!("not run: no Envoy found (set STRATA_ENVOY, or run scripts/setup)");
         return;
     };
+    let mut bootstrap = static_bootstrap(snapshot);
+    inline_files(&mut bootstrap, files);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("static.json");
-    std::fs::write(&file, static_bootstrap(snapshot).to_string()).unwrap();
+    std::fs::write(&file, bootstrap.to_string()).unwrap();
     let output = Command::new(envoy)
         .args(["--mode", "validate", "-l", "error", "-c"])
         .arg(&file)
@@ -42,7 +50,7 @@ pub(crate) fn assert_accepted(snapshot: &Snapshot) {
         "Envoy refuses the configuration:\n{}{}\n{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
-        serde_json::to_string_pretty(&static_bootstrap(snapshot)).unwrap(),
+        serde_json::to_string_pretty(&bootstrap).unwrap(),
     );
 }
 
@@ -79,6 +87,25 @@ fn make_static(value: &mut Value, routes: &[Value]) {
             fields
                 .values_mut()
                 .for_each(|field| make_static(field, routes));
+        }
+        _ => {}
+    }
+}
+
+fn inline_files(value: &mut Value, files: &BTreeMap<String, String>) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| inline_files(item, files)),
+        Value::Object(fields) => {
+            let text = fields
+                .get("filename")
+                .and_then(|name| files.get(name.as_str()?));
+            if let Some(text) = text {
+                *value = json!({ "inline_string": text });
+            } else {
+                fields
+                    .values_mut()
+                    .for_each(|field| inline_files(field, files));
+            }
         }
         _ => {}
     }

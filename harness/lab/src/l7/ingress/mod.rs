@@ -23,6 +23,7 @@ use self::translate::{Certificate, Input, translate};
 use super::cluster::Services;
 use super::envoy::bootstrap::{Bootstrap, bootstrap};
 use super::publish::{Publisher, config_map, metadata, secret};
+use super::ready;
 use super::world::World;
 use crate::node::builtin::BuiltinContext;
 
@@ -68,6 +69,7 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
         secrets: world.watch(Api::all(client.clone())),
     };
     world.ready().await;
+    let _ready = ready::serve(&context.netns)?;
     (context.log)("watching Ingresses of every namespace");
     let mut publisher = Publisher::new(client.clone(), "ingress-controller");
     loop {

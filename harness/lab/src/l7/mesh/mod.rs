@@ -1,0 +1,328 @@
+//! The mesh: sidecars by injection, and istiod, which tells them what to do.
+//!
+//! Start from [`run`], the task of image `lab.strata.dev/istiod:v1`. It answers the injection
+//! webhook, issues each ServiceAccount's certificate, and keeps a ConfigMap for each workload, made
+//! by [`outbound`] and [`inbound`] from Services and Istio's objects. The redirection is
+//! [`redirect`]'s. Rule: a ConfigMap and certificate are there before the pod that mounts them.
+
+mod authorization;
+mod identity;
+mod inbound;
+mod inject;
+mod outbound;
+pub(crate) mod redirect;
+mod registry;
+mod route;
+#[cfg(test)]
+mod tests;
+pub(crate) mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::DynamicObject;
+use kube::core::admission::{AdmissionRequest, AdmissionResponse};
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+
+use self::identity::Authority;
+use self::registry::{Mesh, Workload, oldest_first};
+use self::types::destination_rule::DestinationRule;
+use self::types::security::{AuthorizationPolicy, PeerAuthentication};
+use self::types::service_entry::ServiceEntry;
+use self::types::virtual_service::VirtualService;
+use super::cluster::Services;
+use super::envoy::Snapshot;
+use super::envoy::bootstrap::{Bootstrap, bootstrap};
+use super::publish::{Publisher, config_map, metadata, secret};
+use super::ready;
+use super::world::World;
+use crate::api::webhook::Handler;
+use crate::node::builtin::BuiltinContext;
+
+/// Where redirected connections of the pod go out.
+pub(crate) const OUTBOUND_PORT: u16 = 15001;
+/// Where redirected connections to the pod come in.
+pub(crate) const INBOUND_PORT: u16 = 15006;
+/// The mark of the sidecar's own connections.
+pub(crate) const MARK: u32 = 1337;
+/// Where the sidecar connects to its application from.
+pub(crate) const INBOUND_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+/// Where the sidecar's ConfigMap is mounted.
+const DIRECTORY: &str = "/etc/istio/proxy";
+/// Where the sidecar's certificate is mounted.
+const CERTIFICATES: &str = "/etc/istio/certs";
+/// The Service and path that the webhook's configuration names.
+const SERVICE: &str = "istiod";
+const INJECT_PATH: &str = "/inject";
+/// The root certificate, in every namespace, as Istio has it.
+const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
+
+/// What one kind of sidecar is told.
+fn translate(mesh: &Mesh, workload: &Workload) -> Snapshot {
+    let mut snapshot = outbound::outbound(mesh, workload);
+    let inbound = inbound::inbound(mesh, workload);
+    snapshot.listeners.extend(inbound.listeners);
+    snapshot.clusters.extend(inbound.clusters);
+    snapshot
+}
+
+struct Stores {
+    namespaces: Store<Namespace>,
+    pods: Store<Pod>,
+    services: Store<Service>,
+    slices: Store<EndpointSlice>,
+    virtual_services: Store<VirtualService>,
+    destination_rules: Store<DestinationRule>,
+    service_entries: Store<ServiceEntry>,
+    peer_authentications: Store<PeerAuthentication>,
+    authorization_policies: Store<AuthorizationPolicy>,
+}
+
+struct Istiod {
+    client: Client,
+    stores: Stores,
+    authority: Authority,
+    publisher: tokio::sync::Mutex<Publisher>,
+    /// Workloads whose pods were admitted; they may not be in the store yet.
+    admitted: Mutex<BTreeSet<Workload>>,
+}
+
+/// Runs until the container is stopped.
+///
+/// # Errors
+/// When the authority cannot be loaded.
+pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
+    let cancel = context.cancel.clone();
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = control(context) => ended,
+    }
+}
+
+async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+    let namespace = context.pod.namespace().unwrap_or_default();
+    let client = context.client.clone();
+    let mut world = World::default();
+    let stores = Stores {
+        namespaces: world.watch(Api::all(client.clone())),
+        pods: world.watch(Api::all(client.clone())),
+        services: world.watch(Api::all(client.clone())),
+        slices: world.watch(Api::all(client.clone())),
+        virtual_services: world.watch(Api::all(client.clone())),
+        destination_rules: world.watch(Api::all(client.clone())),
+        service_entries: world.watch(Api::all(client.clone())),
+        peer_authentications: world.watch(Api::all(client.clone())),
+        authorization_policies: world.watch(Api::all(client.clone())),
+    };
+    let mut publisher = Publisher::new(client.clone(), "istiod");
+    let authority = Authority::load(&client, &namespace, &mut publisher).await?;
+    // A pod created while the watches begin waits for its answer rather than being refused.
+    let (started, running) = watch::channel(None);
+    let _registration =
+        context
+            .webhooks
+            .register(&namespace, SERVICE, INJECT_PATH, handler(running));
+    world.ready().await;
+    let istiod = Arc::new(Istiod {
+        client,
+        stores,
+        authority,
+        publisher: tokio::sync::Mutex::new(publisher),
+        admitted: Mutex::default(),
+    });
+    started.send_replace(Some(istiod.clone()));
+    let _ready = ready::serve(&context.netns)?;
+    (context.log)("injecting sidecars into pods of namespaces labelled istio-injection=enabled");
+    loop {
+        for error in istiod.reconcile().await {
+            (context.log)(&format!("{error:#}"));
+        }
+        world.changed().await;
+    }
+}
+
+/// Answers the API server's question what to make of a pod.
+fn handler(running: watch::Receiver<Option<Arc<Istiod>>>) -> Handler {
+    Arc::new(move |request| {
+        let mut running = running.clone();
+        Box::pin(async move {
+            let istiod = match running.wait_for(Option::is_some).await {
+                Ok(istiod) => istiod.clone(),
+                Err(_) => None,
+            };
+            match istiod {
+                Some(istiod) => istiod.admit(&request).await,
+                None => AdmissionResponse::invalid("istiod has stopped"),
+            }
+        })
+    })
+}
+
+impl Istiod {
+    async fn admit(&self, request: &AdmissionRequest<DynamicObject>) -> AdmissionResponse {
+        let response = AdmissionResponse::from(request);
+        match self.patch(request).await {
+            Ok(None) => response,
+            // Through JSON, because kube has a json-patch of its own version.
+            Ok(Some(patch)) => match serde_json::from_value(patch)
+                .map(|patch| response.with_patch(patch))
+            {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => AdmissionResponse::invalid(format!("sidecar injection: {error}")),
+                Err(error) => AdmissionResponse::invalid(format!("sidecar injection: {error}")),
+            },
+            Err(error) => response.deny(format!("sidecar injection: {error:#}")),
+        }
+    }
+
+    async fn patch(
+        &self,
+        request: &AdmissionRequest<DynamicObject>,
+    ) -> anyhow::Result<Option<serde_json::Value>> {
+        let Some(object) = &request.object else {
+            return Ok(None);
+        };
+        let before: Pod = serde_json::from_value(serde_json::to_value(object)?)?;
+        let namespace = request
+            .namespace
+            .clone()
+            .or_else(|| before.namespace())
+            .unwrap_or_default();
+        let Some(workload) = inject::workload_of(&before, &namespace) else {
+            return Ok(None);
+        };
+        let mut after = before.clone();
+        inject::inject(&mut after, &workload);
+        if !request.dry_run {
+            self.provide(&workload).await?;
+        }
+        let (before, after) = (serde_json::to_value(before)?, serde_json::to_value(after)?);
+        Ok(Some(serde_json::to_value(json_patch::diff(
+            &before, &after,
+        ))?))
+    }
+
+    /// Makes what a workload's pods mount.
+    async fn provide(&self, workload: &Workload) -> anyhow::Result<()> {
+        self.admitted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(workload.clone());
+        self.certify(workload).await?;
+        let mesh = self.mesh();
+        let mut publisher = self.publisher.lock().await;
+        // The namespace may have been deleted and made again since the last time.
+        publisher.forget("ConfigMap", &workload.namespace, &workload.config_map());
+        publish(&mut publisher, &mesh, workload).await
+    }
+
+    /// Issues the certificate of a workload's ServiceAccount, unless there is one of this authority.
+    async fn certify(&self, workload: &Workload) -> anyhow::Result<()> {
+        let (namespace, account) = (&workload.namespace, &workload.service_account);
+        let name = inject::certificate_secret(account);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(&name).await?;
+        let root = found
+            .as_ref()
+            .and_then(|secret| secret.data.as_ref()?.get("root-cert.pem"));
+        if root.is_some_and(|root| root.0 == self.authority.root.as_bytes()) {
+            return Ok(());
+        }
+        let mut issued = secret(
+            metadata(namespace, &name, &[]),
+            self.authority.issue(namespace, account)?,
+        );
+        issued.type_ = Some("istio.io/key-and-cert".to_owned());
+        let mut publisher = self.publisher.lock().await;
+        publisher.apply(&issued).await?;
+        Ok(())
+    }
+
+    fn mesh(&self) -> Mesh {
+        let stores = &self.stores;
+        Mesh {
+            services: Services::new(stores.services.state(), stores.slices.state())
+                .with_pods(stores.pods.state()),
+            virtual_services: oldest_first(stores.virtual_services.state()),
+            destination_rules: oldest_first(stores.destination_rules.state()),
+            service_entries: oldest_first(stores.service_entries.state()),
+            peer_authentications: oldest_first(stores.peer_authentications.state()),
+            authorization_policies: oldest_first(stores.authorization_policies.state()),
+        }
+    }
+
+    /// Brings every workload's ConfigMap up to date; what failed is returned and tried again at the
+    /// next change.
+    async fn reconcile(&self) -> Vec<anyhow::Error> {
+        let mut errors = Vec::new();
+        let mesh = self.mesh();
+        let active: BTreeMap<String, String> = self
+            .stores
+            .namespaces
+            .state()
+            .iter()
+            .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
+            .map(|namespace| (namespace.name_any(), namespace.uid().unwrap_or_default()))
+            .collect();
+        let mut workloads: BTreeSet<Workload> = self
+            .stores
+            .pods
+            .state()
+            .iter()
+            .filter_map(|pod| inject::injected_workload(pod))
+            .collect();
+        {
+            let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+            admitted.retain(|workload| {
+                !workloads.contains(workload) && active.contains_key(&workload.namespace)
+            });
+            workloads.extend(admitted.iter().cloned());
+        }
+        let mut publisher = self.publisher.lock().await;
+        publisher.follow(&active);
+        for namespace in active.keys() {
+            let root = BTreeMap::from([("root-cert.pem".to_owned(), self.authority.root.clone())]);
+            let object = config_map(metadata(namespace, ROOT_CONFIG_MAP, &[]), root);
+            if let Err(error) = publisher.apply(&object).await {
+                errors.push(error);
+            }
+        }
+        for workload in workloads
+            .iter()
+            .filter(|workload| active.contains_key(&workload.namespace))
+        {
+            if let Err(error) = publish(&mut publisher, &mesh, workload).await {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+}
+
+async fn publish(
+    publisher: &mut Publisher,
+    mesh: &Mesh,
+    workload: &Workload,
+) -> anyhow::Result<()> {
+    let name = workload.config_map();
+    let start = bootstrap(&Bootstrap {
+        id: &format!("sidecar~{name}~{}.svc.cluster.local", workload.namespace),
+        cluster: &format!("{}.{}", workload.service_account, workload.namespace),
+        directory: DIRECTORY,
+        mark: Some(MARK),
+    });
+    let labels = [("app.kubernetes.io/managed-by", "istiod")];
+    let files = translate(mesh, workload).files(&start);
+    publisher
+        .apply(&config_map(
+            metadata(&workload.namespace, &name, &labels),
+            files,
+        ))
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `istio-init`: sends a pod's connections through its sidecar.
+//!
+//! Start from [`run`], the task of image `lab.strata.dev/istio-init:v1`, whose rules are [`RULES`].
+//! They are Istio's, but for one thing: the sidecar's own connections are told by their mark, since
+//! there is only one user id.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::{INBOUND_PORT, INBOUND_SOURCE, MARK, OUTBOUND_PORT};
+use crate::node::builtin::BuiltinContext;
+
+/// Ports of the sidecar itself: administration, the two entrances, readiness, statistics.
+const OWN_PORTS: &str = "{ 15000, 15001, 15006, 15020, 15021, 15090 }";
+
+/// The rules, in one transaction.
+fn rules() -> String {
+    format!(
+        "table ip istio
+delete table ip istio
+table ip istio {{
+  chain inbound {{
+    type nat hook prerouting priority dstnat; policy accept;
+    meta l4proto != tcp return
+    tcp dport {OWN_PORTS} return
+    meta l4proto tcp redirect to :{INBOUND_PORT}
+  }}
+  chain outbound {{
+    type nat hook output priority -100; policy accept;
+    meta l4proto != tcp return
+    # The sidecar handing a connection that it took to its own application.
+    ip saddr {INBOUND_SOURCE} return
+    # The sidecar calling its own pod as one of a Service's endpoints: in by the front door.
+    oifname \"lo\" ip daddr != 127.0.0.1 meta mark {MARK} tcp dport != {OWN_PORTS} redirect to :{INBOUND_PORT}
+    oifname \"lo\" return
+    meta mark {MARK} return
+    meta l4proto tcp redirect to :{OUTBOUND_PORT}
+  }}
+}}
+"
+    )
+}
+
+/// Installs the rules and ends.
+///
+/// # Errors
+/// When `nft` is not found, or refuses them.
+pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
+    let nft = find_nft(&context)?;
+    let mut command = Command::new(&nft);
+    command
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    context.netns.enter(&mut command);
+    let mut child = command
+        .spawn()
+        .map_err(|error| anyhow::anyhow!("cannot start {}: {error}", nft.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(rules().as_bytes()).await?;
+    }
+    let output = child.wait_with_output().await?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::bail!(
+            "nft refused the redirection to the sidecar: {}",
+            said.trim()
+        );
+    }
+    (context.log)(&format!(
+        "TCP goes out through {OUTBOUND_PORT} and comes in through {INBOUND_PORT}"
+    ));
+    Ok(())
+}
+
+/// `nft` by the container's environment, else of PATH, else where distributions keep it, which is
+/// not on an ordinary user's PATH.
+fn find_nft(context: &BuiltinContext) -> anyhow::Result<PathBuf> {
+    let named = context
+        .container
+        .env
+        .iter()
+        .flatten()
+        .find(|variable| variable.name == "NFT");
+    let named = named
+        .and_then(|variable| variable.value.clone())
+        .map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    named
+        .into_iter()
+        .chain(directories.map(|directory| directory.join("nft")))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| anyhow::anyhow!("nft was not found: install nftables"))
+}
+
+#[cfg(test)]
+mod tests {
+    /// Only the kernel can tell whether rules are rules: asked in namespaces of our own.
+    #[test]
+    fn nft_takes_the_rules() {
+        use std::io::Write;
+        let mut child = match std::process::Command::new("unshare")
+            .args([
+                "-Urn",
+                "sh",
+                "-c",
+                "PATH=$PATH:/usr/sbin:/sbin exec nft -f -",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+        {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("not run: unshare: {error}");
+                return;
+            }
+        };
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(super::rules().as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("not found") || said.contains("unshare failed") {
+            eprintln!("not run: {said}");
+            return;
+        }
+        assert!(output.status.success(), "{said}\n{}", super::rules());
+    }
+}

@@ -1,0 +1,323 @@
+//! What every sidecar's configuration is made from: Services by their hosts, and Istio's objects.
+//!
+//! Start from [`Mesh`], the state of the mesh at one moment, and [`Workload`], the pod that a
+//! configuration is for. Names follow Istio's: `outbound|80|v1|backend.default.svc.cluster.local`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use kube::ResourceExt;
+
+use super::types::destination_rule::DestinationRule;
+use super::types::security::{AuthorizationPolicy, PeerAuthentication};
+use super::types::service_entry::ServiceEntry;
+use super::types::virtual_service::VirtualService;
+use crate::l7::cluster::Services;
+use crate::l7::envoy::fingerprint;
+use crate::topology::CLUSTER_DOMAIN;
+
+/// The state of the mesh at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mesh {
+    /// Services, endpoints and pods.
+    pub(super) services: Services,
+    /// VirtualServices, oldest first.
+    pub(super) virtual_services: Vec<Arc<VirtualService>>,
+    /// DestinationRules, oldest first.
+    pub(super) destination_rules: Vec<Arc<DestinationRule>>,
+    /// ServiceEntries.
+    pub(super) service_entries: Vec<Arc<ServiceEntry>>,
+    /// PeerAuthentications, oldest first.
+    pub(super) peer_authentications: Vec<Arc<PeerAuthentication>>,
+    /// AuthorizationPolicies.
+    pub(super) authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+}
+
+/// Sorts objects oldest first, as Istio resolves conflicts.
+pub(super) fn oldest_first<K: ResourceExt>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
+    objects.sort_by_key(|object| {
+        let created = object.creation_timestamp().map(|time| time.0);
+        (created, object.namespace(), object.name_any())
+    });
+    objects
+}
+
+/// A kind of pod that sidecars are configured for alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Workload {
+    /// Its namespace.
+    pub(super) namespace: String,
+    /// Its ServiceAccount.
+    pub(super) service_account: String,
+    /// Its labels, without those that tell pods of one workload apart.
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Workload {
+    /// The workload of a pod with these labels.
+    pub(super) fn new(
+        namespace: &str,
+        service_account: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Self {
+        // Labels that controllers give to single pods or revisions; none selects a workload.
+        const OF_ONE_POD: [&str; 5] = [
+            "pod-template-hash",
+            "controller-revision-hash",
+            "pod-template-generation",
+            "statefulset.kubernetes.io/pod-name",
+            "apps.kubernetes.io/pod-index",
+        ];
+        let ours = |key: &str| {
+            key.starts_with("security.istio.io/") || key.starts_with("service.istio.io/")
+        };
+        let labels = labels
+            .iter()
+            .filter(|(key, _)| !OF_ONE_POD.contains(&key.as_str()) && !ours(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        Self {
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+            labels,
+        }
+    }
+
+    /// The name of its ConfigMap.
+    pub(super) fn config_map(&self) -> String {
+        let labels = serde_json::to_string(&self.labels).unwrap_or_default();
+        format!(
+            "istio-proxy-{}",
+            fingerprint(&format!("{}\n{labels}", self.service_account))
+        )
+    }
+}
+
+/// How a port's bytes are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// As HTTP, where it is HTTP.
+    Http,
+    /// As bytes.
+    Tcp,
+}
+
+/// By Istio's protocol selection: `appProtocol`, else the first part of the port's name; a port
+/// that says nothing is looked at.
+pub(super) fn kind_of(port: &ServicePort) -> Option<Kind> {
+    if port.protocol.as_deref().unwrap_or("TCP") != "TCP" {
+        return None;
+    }
+    let name = port.name.as_deref().unwrap_or_default();
+    let prefix = name.split('-').next().unwrap_or_default();
+    match port
+        .app_protocol
+        .as_deref()
+        .unwrap_or(prefix)
+        .to_ascii_lowercase()
+        .as_str()
+    {
+        "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "postgres" => Some(Kind::Tcp),
+        _ => Some(Kind::Http),
+    }
+}
+
+/// A host as Istio reads it: a name without dots is a Service of the object's own namespace.
+pub(super) fn resolve_host(host: &str, namespace: &str) -> String {
+    if host.contains('.') || host.contains('*') {
+        host.to_ascii_lowercase()
+    } else {
+        format!("{host}.{namespace}.svc.{CLUSTER_DOMAIN}")
+    }
+}
+
+/// The full name of a Service.
+pub(super) fn fqdn(namespace: &str, name: &str) -> String {
+    format!("{name}.{namespace}.svc.{CLUSTER_DOMAIN}")
+}
+
+/// The Service of a full name: its namespace and name.
+pub(super) fn service_of(host: &str) -> Option<(&str, &str)> {
+    let rest = host.strip_suffix(CLUSTER_DOMAIN)?.strip_suffix(".svc.")?;
+    let (name, namespace) = rest.split_once('.')?;
+    (!namespace.contains('.')).then_some((namespace, name))
+}
+
+/// The name of a cluster, as Istio writes it.
+pub(super) fn cluster_name(port: u16, subset: Option<&str>, host: &str) -> String {
+    format!("outbound|{port}|{}|{host}", subset.unwrap_or_default())
+}
+
+/// Whether a host, which may begin with `*`, covers another.
+pub(super) fn host_covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+impl Mesh {
+    /// The VirtualService for a host in sidecars: the one that names it exactly before one that
+    /// covers it, the older before the younger.
+    pub(super) fn virtual_service(&self, host: &str, client: &Workload) -> Option<&VirtualService> {
+        let visible = |object: &&VirtualService| {
+            let namespace = object.namespace().unwrap_or_default();
+            let exported = object.spec.export_to.as_ref().is_none_or(|to| {
+                to.iter().any(|to| {
+                    to == "*"
+                        || (to == "." && namespace == client.namespace)
+                        || *to == client.namespace
+                })
+            });
+            let sidecars = object.spec.gateways.as_ref().is_none_or(|gateways| {
+                gateways.is_empty() || gateways.iter().any(|name| name == "mesh")
+            });
+            exported && sidecars
+        };
+        let named = |exact: bool| {
+            self.virtual_services
+                .iter()
+                .map(AsRef::as_ref)
+                .filter(visible)
+                .find(|object| {
+                    let namespace = object.namespace().unwrap_or_default();
+                    object.spec.hosts.iter().any(|pattern| {
+                        let pattern = resolve_host(pattern, &namespace);
+                        if exact {
+                            pattern == host
+                        } else {
+                            host_covers(&pattern, host)
+                        }
+                    })
+                })
+        };
+        named(true).or_else(|| named(false))
+    }
+
+    /// The DestinationRule for a host: the client's namespace's own before the Service's, before
+    /// any other.
+    pub(super) fn destination_rule(
+        &self,
+        host: &str,
+        client: &Workload,
+    ) -> Option<&DestinationRule> {
+        let home = service_of(host).map(|(namespace, _)| namespace);
+        let rank = |object: &DestinationRule| {
+            let namespace = object.namespace().unwrap_or_default();
+            if namespace == client.namespace {
+                0
+            } else if Some(namespace.as_str()) == home {
+                1
+            } else {
+                2
+            }
+        };
+        self.destination_rules
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|object| {
+                let namespace = object.namespace().unwrap_or_default();
+                host_covers(&resolve_host(&object.spec.host, &namespace), host)
+            })
+            .min_by_key(|object| rank(object))
+    }
+
+    /// The port of a Service that a destination means: the one it names, else the Service's only
+    /// one, else the one that the client asked for.
+    pub(super) fn destination_port(&self, host: &str, named: Option<u32>, asked: u16) -> u16 {
+        if let Some(port) = named {
+            return u16::try_from(port).unwrap_or_default();
+        }
+        let service =
+            service_of(host).and_then(|(namespace, name)| self.services.find(namespace, name));
+        match service.map(ports).unwrap_or_default().as_slice() {
+            [only] => u16::try_from(only.port).unwrap_or(asked),
+            _ => asked,
+        }
+    }
+}
+
+/// A Service's ports.
+pub(super) fn ports(service: &Service) -> Vec<&ServicePort> {
+    service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_hosts_belong_to_the_namespace_of_their_object() {
+        for (host, expected) in [
+            ("backend", "backend.default.svc.cluster.local"),
+            ("backend.other", "backend.other"),
+            (
+                "Backend.other.svc.cluster.local",
+                "backend.other.svc.cluster.local",
+            ),
+            ("*.example.com", "*.example.com"),
+        ] {
+            assert_eq!(resolve_host(host, "default"), expected);
+        }
+    }
+
+    #[test]
+    fn services_are_found_by_their_full_name() {
+        assert_eq!(service_of("a.b.svc.cluster.local"), Some(("b", "a")));
+        for host in [
+            "a.b",
+            "a.b.c.svc.cluster.local",
+            "example.com",
+            "svc.cluster.local",
+        ] {
+            assert_eq!(service_of(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn protocols_are_selected_as_istio_selects_them() {
+        let port = |name: &str, protocol: &str, app: Option<&str>| ServicePort {
+            name: Some(name.to_owned()),
+            protocol: Some(protocol.to_owned()),
+            app_protocol: app.map(str::to_owned),
+            ..ServicePort::default()
+        };
+        for (name, protocol, app, expected) in [
+            ("", "TCP", None, Some(Kind::Http)),
+            ("http", "TCP", None, Some(Kind::Http)),
+            ("http-web", "TCP", None, Some(Kind::Http)),
+            ("web", "TCP", None, Some(Kind::Http)),
+            ("tcp-echo", "TCP", None, Some(Kind::Tcp)),
+            ("https", "TCP", None, Some(Kind::Tcp)),
+            ("http", "TCP", Some("tcp"), Some(Kind::Tcp)),
+            ("dns", "UDP", None, None),
+        ] {
+            assert_eq!(
+                kind_of(&port(name, protocol, app)),
+                expected,
+                "{name} {protocol} {app:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn pods_of_one_deployment_are_one_workload() {
+        let labels = |hash: &str| {
+            BTreeMap::from([
+                ("app".to_owned(), "web".to_owned()),
+                ("pod-template-hash".to_owned(), hash.to_owned()),
+            ])
+        };
+        let of = |hash| Workload::new("default", "default", &labels(hash)).config_map();
+        assert_eq!(of("1"), of("2"));
+        assert_ne!(
+            of("1"),
+            Workload::new("default", "other", &labels("1")).config_map()
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! `DestinationRule` (networking.istio.io): what happens to traffic after it is routed.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Configuration affecting load balancing, and the subsets of a service.
+#[derive(Debug, Clone, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "networking.istio.io",
+    version = "v1",
+    kind = "DestinationRule",
+    namespaced,
+    shortname = "dr",
+    category = "istio-io",
+    printcolumn = r#"{"name":"Host","type":"string","jsonPath":".spec.host"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DestinationRuleSpec {
+    /// The name of a service from the service registry.
+    pub(crate) host: String,
+    /// Policies for all of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) traffic_policy: Option<TrafficPolicy>,
+    /// Named sets of endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subsets: Option<Vec<Subset>>,
+}
+
+/// A named set of endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Subset {
+    /// Its name.
+    pub(crate) name: String,
+    /// Labels of its pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    /// Policies for it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) traffic_policy: Option<TrafficPolicy>,
+}
+
+/// Policies.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TrafficPolicy {
+    /// How endpoints are chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) load_balancer: Option<LoadBalancer>,
+    /// Limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) connection_pool: Option<ConnectionPool>,
+    /// When an endpoint is ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outlier_detection: Option<OutlierDetection>,
+    /// TLS to the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<ClientTls>,
+}
+
+/// How endpoints are chosen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct LoadBalancer {
+    /// One of the standard algorithms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) simple: Option<SimpleLoadBalancer>,
+}
+
+/// The standard algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub(crate) enum SimpleLoadBalancer {
+    Unspecified,
+    Random,
+    RoundRobin,
+    LeastConn,
+    LeastRequest,
+}
+
+/// Limits.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ConnectionPool {
+    /// For HTTP and bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tcp: Option<TcpSettings>,
+    /// For HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<HttpSettings>,
+}
+
+/// Limits for HTTP and bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TcpSettings {
+    /// Connections to the service at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub(crate) max_connections: Option<i32>,
+}
+
+/// Limits for HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpSettings {
+    /// Requests that wait for a connection at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub(crate) http1_max_pending_requests: Option<i32>,
+    /// Requests under way at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub(crate) http2_max_requests: Option<i32>,
+}
+
+/// When an endpoint is ejected.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OutlierDetection {
+    /// So many 5xx answers in a row.
+    #[serde(
+        default,
+        rename = "consecutive5xxErrors",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) consecutive_5xx_errors: Option<u32>,
+    /// So many gateway errors (502, 503, 504) in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) consecutive_gateway_errors: Option<u32>,
+    /// How often ejection is considered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interval: Option<String>,
+    /// How long an endpoint stays ejected at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base_ejection_time: Option<String>,
+    /// The share of endpoints that may be ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub(crate) max_ejection_percent: Option<i32>,
+}
+
+/// TLS to a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ClientTls {
+    /// How.
+    pub(crate) mode: TlsMode,
+}
+
+/// Whether connections to a service are secured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum TlsMode {
+    /// Plain.
+    Disable,
+    /// Mutual TLS with the mesh's certificates.
+    IstioMutual,
+}

@@ -1,0 +1,146 @@
+//! `PeerAuthentication` and `AuthorizationPolicy` (security.istio.io).
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::WorkloadSelector;
+
+/// How workloads take connections.
+#[derive(Debug, Clone, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "security.istio.io",
+    version = "v1",
+    kind = "PeerAuthentication",
+    namespaced,
+    shortname = "pa",
+    category = "istio-io",
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mtls.mode"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PeerAuthenticationSpec {
+    /// The workloads; all of the namespace unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) selector: Option<WorkloadSelector>,
+    /// Mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mtls: Option<MutualTls>,
+    /// Mutual TLS by port of the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port_level_mtls: Option<BTreeMap<String, MutualTls>>,
+}
+
+/// Mutual TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct MutualTls {
+    /// Whether it is demanded.
+    #[serde(default)]
+    pub(crate) mode: MutualTlsMode,
+}
+
+/// Whether mutual TLS is demanded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum MutualTlsMode {
+    /// As the parent has it.
+    #[default]
+    Unset,
+    /// Never.
+    Disable,
+    /// Taken, and plain text too.
+    Permissive,
+    /// Demanded.
+    Strict,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "security.istio.io",
+    version = "v1",
+    kind = "AuthorizationPolicy",
+    plural = "authorizationpolicies",
+    namespaced,
+    shortname = "ap",
+    category = "istio-io",
+    printcolumn = r#"{"name":"Action","type":"string","jsonPath":".spec.action"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AuthorizationPolicySpec {
+    /// The workloads; all of the namespace unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) selector: Option<WorkloadSelector>,
+    /// What is done where a rule matches; ALLOW unless said.
+    #[serde(default)]
+    pub(crate) action: AuthorizationAction,
+    /// Rules, any of which matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rules: Option<Vec<Rule>>,
+}
+
+/// What is done where a rule matches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum AuthorizationAction {
+    /// The request is allowed; what no ALLOW policy matches is not.
+    #[default]
+    Allow,
+    /// The request is denied.
+    Deny,
+}
+
+/// Sources and operations; absent means any.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Rule {
+    /// Who, any of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<Vec<From>>,
+    /// What, any of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<Vec<To>>,
+}
+
+/// A source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct From {
+    /// Its conditions.
+    pub(crate) source: Source,
+}
+
+/// Conditions on the client, all of which must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Source {
+    /// Identities: `cluster.local/ns/NAMESPACE/sa/ACCOUNT`, with `*` at one end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) principals: Option<Vec<String>>,
+    /// Namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) namespaces: Option<Vec<String>>,
+}
+
+/// An operation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct To {
+    /// Its conditions.
+    pub(crate) operation: Operation,
+}
+
+/// Conditions on the request, all of which must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Operation {
+    /// Methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) methods: Option<Vec<String>>,
+    /// Paths, with `*` at one end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) paths: Option<Vec<String>>,
+    /// Ports of the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ports: Option<Vec<String>>,
+}

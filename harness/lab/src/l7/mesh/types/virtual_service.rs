@@ -1,0 +1,371 @@
+//! `VirtualService` (networking.istio.io): how requests for hosts are routed.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Configuration affecting traffic routing.
+#[derive(Debug, Clone, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "networking.istio.io",
+    version = "v1",
+    kind = "VirtualService",
+    namespaced,
+    shortname = "vs",
+    category = "istio-io",
+    printcolumn = r#"{"name":"Hosts","type":"string","jsonPath":".spec.hosts"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VirtualServiceSpec {
+    /// The destination hosts to which traffic is being sent.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub(crate) hosts: Vec<String>,
+    /// The gateways and sidecars that apply these routes; `mesh`, the sidecars, unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateways: Option<Vec<String>>,
+    /// An ordered list of route rules for HTTP traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<Vec<HttpRoute>>,
+    /// An ordered list of route rules for opaque TCP traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tcp: Option<Vec<TcpRoute>>,
+    /// The namespaces to which this virtual service is exported: `*` or `.`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) export_to: Option<Vec<String>>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpRoute {
+    /// The name assigned to the route for debugging purposes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Match conditions, any of which activates the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) r#match: Option<Vec<HttpMatchRequest>>,
+    /// Destinations, by weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<Vec<HttpRouteDestination>>,
+    /// A redirect instead of a destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) redirect: Option<HttpRedirect>,
+    /// A fixed response instead of a destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) direct_response: Option<HttpDirectResponse>,
+    /// Rewrite of path and authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rewrite: Option<HttpRewrite>,
+    /// Timeout for HTTP requests; disabled unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<String>,
+    /// Retry policy for HTTP requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retries: Option<HttpRetry>,
+    /// Faults to inject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<HttpFaultInjection>,
+    /// A destination that gets a copy of the traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mirror: Option<Destination>,
+    /// The share of the traffic that is mirrored; all of it unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mirror_percentage: Option<Percent>,
+    /// Destinations that get a copy of the traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mirrors: Option<Vec<HttpMirrorPolicy>>,
+    /// Changes to headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) headers: Option<Headers>,
+}
+
+/// Conditions, all of which must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpMatchRequest {
+    /// The name assigned to a match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// The path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uri: Option<StringMatch>,
+    /// The scheme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scheme: Option<StringMatch>,
+    /// The method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<StringMatch>,
+    /// The authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<StringMatch>,
+    /// Headers; an empty value asks only that the header is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) headers: Option<BTreeMap<String, StringMatch>>,
+    /// Headers, none of which may match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) without_headers: Option<BTreeMap<String, StringMatch>>,
+    /// Query parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) query_params: Option<BTreeMap<String, StringMatch>>,
+    /// Whether the path is matched in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ignore_uri_case: Option<bool>,
+    /// The port on the host that is being addressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u32>,
+    /// Labels of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source_labels: Option<BTreeMap<String, String>>,
+    /// Namespace of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source_namespace: Option<String>,
+    /// The gateways that the condition is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateways: Option<Vec<String>>,
+}
+
+/// How a string is matched: one of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct StringMatch {
+    /// As a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exact: Option<String>,
+    /// By its first characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) prefix: Option<String>,
+    /// By an RE2 regular expression over the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) regex: Option<String>,
+}
+
+/// A destination and its share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpRouteDestination {
+    /// Where requests go.
+    pub(crate) destination: Destination,
+    /// The relative proportion of traffic; a sole destination has all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub(crate) weight: Option<i32>,
+    /// Changes to headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) headers: Option<Headers>,
+}
+
+/// A Service, and where it is divided, its subset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Destination {
+    /// The name of a service from the service registry.
+    pub(crate) host: String,
+    /// The name of a subset in the service's DestinationRule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subset: Option<String>,
+    /// The port; needed where the service has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<PortSelector>,
+}
+
+/// A port by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct PortSelector {
+    /// Valid port number.
+    #[schemars(range(max = 65535))]
+    pub(crate) number: u32,
+}
+
+/// A rule for bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct TcpRoute {
+    /// Match conditions, any of which activates the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) r#match: Option<Vec<L4MatchAttributes>>,
+    /// Destinations, by weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<Vec<RouteDestination>>,
+}
+
+/// Conditions on a connection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct L4MatchAttributes {
+    /// The port on the host that is being addressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u32>,
+    /// Labels of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source_labels: Option<BTreeMap<String, String>>,
+}
+
+/// A destination of connections and its share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RouteDestination {
+    /// Where connections go.
+    pub(crate) destination: Destination,
+    /// The relative proportion of connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub(crate) weight: Option<i32>,
+}
+
+/// A redirect.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpRedirect {
+    /// Overwrites the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uri: Option<String>,
+    /// Overwrites the authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
+    /// Overwrites the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u32>,
+    /// Overwrites the scheme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scheme: Option<String>,
+    /// The status; 301 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) redirect_code: Option<u32>,
+}
+
+/// A fixed response.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HttpDirectResponse {
+    /// The status.
+    #[schemars(range(min = 200, max = 599))]
+    pub(crate) status: u32,
+    /// The body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<HttpBody>,
+}
+
+/// A response's body.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HttpBody {
+    /// The text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) string: Option<String>,
+}
+
+/// A rewrite.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpRewrite {
+    /// Replaces the path, or the prefix that matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uri: Option<String>,
+    /// Replaces the authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
+    /// Replaces parts of the path by a regular expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uri_regex_rewrite: Option<RegexRewrite>,
+}
+
+/// A replacement by a regular expression.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RegexRewrite {
+    /// What is replaced.
+    pub(crate) r#match: String,
+    /// What takes its place; `\1` is the first group.
+    pub(crate) rewrite: String,
+}
+
+/// A retry policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HttpRetry {
+    /// Number of retries allowed; 0 disables them.
+    #[schemars(range(min = 0))]
+    pub(crate) attempts: i32,
+    /// Timeout per attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) per_try_timeout: Option<String>,
+    /// The conditions, in Envoy's terms, statuses included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_on: Option<String>,
+}
+
+/// Faults to inject.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HttpFaultInjection {
+    /// A delay before forwarding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delay: Option<FaultDelay>,
+    /// An error instead of forwarding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) abort: Option<FaultAbort>,
+}
+
+/// An injected delay.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FaultDelay {
+    /// How long.
+    pub(crate) fixed_delay: String,
+    /// The share of requests; all unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) percentage: Option<Percent>,
+}
+
+/// An injected error.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FaultAbort {
+    /// The status.
+    #[schemars(range(min = 200, max = 599))]
+    pub(crate) http_status: u32,
+    /// The share of requests; all unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) percentage: Option<Percent>,
+}
+
+/// A percentage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Percent {
+    /// 0 to 100.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub(crate) value: f64,
+}
+
+/// A mirror and its share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HttpMirrorPolicy {
+    /// What gets the copies.
+    pub(crate) destination: Destination,
+    /// The share of requests; all unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) percentage: Option<Percent>,
+}
+
+/// Changes to the headers of requests and responses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Headers {
+    /// Before forwarding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request: Option<HeaderOperations>,
+    /// Before returning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) response: Option<HeaderOperations>,
+}
+
+/// Changes to headers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HeaderOperations {
+    /// Overwrites headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) set: Option<BTreeMap<String, String>>,
+    /// Appends values to headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) add: Option<BTreeMap<String, String>>,
+    /// Removes headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) remove: Option<Vec<String>>,
+}
