@@ -8,7 +8,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use crate::scope::Scope;
-use crate::verdict::{Finding, NoVerdict};
+use crate::verdict::{Cause, Finding, NoVerdict};
 
 /// A layer of Kubernetes networking, in the order of bring-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,8 +27,13 @@ pub enum Layer {
 
 impl Layer {
     /// All of them, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Cni, Self::Services, Self::Ingress, Self::Mesh, Self::Gateway];
+    pub const ALL: [Self; 5] = [
+        Self::Cni,
+        Self::Services,
+        Self::Ingress,
+        Self::Mesh,
+        Self::Gateway,
+    ];
 
     /// The layer's name in ids, folders and reports.
     #[must_use]
@@ -103,7 +108,9 @@ pub struct Check {
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Check")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,5 +130,16 @@ pub enum NotPassed {
 impl<E: Into<NoVerdict>> From<E> for NotPassed {
     fn from(error: E) -> Self {
         Self::NoVerdict(error.into())
+    }
+}
+
+impl NotPassed {
+    /// Names the cause of a finding; where there is no verdict, there is nothing to explain.
+    #[must_use]
+    pub fn caused_by(self, cause: Cause) -> Self {
+        match self {
+            Self::Failed(finding) => Self::Failed(Box::new(finding.caused_by(cause))),
+            other @ Self::NoVerdict(_) => other,
+        }
     }
 }

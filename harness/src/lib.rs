@@ -1,7 +1,24 @@
 //! Does Kubernetes networking work here, layer by layer, and if not, why?
 //!
-//! Start from [`main`], which a test target calls with its table of [`Suite`]s. A module may use
-//! only those listed above it. Rule: only [`verdict`] says that the cluster broke a claim; trouble
-//! of our own is never reported as the cluster's.
+//! Start from [`main`], which a test target calls with its table of [`Suite`]s. Each module says
+//! in its first lines what it is for and what it leaves to others. Rule: only [`verdict`] says that
+//! the cluster broke a claim; trouble of our own is never reported as the cluster's.
 
+pub mod apply;
+pub mod budget;
 pub mod check;
+pub mod exit;
+pub mod layer;
+pub mod probe;
+pub mod provider;
+pub mod report;
+pub mod runner;
+pub mod scope;
+pub mod settings;
+pub mod verdict;
+pub mod wait;
+
+pub use check::{Check, Layer, Need, NotPassed, Outcome, Suite};
+pub use runner::{RunInfo, main};
+pub use scope::Scope;
+pub use verdict::{Cause, Doing, Expect, Finding, NoVerdict, expect, expect_eq};

@@ -13,8 +13,9 @@ use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse};
 
 /// Answers one AdmissionReview (admission.k8s.io/v1).
-pub type Handler =
-    Arc<dyn Fn(AdmissionRequest<DynamicObject>) -> BoxFuture<'static, AdmissionResponse> + Send + Sync>;
+pub type Handler = Arc<
+    dyn Fn(AdmissionRequest<DynamicObject>) -> BoxFuture<'static, AdmissionResponse> + Send + Sync,
+>;
 
 type Key = (String, String, String);
 
@@ -25,17 +26,33 @@ pub struct Webhooks(Arc<Mutex<HashMap<Key, Handler>>>);
 impl Webhooks {
     /// Serves `path` of Service `namespace/service` until the registration is dropped.
     #[must_use]
-    pub fn register(&self, namespace: &str, service: &str, path: &str, handler: Handler) -> Registration {
+    pub fn register(
+        &self,
+        namespace: &str,
+        service: &str,
+        path: &str,
+        handler: Handler,
+    ) -> Registration {
         let key = (namespace.to_owned(), service.to_owned(), path.to_owned());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), handler);
-        Registration { webhooks: self.clone(), key }
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), handler);
+        Registration {
+            webhooks: self.clone(),
+            key,
+        }
     }
 
     /// The handler behind a webhook's `clientConfig.service`, if one is up.
     #[must_use]
     pub fn find(&self, namespace: &str, service: &str, path: &str) -> Option<Handler> {
         let key = (namespace.to_owned(), service.to_owned(), path.to_owned());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned()
     }
 }
 
@@ -47,6 +64,10 @@ pub struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.webhooks.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.webhooks
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
     }
 }

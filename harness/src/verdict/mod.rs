@@ -1,0 +1,17 @@
+//! What can be said about a claim: broken, with a filled-in form; or nothing, with the reason.
+//!
+//! Start from [`expect`] and [`expect_eq`], which alone make [`NotPassed::Failed`]. Everything here
+//! is pure: it judges what was observed and observes nothing itself. Whatever chance decides goes
+//! through [`split`] and [`bound`], which state their error rates.
+//!
+//! [`NotPassed::Failed`]: crate::check::NotPassed::Failed
+
+pub mod bound;
+mod cause;
+mod finding;
+mod no_verdict;
+pub mod split;
+
+pub use cause::Cause;
+pub use finding::{Expect, Finding, expect, expect_eq};
+pub use no_verdict::{Doing, NoVerdict, NoVerdictKind};

@@ -1,0 +1,1 @@
+//! Placeholder for the bound on failed requests; follows with the split test.
