@@ -1,0 +1,240 @@
+//! A container as a process: its entrypoint, and commands beside it.
+//!
+//! Start from [`Process::start`]; [`Process::exec`] runs a command in a running one. Both are
+//! children of the lab, born into the container's PID namespace. Rule: dropping a [`Process`] or an
+//! [`Exec`] kills it, and it is reaped.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::rootfs::ContainerFile;
+use super::spawn::{PidNamespace, Stage};
+use super::stage;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code; 128 + n when signal n ended it.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self { code, signal: None },
+            (None, signal) => Self {
+                code: 128 + signal.unwrap_or_default(),
+                signal,
+            },
+        }
+    }
+}
+
+/// A container's first process.
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+    file: PathBuf,
+    exit: watch::Receiver<Option<Exit>>,
+    // Owns the child, which is killed with it.
+    _reaper: AbortOnDropHandle<()>,
+}
+
+/// What a process was given for its standard streams.
+pub struct Streams {
+    pub stdin: Option<ChildStdin>,
+    pub stdout: Option<ChildStdout>,
+    pub stderr: Option<ChildStderr>,
+}
+
+impl Streams {
+    fn of(child: &mut Child) -> Self {
+        Self {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        }
+    }
+}
+
+/// A command beside a container's entrypoint.
+pub struct Exec {
+    pub child: Child,
+    pub streams: Streams,
+    /// The terminal, if there is one: output, input and size.
+    pub terminal: Option<Arc<OwnedFd>>,
+}
+
+impl Process {
+    /// Starts a container's entrypoint.
+    ///
+    /// # Errors
+    /// With the reason, in the words of the stage.
+    pub async fn start(file: &ContainerFile) -> io::Result<(Self, Streams)> {
+        let path = file.write()?;
+        let mut stage = Stage::new(stage::CONTAINER)?;
+        stage.arg(&path);
+        stage
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = stage.start(PidNamespace::New).await?;
+        let streams = Streams::of(&mut child);
+        let pid = child.id().ok_or_else(ended)?;
+        let pidfd = pidfd_open(pid)?;
+        let (sender, exit) = watch::channel(None);
+        let reaper = tokio::spawn(async move {
+            let exit = match child.wait().await {
+                Ok(status) => status.into(),
+                Err(error) => {
+                    tracing::error!(%error, pid, "cannot wait for a container");
+                    Exit {
+                        code: 137,
+                        signal: None,
+                    }
+                }
+            };
+            sender.send_replace(Some(exit));
+        });
+        let process = Self {
+            pid,
+            pidfd,
+            file: path,
+            exit,
+            _reaper: AbortOnDropHandle::new(reaper),
+        };
+        Ok((process, streams))
+    }
+
+    /// Its id, as the lab sees it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await.map(|exit| *exit) {
+            Ok(Some(exit)) => exit,
+            Ok(None) | Err(_) => Exit {
+                code: 137,
+                signal: Some(libc::SIGKILL),
+            },
+        }
+    }
+
+    /// Sends it a signal; one that has ended takes no notice.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the descriptor is a live pidfd, and no information is passed.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if sent < 0 {
+            let error = io::Error::last_os_error();
+            tracing::debug!(%error, pid = self.pid, signal, "signal not sent");
+        }
+    }
+
+    /// Starts a command beside the entrypoint.
+    ///
+    /// # Errors
+    /// With the reason, in the words of the stage.
+    pub async fn exec(
+        &self,
+        command: &[String],
+        stdin: bool,
+        tty: bool,
+    ) -> io::Result<Exec> {
+        if self.exit.borrow().is_some() {
+            return Err(ended());
+        }
+        let mut stage = Stage::new(stage::EXEC)?;
+        stage.arg(&self.file).arg(self.pid.to_string());
+        stage.arg(if tty { "tty" } else { "no-tty" });
+        for argument in command {
+            stage.arg(argument);
+        }
+        let mut terminal = None;
+        if tty {
+            let (master, slave) = self.open_terminal()?;
+            stage
+                .command
+                .stdin(Stdio::from(slave.try_clone()?))
+                .stdout(Stdio::from(slave.try_clone()?))
+                .stderr(Stdio::from(slave));
+            terminal = Some(Arc::new(master));
+        } else {
+            let input = if stdin { Stdio::piped() } else { Stdio::null() };
+            stage
+                .command
+                .stdin(input)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        }
+        let namespace = File::open(format!("/proc/{}/ns/pid", self.pid))?;
+        let mut child = stage.start(PidNamespace::Of(namespace)).await?;
+        let streams = Streams::of(&mut child);
+        Ok(Exec {
+            child,
+            streams,
+            terminal,
+        })
+    }
+
+    /// A terminal of the container's own devpts, so that it has a name in there.
+    fn open_terminal(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let master = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
+            .open(format!("/proc/{}/root/dev/pts/ptmx", self.pid))?;
+        let unlock: libc::c_int = 0;
+        // SAFETY: TIOCSPTLCK reads one int; TIOCGPTPEER takes open flags and gives a descriptor.
+        let slave = unsafe {
+            if libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+            let fd = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok((master.into(), slave))
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the container has ended")
+}
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers; the result is checked before it is taken for a descriptor.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0);
+        match i32::try_from(fd) {
+            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
