@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::rootfs::ContainerFile;
-use super::spawn::{PidNamespace, Stage};
+use super::spawn::{PidNamespace, Stage, Started};
 use super::stage;
 
 /// How a process ended.
@@ -90,10 +90,12 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = stage.start(PidNamespace::New).await?;
+        let Started {
+            mut child,
+            pid,
+            pidfd,
+        } = stage.start(PidNamespace::New).await?;
         let streams = Streams::of(&mut child);
-        let pid = child.id().ok_or_else(ended)?;
-        let pidfd = pidfd_open(pid)?;
         let (sender, exit) = watch::channel(None);
         let reaper = tokio::spawn(async move {
             let exit = match child.wait().await {
@@ -157,12 +159,7 @@ impl Process {
     ///
     /// # Errors
     /// With the reason, in the words of the stage.
-    pub async fn exec(
-        &self,
-        command: &[String],
-        stdin: bool,
-        tty: bool,
-    ) -> io::Result<Exec> {
+    pub async fn exec(&self, command: &[String], stdin: bool, tty: bool) -> io::Result<Exec> {
         if self.exit.borrow().is_some() {
             return Err(ended());
         }
@@ -190,7 +187,7 @@ impl Process {
                 .stderr(Stdio::piped());
         }
         let namespace = File::open(format!("/proc/{}/ns/pid", self.pid))?;
-        let mut child = stage.start(PidNamespace::Of(namespace)).await?;
+        let mut child = stage.start(PidNamespace::Of(namespace)).await?.child;
         let streams = Streams::of(&mut child);
         Ok(Exec {
             child,
@@ -226,15 +223,4 @@ impl Process {
 
 fn ended() -> io::Error {
     io::Error::other("the container has ended")
-}
-
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers; the result is checked before it is taken for a descriptor.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0);
-        match i32::try_from(fd) {
-            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
 }

@@ -3,13 +3,12 @@
 //! Start from [`Sandbox::create`]. A process at stage `strata-lab:sandbox` holds the namespaces and
 //! does nothing else; joining them is the containers' work. Rule: dropping the sandbox ends it.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::Context;
 use tokio::process::Child;
 
-use super::spawn::{PidNamespace, Stage};
+use super::spawn::{PidNamespace, Stage, Started};
 use crate::net::netns::NetNs;
 
 /// Which network namespace a sandbox has.
@@ -54,13 +53,12 @@ impl Sandbox {
         }
         let null = std::process::Stdio::null;
         stage.command.stdin(null()).stdout(null()).stderr(null());
-        let holder = stage
+        let Started {
+            child: holder, pid, ..
+        } = stage
             .start(PidNamespace::Lab)
             .await
             .with_context(|| format!("cannot make the sandbox of {hostname}"))?;
-        let pid = holder
-            .id()
-            .ok_or_else(|| io::Error::other(format!("the sandbox of {hostname} ended at once")))?;
         let netns = match netns {
             SandboxNetwork::Shared(netns) => netns,
             SandboxNetwork::New => NetNs::of_pid(pid)

@@ -8,11 +8,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{OnceLock, mpsc};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -76,19 +77,25 @@ impl Stage {
     ///
     /// # Errors
     /// With the stage's own words when it could not.
-    pub(super) async fn start(self, namespace: PidNamespace) -> io::Result<Child> {
+    pub(super) async fn start(self, namespace: PidNamespace) -> io::Result<Started> {
         let Self {
             command,
             mut receiver,
             sender,
         } = self;
         let mut child = spawn(command, namespace).await?;
+        let pid = child
+            .id()
+            .ok_or_else(|| io::Error::other("the stage ended at once"))?;
+        // Its end is watched without reaping it: that is for whom the child is handed to.
+        let pidfd = AsyncFd::with_interest(pidfd_open(pid)?, Interest::READABLE)?;
         let mut opened = [0; 1];
         tokio::select! {
+            biased;
             read = receiver.read_exact(&mut opened) => { read?; }
-            // Only a stage that never came to its first statement ends without a word.
-            status = child.wait() => {
-                return Err(io::Error::other(format!("the stage ended at once: {}", status?)));
+            _ = pidfd.readable() => if !matches!(receiver.try_read(&mut opened), Ok(1)) {
+                // Only a stage that never came to its first statement ends without a word.
+                return Err(io::Error::other(format!("the stage ended at once: {}", child.wait().await?)));
             }
         }
         // From here on the stage holds the only writing end.
@@ -96,10 +103,32 @@ impl Stage {
         let mut said = String::new();
         receiver.read_to_string(&mut said).await?;
         if said.is_empty() {
-            return Ok(child);
+            let pidfd = pidfd.into_inner();
+            return Ok(Started { child, pid, pidfd });
         }
         child.wait().await?;
         Err(io::Error::other(said))
+    }
+}
+
+/// A stage that is what it was to be.
+pub(super) struct Started {
+    /// The process; dropping it kills it.
+    pub(super) child: Child,
+    /// Its id, as the lab sees it.
+    pub(super) pid: u32,
+    /// Its descriptor, which means no other process ever.
+    pub(super) pidfd: OwnedFd,
+}
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers; the result is checked before it is taken for a descriptor.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0);
+        match i32::try_from(fd) {
+            Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 

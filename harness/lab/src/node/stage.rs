@@ -27,7 +27,7 @@ pub const EXEC: &str = "strata-lab:exec";
 
 /// Runs the stage that `argv0` names, and never returns; returns at once when it names none.
 pub fn run(argv0: &str) {
-    let stage: fn(&mut Arguments, Status) -> Result<Infallible, String> = match argv0 {
+    let stage: fn(&mut Arguments, &mut Option<Status>) -> Result<Infallible, String> = match argv0 {
         SANDBOX => sandbox,
         CONTAINER => container,
         EXEC => exec,
@@ -35,10 +35,10 @@ pub fn run(argv0: &str) {
     };
     let mut arguments = Arguments(std::env::args_os().skip(1).collect::<Vec<_>>().into_iter());
     let outcome = Status::open(&mut arguments).map(|status| {
-        let mut complaint = status.0.try_clone();
-        let Err(said) = stage(&mut arguments, status);
-        if let Ok(complaint) = &mut complaint {
-            let _ = complaint.write_all(said.as_bytes());
+        let mut status = Some(status);
+        let Err(said) = stage(&mut arguments, &mut status);
+        if let Some(Status(pipe)) = &mut status {
+            let _ = pipe.write_all(said.as_bytes());
         }
     });
     // Nobody to tell: the starter is gone, or it sees that the stage ended without a word.
@@ -91,7 +91,7 @@ const SHARED: [(&str, CloneFlags); 3] = [
     ("ipc", CloneFlags::CLONE_NEWIPC),
 ];
 
-fn sandbox(arguments: &mut Arguments, status: Status) -> Result<Infallible, String> {
+fn sandbox(arguments: &mut Arguments, status: &mut Option<Status>) -> Result<Infallible, String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PR_SET_PDEATHSIG: {error}"))?;
     let hostname = arguments.next("host name")?;
     let mut new = CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
@@ -109,7 +109,7 @@ fn sandbox(arguments: &mut Arguments, status: Status) -> Result<Infallible, Stri
         let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
         let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0");
     }
-    drop(status);
+    drop(status.take());
     loop {
         nix::unistd::pause();
     }
@@ -132,7 +132,7 @@ fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-fn container(arguments: &mut Arguments, status: Status) -> Result<Infallible, String> {
+fn container(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infallible, String> {
     let file = ContainerFile::read(Path::new(&arguments.next("container file")?))?;
     join(file.sandbox, &SHARED)?;
     rootfs::enter(&file)?;
@@ -143,10 +143,10 @@ fn container(arguments: &mut Arguments, status: Status) -> Result<Infallible, St
         .map(|argument| CString::new(argument.as_str()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
-    become_command(&file, &command, status)
+    become_command(&file, &command)
 }
 
-fn exec(arguments: &mut Arguments, status: Status) -> Result<Infallible, String> {
+fn exec(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infallible, String> {
     let path = arguments.next("container file")?;
     let pid = arguments.pid()?;
     let tty = arguments.next("tty flag")? == "tty";
@@ -167,14 +167,10 @@ fn exec(arguments: &mut Arguments, status: Status) -> Result<Infallible, String>
         .map(|argument| CString::new(argument.into_vec()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
-    become_command(&file, &command, status)
+    become_command(&file, &command)
 }
 
-fn become_command(
-    file: &ContainerFile,
-    command: &[CString],
-    status: Status,
-) -> Result<Infallible, String> {
+fn become_command(file: &ContainerFile, command: &[CString]) -> Result<Infallible, String> {
     let cwd = if file.cwd.is_empty() { "/" } else { &file.cwd };
     std::env::set_current_dir(cwd).map_err(|error| format!("chdir to cwd ({cwd:?}): {error}"))?;
     let program = file.program(command)?;
@@ -188,8 +184,7 @@ fn become_command(
     // SAFETY: the default disposition; Rust's start-up code ignores the signal, and an ignored
     // signal stays ignored over exec.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(|error| error.to_string())?;
-    // The pipe closes itself on exec.
-    let _open = status;
+    // The pipe to the starter closes itself here.
     match nix::unistd::execve(&program, command, &env) {
         Ok(never) => Ok(never),
         Err(error) => {
