@@ -4,7 +4,9 @@
 //! [`Cluster`], and everything after that is the same for all of them. Rule: nothing outside this
 //! folder asks which provider it is; it asks what the cluster can do.
 
+mod capability;
 mod cluster;
+pub mod tools;
 
 use std::sync::Arc;
 
@@ -13,6 +15,34 @@ use async_trait::async_trait;
 pub use cluster::{Cluster, Output, Outside};
 
 use crate::runner::RunInfo;
+use crate::settings::{BadInput, Settings, nearest};
+
+/// The providers there are.
+pub const PROVIDERS: &[&str] = &["lab"];
+/// Those that the design has and this version has not.
+const LATER: &[&str] = &["kind", "minikube", "k3s", "existing"];
+
+/// The provider that the settings name. Nothing is started yet.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
+    let name = settings.provider.as_str();
+    if LATER.contains(&name) {
+        return Err(BadInput(format!(
+            "STRATA_PROVIDER={name} is not part of this version; the only provider is lab, the \
+             embedded cluster"
+        )));
+    }
+    let known = PROVIDERS.iter().chain(LATER).copied();
+    let hint = nearest(name, known.clone()).map_or_else(
+        || format!("choose one of {}", PROVIDERS.join(", ")),
+        |near| format!("did you mean {near}?"),
+    );
+    Err(BadInput(format!(
+        "STRATA_PROVIDER={name} is not a provider; {hint}"
+    )))
+}
 
 /// Makes a cluster and takes it away again.
 #[async_trait]

@@ -1,16 +1,43 @@
-//! Plan, order, run.
+//! Plan, order, run, clean up: the life of a run and of each trial in it.
+//!
+//! Start from [`main`]; [`Runner`] is the same with its parts exchangeable, for tests of the runner
+//! itself. libtest-mimic reads the command line and prints the lines people know; which trials run
+//! and when is `plan`'s and `stage`'s work, and what they mean is the check's. Rule: whatever ends a
+//! run (success, failure, panic, a signal), the provider is asked to take its cluster away, and the
+//! reports say what had been judged by then.
 
-use std::path::PathBuf;
+mod end;
+mod hook;
+mod plan;
+mod progress;
+mod signals;
+mod stage;
+mod trial;
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::check::Suite;
+use futures::future::BoxFuture;
+use libtest_mimic::{Arguments, FormatSetting};
+use rand::RngExt as _;
+
+use crate::check::{Layer, NotPassed, Suite};
+use crate::exit::Exit;
+use crate::provider::{self, Cluster, Provider};
+use crate::report;
+use crate::settings::{BadInput, Settings, workspace};
+use plan::Plan;
+use stage::Stage;
 
 /// What identifies a run.
 #[derive(Debug, Clone)]
 pub struct RunInfo {
     /// A short random name, part of every namespace's name.
     pub id: String,
-    /// Whatever is random derives from it.
+    /// Whatever is random in a check derives from it.
     pub seed: u64,
     /// Where reports and evidence go.
     pub report_dir: PathBuf,
@@ -18,8 +45,183 @@ pub struct RunInfo {
     pub again: String,
 }
 
-/// The `main` of a test target: does everything.
+/// How a layer is brought up: [`crate::layer::bring_up`], but for the runner's own tests.
+pub type BringUp = for<'a> fn(
+    Layer,
+    &'a Arc<Cluster>,
+    &'a RunInfo,
+    &'a (dyn Fn(&str) + Sync),
+) -> BoxFuture<'a, Result<(), NotPassed>>;
+
+/// A run with its parts exchangeable.
+#[derive(Clone, Copy)]
+pub struct Runner {
+    /// What is judged.
+    pub suites: &'static [Suite],
+    /// Who makes the cluster.
+    pub provider: fn(&Settings) -> Result<Box<dyn Provider>, BadInput>,
+    /// How a layer is brought up.
+    pub bring_up: BringUp,
+    /// How long a whole check may take. Its waits have bounds of their own, far below; this one
+    /// catches the check that forgot.
+    pub deadline: Duration,
+}
+
+/// The `main` of a test target: does everything, and returns an exit code of [`crate::exit`].
 #[must_use]
-pub fn main(_suites: &'static [Suite]) -> ExitCode {
-    ExitCode::SUCCESS
+pub fn main(suites: &'static [Suite]) -> ExitCode {
+    Runner {
+        suites,
+        provider: provider::choose,
+        bring_up: |layer, cluster, run, progress| {
+            Box::pin(crate::layer::bring_up(layer, cluster, run, progress))
+        },
+        deadline: Duration::from_secs(90),
+    }
+    .main()
+}
+
+impl Runner {
+    /// Reads arguments and environment, runs, and reports.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        let arguments = Arguments::from_args();
+        match self.run(arguments.clone()) {
+            Ok(exit) => exit.into(),
+            Err(bad) => {
+                eprintln!("strata: {bad}");
+                if !arguments.list {
+                    end::report_bad_input(&bad);
+                }
+                Exit::BadInput.into()
+            }
+        }
+    }
+
+    fn run(self, arguments: Arguments) -> Result<Exit, BadInput> {
+        let settings = Settings::from_env()?;
+        let plan = Plan::new(self.suites, &arguments);
+        if arguments.list {
+            let listed = plan.arguments(&arguments, &plan.selected);
+            let trials = plan
+                .all
+                .iter()
+                .map(|item| libtest_mimic::Trial::test(item.name(), || Ok(())));
+            let _ = libtest_mimic::run(&listed, trials.collect());
+            return Ok(Exit::Passed);
+        }
+        let provider = (self.provider)(&settings)?;
+        if let Some(program) = &settings.after_layer {
+            hook::check(program)?;
+        }
+        let _lock = prepare(&settings.report_dir)?;
+        narrate(&settings)?;
+        let mut random = rand::rng();
+        let info = RunInfo {
+            id: (0..6)
+                .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
+                .collect::<String>()
+                .to_lowercase(),
+            seed: settings.seed.unwrap_or_else(|| random.random()),
+            report_dir: settings.report_dir.clone(),
+            again: again(&settings),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                BadInput(format!("cannot start threads ({error}); raise ulimit -u"))
+            })?;
+        let stage = Arc::new(Stage::new(self, settings, info, provider, &plan));
+        stage.save();
+        let signals = runtime.spawn(signals::listen(stage.stop.clone()));
+        let names = plan.names();
+        let mut mimic = plan.arguments(&arguments, &names);
+        // Checks wait for traffic rather than compute, so the number of cores says nothing.
+        mimic.test_threads = Some(arguments.test_threads.unwrap_or(16).max(1));
+        let trials = plan
+            .all
+            .iter()
+            .map(|item| stage.trial(*item, runtime.handle()))
+            .collect();
+        // The line of a panic in libtest-mimic itself has been printed by the panic hook.
+        let ended =
+            std::panic::catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&mimic, trials)));
+        if ended.is_err() {
+            stage.trouble("the runner itself panicked; this is a defect of strata".to_owned());
+        }
+        runtime.block_on(stage.tear_down());
+        let exit = stage.end(&arguments);
+        let summary = report::summary(&stage.report());
+        if arguments.format == Some(FormatSetting::Json) {
+            eprint!("{summary}");
+        } else {
+            print!("{summary}");
+        }
+        signals.abort();
+        // A check that blocks its thread for ever must not keep the process.
+        runtime.shutdown_background();
+        Ok(exit)
+    }
+}
+
+/// Makes the report directory this run's own. The lock is the file's, so it ends with the process.
+fn prepare(dir: &Path) -> Result<std::fs::File, BadInput> {
+    let bad = |error: std::io::Error| {
+        BadInput(format!(
+            "cannot write reports to {} ({error}); free it, or set STRATA_REPORT_DIR to another \
+             directory",
+            dir.display()
+        ))
+    };
+    std::fs::create_dir_all(dir).map_err(bad)?;
+    let lock = std::fs::File::create(dir.join(".lock")).map_err(bad)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            return Err(BadInput(format!(
+                "another run writes its reports to {}; wait for it, or set STRATA_REPORT_DIR to \
+                 another directory",
+                dir.display()
+            )));
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(bad(error)),
+    }
+    // Evidence of an earlier run beside this run's verdicts would mislead.
+    match std::fs::remove_dir_all(dir.join("evidence")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(bad(error)),
+        _ => Ok(lock),
+    }
+}
+
+/// Narration goes to a file; the terminal is for results.
+fn narrate(settings: &Settings) -> Result<(), BadInput> {
+    let path = settings.report_dir.join("strata.log");
+    let file = std::fs::File::create(&path)
+        .map_err(|error| BadInput(format!("cannot write {} ({error})", path.display())))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
+        .map_err(|error| BadInput(format!("STRATA_LOG: {error}")))?;
+    // A program that embeds the runner may have set up its own.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(Arc::new(file))
+        .try_init();
+    Ok(())
+}
+
+fn again(settings: &Settings) -> String {
+    let provider = match settings.provider.as_str() {
+        "lab" => String::new(),
+        other => format!("STRATA_PROVIDER={other} "),
+    };
+    format!("STRATA_KEEP=1 {provider}cargo test --test e2e -- --exact")
+}
+
+/// A path as a person would type it.
+fn short(path: &Path) -> String {
+    path.strip_prefix(workspace())
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }

@@ -1,0 +1,48 @@
+//! What a cluster can do, found out by looking.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
+
+use super::Cluster;
+use crate::check::Need;
+use crate::verdict::{Doing as _, NoVerdict};
+
+impl Cluster {
+    /// Why a need is not met; nothing if it is.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn lacks(&self, need: Need) -> Result<Option<String>, NoVerdict> {
+        Ok(match need {
+            Need::Nodes(wanted) => {
+                let nodes = Api::<Node>::all(self.client.clone())
+                    .list(&ListParams::default())
+                    .await
+                    .doing(|| "counting the nodes".to_owned())?;
+                let found = nodes.items.iter().filter(|node| schedulable(node)).count();
+                let node = if found == 1 { "node" } else { "nodes" };
+                (found < wanted)
+                    .then(|| format!("needs {wanted} schedulable nodes; there is {found} {node}"))
+            }
+            Need::LoadBalancer => (!self.load_balancer).then(|| {
+                "needs an implementation of type LoadBalancer; this cluster has none".to_owned()
+            }),
+            Need::Outside => self.outside.is_none().then(|| {
+                "needs a vantage outside the cluster that reaches the nodes; there is none"
+                    .to_owned()
+            }),
+        })
+    }
+}
+
+/// Whether an ordinary pod may be put there.
+fn schedulable(node: &Node) -> bool {
+    let Some(spec) = &node.spec else { return true };
+    let repels = |effect: &str| effect == "NoSchedule" || effect == "NoExecute";
+    let tainted = spec
+        .taints
+        .iter()
+        .flatten()
+        .any(|taint| repels(&taint.effect));
+    !tainted && spec.unschedulable != Some(true)
+}

@@ -1,0 +1,194 @@
+//! Programs that are not ours: where they are, and whether they are new enough.
+//!
+//! Start from [`nft`] and [`envoy`]. Each is taken from its variable, else from PATH, else from
+//! where systems put it that ordinary users do not search. Rule: what is wrong is one sentence with
+//! the remedy, before anything is started.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use regex::Regex;
+use semver::Version;
+
+use crate::settings::workspace;
+
+/// A program that was found and is new enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says it is.
+    pub version: Version,
+}
+
+struct Wanted {
+    name: &'static str,
+    variable: &'static str,
+    purpose: &'static str,
+    arguments: &'static [&'static str],
+    /// How its version is printed.
+    pattern: &'static str,
+    minimum: Version,
+}
+
+/// Finds `nft`, which programs the nodes' Service rules.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn nft(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "nft",
+        variable: "STRATA_NFT",
+        purpose: "programs Services in the lab",
+        arguments: &["--version"],
+        pattern: r"v(\d+)\.(\d+)(?:\.(\d+))?",
+        minimum: Version::new(1, 0, 2),
+    };
+    find(&wanted, given, ["/usr/sbin/nft".into(), "/sbin/nft".into()]).await
+}
+
+/// Finds `envoy`, which serves Ingress, mesh and Gateway.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn envoy(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "envoy",
+        variable: "STRATA_ENVOY",
+        purpose: "serves Ingress, mesh and Gateway in the lab",
+        arguments: &["--version"],
+        pattern: r"/(\d+)\.(\d+)\.(\d+)[^/]*/",
+        minimum: Version::new(1, 30, 0),
+    };
+    find(&wanted, given, [workspace().join(".tools/envoy")]).await
+}
+
+async fn find(
+    wanted: &Wanted,
+    given: Option<&Path>,
+    places: impl IntoIterator<Item = PathBuf>,
+) -> anyhow::Result<Tool> {
+    let Wanted {
+        name,
+        variable,
+        purpose,
+        ..
+    } = wanted;
+    let path = match given {
+        Some(path) if path.is_file() => path.to_owned(),
+        Some(path) => bail!(
+            "{variable} names {}, which is not a file; give the path of {name}, or unset it and \
+             run scripts/setup",
+            path.display()
+        ),
+        None => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let mut all = std::env::split_paths(&path)
+                .map(|dir| dir.join(name))
+                .chain(places);
+            all.find(|path| path.is_file()).with_context(|| {
+                format!("{name}, which {purpose}, is not installed; run scripts/setup, or set {variable}")
+            })?
+        }
+    };
+    let version = version(wanted, &path).await?;
+    if version < wanted.minimum {
+        bail!(
+            "{} is {name} {version}, and strata needs {} or newer; run scripts/setup, or set \
+             {variable} to a newer one",
+            path.display(),
+            wanted.minimum
+        );
+    }
+    Ok(Tool { path, version })
+}
+
+async fn version(wanted: &Wanted, path: &Path) -> anyhow::Result<Version> {
+    let Wanted { name, variable, .. } = wanted;
+    let remedy = format!("run scripts/setup, or set {variable} to a {name} that runs");
+    let output = tokio::process::Command::new(path)
+        .args(wanted.arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("{} cannot be run; {remedy}", path.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse(wanted.pattern, &text).with_context(|| {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let said = text
+            .lines()
+            .chain(stderr.lines())
+            .find(|line| !line.trim().is_empty());
+        format!(
+            "{} does not say that it is {name} ({}); {remedy}",
+            path.display(),
+            said.unwrap_or("it says nothing")
+        )
+    })
+}
+
+fn parse(pattern: &str, text: &str) -> Option<Version> {
+    let captures = Regex::new(pattern).ok()?.captures(text)?;
+    let number = |index| {
+        captures
+            .get(index)
+            .map_or(Some(0), |m| m.as_str().parse().ok())
+    };
+    Some(Version::new(number(1)?, number(2)?, number(3)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn fake(dir: &Path, name: &str, says: &str) -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn versions_are_read_as_the_tools_print_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fake(dir.path(), "nft", "nftables v1.0.6 (Lester Gooch #5)");
+        assert_eq!(
+            nft(Some(&path)).await.unwrap().version,
+            Version::new(1, 0, 6)
+        );
+        let says = "envoy  version: 0e7b1a8/1.40.0/Clean/RELEASE/BoringSSL";
+        let path = fake(dir.path(), "envoy", says);
+        assert_eq!(
+            envoy(Some(&path)).await.unwrap().version,
+            Version::new(1, 40, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_comes_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |error: anyhow::Error| format!("{error:#}");
+        let old = fake(dir.path(), "old", "nftables v0.9.8 (E.D.S.)");
+        let error = said(nft(Some(&old)).await.unwrap_err());
+        assert!(
+            error.contains("is nft 0.9.8, and strata needs 1.0.2 or newer"),
+            "{error}"
+        );
+        let other = fake(dir.path(), "other", "hello");
+        let error = said(envoy(Some(&other)).await.unwrap_err());
+        assert!(
+            error.contains("does not say that it is envoy (hello)"),
+            "{error}"
+        );
+        assert!(
+            error.contains("run scripts/setup, or set STRATA_ENVOY"),
+            "{error}"
+        );
+        let error = said(nft(Some(&dir.path().join("absent"))).await.unwrap_err());
+        assert!(error.contains("which is not a file"), "{error}");
+    }
+}

@@ -1,0 +1,208 @@
+//! `STRATA_AFTER_LAYER`: a program of the person's, run between a layer's bring-up and its checks.
+//!
+//! It finds in its environment `LAYER`, `KUBECONFIG` and, where the harness runs on the nodes'
+//! machine, a way into every network namespace: `STRATA_NETNS`, a file with a line
+//! `kind<TAB>namespace<TAB>name<TAB>pid` each; the same as `NODE_PID_<NAME>` and
+//! `POD_PID_<NAMESPACE>_<NAME>` (upper case, other characters as `_`); and `STRATA_NSENTER`, the
+//! command prefix that a process id follows.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, ListParams};
+use kube::{Resource, ResourceExt as _};
+
+use super::RunInfo;
+use crate::check::Layer;
+use crate::provider::Cluster;
+use crate::settings::BadInput;
+
+/// Long enough for a person to look around by hand, and still an end.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Refuses a program that could not be run, before anything is started.
+pub(super) fn check(program: &Path) -> Result<(), BadInput> {
+    let candidates: Vec<PathBuf> = if program.components().count() > 1 {
+        vec![program.to_owned()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(program))
+            .collect()
+    };
+    let file = candidates
+        .iter()
+        .filter_map(|path| path.metadata().ok())
+        .find(|meta| meta.is_file());
+    let remedy = match file {
+        None => "does not exist; give the path of a program",
+        Some(meta) if meta.permissions().mode() & 0o111 == 0 => "is not executable; chmod +x it",
+        Some(_) => return Ok(()),
+    };
+    Err(BadInput(format!(
+        "STRATA_AFTER_LAYER={} {remedy}",
+        program.display()
+    )))
+}
+
+/// Runs the program.
+///
+/// # Errors
+/// When it cannot be run, or fails; the text ends with the last line of its standard error.
+pub(super) async fn run(
+    program: &Path,
+    layer: Layer,
+    cluster: &Cluster,
+    run: &RunInfo,
+) -> anyhow::Result<()> {
+    let mut variables = vec![
+        ("LAYER".to_owned(), OsString::from(layer.name())),
+        (
+            "KUBECONFIG".to_owned(),
+            cluster.kubeconfig.clone().into_os_string(),
+        ),
+    ];
+    if let Some(annotation) = cluster.pid_annotation {
+        let entries = entries(cluster, annotation).await?;
+        let path = run.report_dir.join("netns.tsv");
+        std::fs::write(&path, table(&entries))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        variables.push(("STRATA_NETNS".to_owned(), path.into_os_string()));
+        variables.push((
+            "STRATA_NSENTER".to_owned(),
+            cluster.nsenter.join(" ").into(),
+        ));
+        variables.extend(
+            entries
+                .iter()
+                .map(|entry| (entry.variable(), (&entry.pid).into())),
+        );
+    }
+    let output = tokio::process::Command::new(program)
+        .envs(variables)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    let name = program.display();
+    let output = tokio::time::timeout(DEADLINE, output)
+        .await
+        .with_context(|| format!("{name} did not end within {} s", DEADLINE.as_secs()))?
+        .with_context(|| format!("cannot run {name}"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    tracing::info!(%layer, stdout = %String::from_utf8_lossy(&output.stdout), %stderr, "after layer");
+    if !output.status.success() {
+        let last = stderr.lines().rfind(|line| !line.trim().is_empty());
+        bail!(
+            "{name} failed ({}): {}",
+            output.status,
+            last.unwrap_or("it wrote nothing")
+        );
+    }
+    Ok(())
+}
+
+/// A network namespace that can be entered.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+    pid: String,
+}
+
+impl Entry {
+    fn of<K: Resource>(kind: &'static str, object: &K, annotation: &str) -> Option<Self> {
+        Some(Self {
+            kind,
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            pid: object.annotations().get(annotation)?.clone(),
+        })
+    }
+
+    fn variable(&self) -> String {
+        let name = if self.namespace.is_empty() {
+            format!("{}_PID_{}", self.kind, self.name)
+        } else {
+            format!("{}_PID_{}_{}", self.kind, self.namespace, self.name)
+        };
+        name.chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect()
+    }
+}
+
+async fn entries(cluster: &Cluster, annotation: &str) -> anyhow::Result<Vec<Entry>> {
+    let all = ListParams::default();
+    let nodes = Api::<Node>::all(cluster.client.clone()).list(&all).await?;
+    let pods = Api::<Pod>::all(cluster.client.clone()).list(&all).await?;
+    let nodes = nodes
+        .items
+        .iter()
+        .filter_map(|node| Entry::of("node", node, annotation));
+    let pods = pods
+        .items
+        .iter()
+        .filter_map(|pod| Entry::of("pod", pod, annotation));
+    Ok(nodes.chain(pods).collect())
+}
+
+fn table(entries: &[Entry]) -> String {
+    entries.iter().fold(String::new(), |mut text, entry| {
+        let Entry {
+            kind,
+            namespace,
+            name,
+            pid,
+        } = entry;
+        let _ = writeln!(text, "{kind}\t{namespace}\t{name}\t{pid}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_variables() {
+        let mut node = Node::default();
+        node.metadata.name = Some("strata-worker2".into());
+        node.annotations_mut().insert("pid".into(), "42".into());
+        let node = Entry::of("node", &node, "pid").unwrap();
+        assert_eq!(node.variable(), "NODE_PID_STRATA_WORKER2");
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("web-0.a".into());
+        pod.metadata.namespace = Some("strata-cni".into());
+        assert_eq!(Entry::of("pod", &pod, "pid"), None);
+        pod.annotations_mut().insert("pid".into(), "43".into());
+        let pod = Entry::of("pod", &pod, "pid").unwrap();
+        assert_eq!(pod.variable(), "POD_PID_STRATA_CNI_WEB_0_A");
+        assert_eq!(
+            table(&[node, pod]),
+            "node\t\tstrata-worker2\t42\npod\tstrata-cni\tweb-0.a\t43\n"
+        );
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_is_refused() {
+        check(Path::new("true")).unwrap();
+        let sentence = |path: &str| check(Path::new(path)).unwrap_err().0;
+        assert!(sentence("no-such-program").contains("does not exist"));
+        assert!(sentence("/etc/passwd").contains("is not executable"));
+    }
+}

@@ -1,0 +1,301 @@
+//! Which trials, in which order, and what each waits for.
+//!
+//! Start from [`Plan::new`]. A layer's trials come in three phases: its bring-up; its gates side by
+//! side, with the gates of the layers brought up before it (what worked then and does not now is a
+//! regression of this layer); and all its other checks, side by side. A phase begins when the one
+//! before it has ended. Rule: nothing here touches a cluster, so `--list` and a filter without a
+//! match never do.
+//!
+//! A filter selects checks. The bring-up of every layer they stand on is implied, and so are the
+//! gates of those layers, since without them a failure says little; regressions are not, unless the
+//! filter names them.
+
+use std::collections::BTreeSet;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::check::{Check, Layer, Suite};
+use crate::report::TrialKind;
+
+/// One trial of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item {
+    pub(super) layer: Layer,
+    pub(super) kind: TrialKind,
+    /// Absent for a bring-up.
+    pub(super) check: Option<&'static Check>,
+    /// Where the check is from: a lower layer, if it is a regression.
+    pub(super) home: Layer,
+}
+
+impl Item {
+    pub(super) fn name(&self) -> String {
+        match (self.kind, self.check) {
+            (TrialKind::Regression, Some(check)) => {
+                format!("{}::regression::{}", self.layer, check.id)
+            }
+            (_, Some(check)) => check.id.to_owned(),
+            (_, None) => format!("{}::up", self.layer),
+        }
+    }
+
+    /// Trials of a phase run side by side; phases run one after the other.
+    pub(super) fn phase(&self) -> usize {
+        let within = match self.kind {
+            TrialKind::Up => 0,
+            TrialKind::Gate | TrialKind::Regression => 1,
+            TrialKind::Check => 2,
+        };
+        3 * self.layer as usize + within
+    }
+}
+
+/// What a run does.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Everything that there is, in order.
+    pub(super) all: Vec<Item>,
+    /// What runs.
+    pub(super) run: Vec<Item>,
+    /// What the person's filter matches; a part of `run`.
+    pub(super) selected: BTreeSet<String>,
+}
+
+impl Plan {
+    pub(super) fn new(suites: &'static [Suite], arguments: &Arguments) -> Self {
+        let all = everything(suites);
+        let selected: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|item| selects(arguments, item))
+            .collect();
+        let skipped = |item: &Item| {
+            let skips = Arguments {
+                filter: None,
+                ignored: false,
+                ..arguments.clone()
+            };
+            !matches(&skips, &item.name())
+        };
+        let layers = layers(&selected);
+        let names: BTreeSet<_> = selected.iter().map(Item::name).collect();
+        let run = all
+            .iter()
+            .filter(|item| layers.contains(&item.layer))
+            .filter(|item| match item.kind {
+                TrialKind::Up => true,
+                TrialKind::Gate => !skipped(item),
+                TrialKind::Regression | TrialKind::Check => names.contains(&item.name()),
+            })
+            .copied()
+            .collect();
+        Self {
+            all,
+            run,
+            selected: names,
+        }
+    }
+
+    /// libtest's arguments such that it prints, counts and runs exactly `names`.
+    pub(super) fn arguments(&self, arguments: &Arguments, names: &BTreeSet<String>) -> Arguments {
+        let others = self
+            .all
+            .iter()
+            .map(Item::name)
+            .filter(|name| !names.contains(name));
+        Arguments {
+            filter: None,
+            exact: true,
+            skip: others.collect(),
+            ignored: false,
+            ..arguments.clone()
+        }
+    }
+
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.run.iter().map(Item::name).collect()
+    }
+}
+
+fn everything(suites: &'static [Suite]) -> Vec<Item> {
+    let mut all = Vec::new();
+    for layer in Layer::ALL {
+        let of = |layer: Layer| suites.iter().filter(move |suite| suite.layer == layer);
+        if of(layer).next().is_none() && !needed(suites, layer) {
+            continue;
+        }
+        all.push(Item {
+            layer,
+            kind: TrialKind::Up,
+            check: None,
+            home: layer,
+        });
+        // Regressions first: with one thread, gates must find them judged.
+        for lower in Layer::ALL.into_iter().filter(|lower| *lower < layer) {
+            all.extend(of(lower).flat_map(|suite| suite.gates).map(|check| Item {
+                layer,
+                kind: TrialKind::Regression,
+                check: Some(check),
+                home: lower,
+            }));
+        }
+        for (kind, checks) in [
+            (
+                TrialKind::Gate,
+                of(layer).flat_map(|suite| suite.gates).collect::<Vec<_>>(),
+            ),
+            (
+                TrialKind::Check,
+                of(layer).flat_map(|suite| suite.checks).collect(),
+            ),
+        ] {
+            all.extend(checks.into_iter().map(|check| Item {
+                layer,
+                kind,
+                check: Some(check),
+                home: layer,
+            }));
+        }
+    }
+    all
+}
+
+fn needed(suites: &[Suite], layer: Layer) -> bool {
+    suites
+        .iter()
+        .any(|suite| suite.layer.stands_on().contains(&layer))
+}
+
+fn layers(selected: &[Item]) -> BTreeSet<Layer> {
+    selected
+        .iter()
+        .flat_map(|item| item.layer.stands_on().iter().copied().chain([item.layer]))
+        .collect()
+}
+
+fn selects(arguments: &Arguments, item: &Item) -> bool {
+    let name = item.name();
+    let named = arguments
+        .filter
+        .as_ref()
+        .is_none_or(|filter| filter.contains("regression") || *filter == name);
+    matches(arguments, &name) && (item.kind != TrialKind::Regression || named)
+}
+
+/// Whether libtest would run a trial of this name.
+fn matches(arguments: &Arguments, name: &str) -> bool {
+    !arguments.is_filtered_out(&Trial::test(name, || Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn check(id: &'static str) -> Check {
+        Check {
+            id,
+            claim: "",
+            source: "",
+            needs: &[],
+            manifest: None,
+            run: |_| Box::pin(async { Ok(()) }),
+        }
+    }
+
+    static SUITES: &[Suite] = &[
+        Suite {
+            layer: Layer::Cni,
+            gates: &[check("cni::pods_talk")],
+            checks: &[check("cni::mtu")],
+        },
+        Suite {
+            layer: Layer::Services,
+            gates: &[check("services::dns")],
+            checks: &[check("services::node_port")],
+        },
+        Suite {
+            layer: Layer::Gateway,
+            gates: &[check("gateway::accepted")],
+            checks: &[check("gateway::path")],
+        },
+    ];
+
+    fn plan(line: &[&str]) -> Vec<String> {
+        let arguments = Arguments::from_iter([&["e2e"], line].concat());
+        Plan::new(SUITES, &arguments)
+            .run
+            .iter()
+            .map(Item::name)
+            .collect()
+    }
+
+    #[test]
+    fn without_a_filter_everything_runs_layer_by_layer() {
+        assert_eq!(
+            plan(&[]),
+            [
+                "cni::up",
+                "cni::pods_talk",
+                "cni::mtu",
+                "services::up",
+                "services::regression::cni::pods_talk",
+                "services::dns",
+                "services::node_port",
+                "gateway::up",
+                "gateway::regression::cni::pods_talk",
+                "gateway::regression::services::dns",
+                "gateway::accepted",
+                "gateway::path",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_filter_implies_the_layers_below_and_their_gates() {
+        let below = ["cni::up", "cni::pods_talk", "services::up", "services::dns"];
+        assert_eq!(
+            plan(&["node_port"]),
+            [&below[..], &["services::node_port"]].concat()
+        );
+        assert_eq!(
+            plan(&["--exact", "cni::mtu"]),
+            ["cni::up", "cni::pods_talk", "cni::mtu"]
+        );
+        assert_eq!(
+            plan(&["gateway::path"]),
+            [
+                &below[..],
+                &["gateway::up", "gateway::accepted", "gateway::path"]
+            ]
+            .concat()
+        );
+        assert_eq!(plan(&["cni"]), ["cni::up", "cni::pods_talk", "cni::mtu"]);
+    }
+
+    #[test]
+    fn regressions_are_selected_by_name_only() {
+        assert!(plan(&["regression::cni"]).contains(&"gateway::regression::cni::pods_talk".into()));
+        let exact = plan(&["--exact", "services::regression::cni::pods_talk"]);
+        assert_eq!(exact.last().map(String::as_str), Some("services::dns"));
+        assert_eq!(exact.len(), 5);
+    }
+
+    #[test]
+    fn nothing_selected_brings_nothing_up() {
+        assert!(plan(&["no-such-check"]).is_empty());
+        assert!(plan(&["--ignored"]).is_empty());
+        assert!(plan(&["--skip", "::"]).is_empty());
+    }
+
+    #[test]
+    fn a_skipped_gate_does_not_run() {
+        assert!(!plan(&["--skip", "services::dns"]).contains(&"services::dns".into()));
+        assert!(plan(&["--skip", "services::dns"]).contains(&"services::node_port".into()));
+    }
+
+    #[test]
+    fn phases_never_go_down() {
+        let plan = Plan::new(SUITES, &Arguments::default());
+        assert!(plan.run.iter().map(Item::phase).is_sorted());
+    }
+}

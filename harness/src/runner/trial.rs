@@ -1,0 +1,200 @@
+//! One trial: a bring-up, or a check from its needs to its cleanup.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use super::plan::Item;
+use super::progress::Progress;
+use super::stage::Stage;
+use super::{hook, short};
+use crate::check::{Check, NotPassed};
+use crate::provider::Cluster;
+use crate::report::{Evidence, TrialReport, Verdict};
+use crate::scope::Scope;
+use crate::verdict::{Doing as _, NoVerdict};
+
+/// A layer that is not up by then will not be.
+const BRING_UP: Duration = Duration::from_secs(300);
+/// Evidence is for reading; it must not hold up the run.
+const EVIDENCE: Duration = Duration::from_secs(20);
+/// How long a namespace may take to go.
+const CLOSE: Duration = Duration::from_secs(60);
+
+/// How a trial ended.
+enum End {
+    Judged(Result<(), NotPassed>),
+    Skipped(String),
+    Stopped,
+}
+
+impl From<NoVerdict> for End {
+    fn from(no_verdict: NoVerdict) -> Self {
+        Self::Judged(Err(NotPassed::NoVerdict(no_verdict)))
+    }
+}
+
+impl Stage {
+    /// Runs a trial and writes what came of it into `trial`.
+    pub(super) async fn judge(&self, item: &Item, trial: &mut TrialReport) {
+        let span = tracing::info_span!("check", check = item.name());
+        let end = match item.check {
+            None => self.up(item).instrument(span).await,
+            Some(check) => self.check(item, check, trial).instrument(span).await,
+        };
+        trial.verdict = match end {
+            End::Judged(Ok(())) => Verdict::Passed,
+            End::Judged(Err(NotPassed::Failed(finding))) => {
+                trial.finding = Some((&*finding).into());
+                Verdict::Failed
+            }
+            End::Judged(Err(NotPassed::NoVerdict(no_verdict))) => {
+                trial.no_verdict = Some((&no_verdict).into());
+                Verdict::NoVerdict
+            }
+            End::Skipped(reason) => {
+                trial.reason = Some(reason);
+                Verdict::Skipped
+            }
+            End::Stopped => {
+                let by = self.stop.by().map_or("stopped", |exit| exit.meaning());
+                trial.reason = Some(format!("{by} while it ran"));
+                Verdict::Skipped
+            }
+        };
+    }
+
+    async fn up(&self, item: &Item) -> End {
+        let progress = Progress::of(item.layer);
+        let say = |message: &str| progress.say(message);
+        let bring_up = async {
+            let cluster = self.cluster(&say).await?;
+            (self.runner.bring_up)(item.layer, cluster, &self.info, &say).await?;
+            if let Some(program) = &self.settings.after_layer {
+                say(&format!("running {}", program.display()));
+                hook::run(program, item.layer, cluster, &self.info)
+                    .await
+                    .doing(|| "running STRATA_AFTER_LAYER's program".to_owned())?;
+            }
+            Ok(())
+        };
+        let end = tokio::select! {
+            outcome = tokio::time::timeout(BRING_UP, bring_up) => outcome,
+            () = self.stop.asked() => return End::Stopped,
+        };
+        let Ok(outcome) = end else {
+            let because = format!("{} is not up after {} s", item.layer, BRING_UP.as_secs());
+            return NoVerdict::not_reached(because).into();
+        };
+        if outcome.is_ok() {
+            progress.up();
+        }
+        End::Judged(outcome)
+    }
+
+    async fn check(&self, item: &Item, check: &'static Check, trial: &mut TrialReport) -> End {
+        let Some(cluster) = self.cluster.get() else {
+            return NoVerdict::new("there is no cluster").into();
+        };
+        match unmet(cluster, check).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => return End::Skipped(reason),
+            Err(no_verdict) => return no_verdict.into(),
+        }
+        let evidence = self.evidence_dir(&item.name());
+        let opened = tokio::select! {
+            opened = Scope::open(Arc::clone(cluster), check, &self.info, &evidence) => opened,
+            () = self.stop.asked() => return End::Stopped,
+        };
+        let scope = match opened {
+            Ok(scope) => Arc::new(scope),
+            Err(no_verdict) => return no_verdict.into(),
+        };
+        let end = self.body(check, &scope).await;
+        trial.records = scope.records();
+        if matches!(end, End::Judged(Err(_))) {
+            match tokio::time::timeout(EVIDENCE, scope.collect_evidence()).await {
+                Ok(files) => {
+                    trial.evidence = Some(Evidence {
+                        dir: short(&evidence),
+                        files,
+                    })
+                }
+                Err(_) => trial.troubles.push(format!(
+                    "evidence was not collected within {} s",
+                    EVIDENCE.as_secs()
+                )),
+            }
+        }
+        close(scope, trial).await;
+        end
+    }
+
+    /// The check's own code, in a task of its own: a panic ends the task, and dropping the handle
+    /// ends it too.
+    async fn body(&self, check: &'static Check, scope: &Arc<Scope>) -> End {
+        let own = Arc::clone(scope);
+        let body = async move { (check.run)(&own).await };
+        let mut task = AbortOnDropHandle::new(tokio::spawn(body.in_current_span()));
+        let limit = self.runner.deadline;
+        let end = tokio::select! {
+            joined = tokio::time::timeout(limit, &mut task) => match joined {
+                Ok(Ok(outcome)) => return End::Judged(outcome),
+                Ok(Err(error)) => return NoVerdict::panic(panic_text(error)).into(),
+                Err(_) => NoVerdict::deadline(limit).into(),
+            },
+            () = self.stop.asked() => End::Stopped,
+        };
+        task.abort();
+        // Until the task is gone it holds the scope. One that blocks its thread never goes.
+        let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
+        end
+    }
+
+    fn evidence_dir(&self, name: &str) -> PathBuf {
+        self.info
+            .report_dir
+            .join("evidence")
+            .join(Path::new(&name.replace("::", "/")))
+    }
+}
+
+async fn unmet(cluster: &Cluster, check: &Check) -> Result<Option<String>, NoVerdict> {
+    for need in check.needs {
+        if let Some(reason) = cluster.lacks(*need).await? {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
+}
+
+async fn close(scope: Arc<Scope>, trial: &mut TrialReport) {
+    let Some(scope) = Arc::into_inner(scope) else {
+        trial.troubles.push(
+            "what the check made was not deleted: its code blocks a thread and cannot be ended"
+                .to_owned(),
+        );
+        return;
+    };
+    match tokio::time::timeout(CLOSE, scope.close()).await {
+        Ok(troubles) => trial.troubles.extend(troubles),
+        Err(_) => trial.troubles.push(format!(
+            "what the check made was not gone within {} s",
+            CLOSE.as_secs()
+        )),
+    }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let Ok(payload) = error.try_into_panic() else {
+        return "its task was ended from outside".to_owned();
+    };
+    payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "without a message".to_owned())
+}
