@@ -1,0 +1,247 @@
+//! Sets of fields, and who manages them (`metadata.managedFields`, `FieldsV1`).
+//!
+//! Start from [`FieldSet::of`]. A path element is written as in `FieldsV1`: `f:name`, `k:{"key":…}`,
+//! `v:"value"`. Rule: a set is compared and stored only through its JSON form, which is the API's.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::schema::{Merge, Place, key_of};
+
+/// A set of fields of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FieldSet {
+    /// The place itself is in the set.
+    member: bool,
+    children: BTreeMap<String, FieldSet>,
+}
+
+/// The fields of metadata that the system keeps; nobody manages them.
+const SYSTEM: &[&str] = &[
+    "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generateName", "generation",
+    "managedFields", "name", "namespace", "resourceVersion", "selfLink", "uid",
+];
+
+/// An object without what nobody manages.
+pub(crate) fn managed_part(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(map) = object.as_object_mut() {
+        map.remove("apiVersion");
+        map.remove("kind");
+        if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|name, _| !SYSTEM.contains(&name.as_str()));
+        }
+    }
+    object
+}
+
+impl FieldSet {
+    /// The fields that an object sets.
+    pub(crate) fn of(value: &Value, place: Place<'_>) -> Self {
+        let mut set = Self::default();
+        set.add(value, place);
+        set
+    }
+
+    fn add(&mut self, value: &Value, place: Place<'_>) {
+        match (value, place.merge(value)) {
+            (Value::Object(map), Merge::Fields) => {
+                for (name, child) in map {
+                    self.children.entry(format!("f:{name}")).or_default().add(child, place.field(name));
+                }
+                // An empty map is a field of its own.
+                self.member |= map.is_empty();
+            }
+            (Value::Array(items), Merge::Keys(keys)) => {
+                for item in items {
+                    let child = self.children.entry(format!("k:{}", key_of(item, &keys))).or_default();
+                    child.member = true;
+                    child.add(item, place.item());
+                }
+                self.member |= items.is_empty();
+            }
+            (Value::Array(items), Merge::Set) => {
+                for item in items {
+                    self.children.entry(format!("v:{item}")).or_default().member = true;
+                }
+                self.member |= items.is_empty();
+            }
+            _ => self.member = true,
+        }
+    }
+
+    /// The fields that differ between two objects: those that the second sets, and those that it lost.
+    pub(crate) fn changed(old: &Value, new: &Value, place: Place<'_>) -> (Self, Self) {
+        let (mut set, mut lost) = (Self::default(), Self::default());
+        difference(Some(old), Some(new), place, &mut set, &mut lost);
+        (set, lost)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.member && self.children.values().all(Self::is_empty)
+    }
+
+    /// Those of both.
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        let mut union = self.clone();
+        union.member |= other.member;
+        for (name, child) in &other.children {
+            let merged = union.children.get(name).map_or_else(|| child.clone(), |mine| mine.union(child));
+            union.children.insert(name.clone(), merged);
+        }
+        union
+    }
+
+    /// Those not of the other.
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        let children = self
+            .children
+            .iter()
+            .map(|(name, child)| match other.children.get(name) {
+                Some(theirs) => (name.clone(), child.minus(theirs)),
+                None => (name.clone(), child.clone()),
+            })
+            .filter(|(_, child)| !child.is_empty());
+        Self { member: self.member && !other.member, children: children.collect() }
+    }
+
+    /// Those of both at once.
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
+        let children = self
+            .children
+            .iter()
+            .filter_map(|(name, child)| Some((name.clone(), child.intersection(other.children.get(name)?))))
+            .filter(|(_, child)| !child.is_empty());
+        Self { member: self.member && other.member, children: children.collect() }
+    }
+
+    /// Whether anything at or below a path element is in the set.
+    pub(crate) fn child(&self, element: &str) -> Option<&Self> {
+        self.children.get(element)
+    }
+
+    pub(crate) fn children(&self) -> impl Iterator<Item = (&str, &Self)> {
+        self.children.iter().map(|(name, child)| (name.as_str(), child))
+    }
+
+    pub(crate) const fn is_member(&self) -> bool {
+        self.member
+    }
+
+    /// The paths of the set, as conflicts name them: `.spec.replicas`.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        fn walk(set: &FieldSet, path: &str, paths: &mut Vec<String>) {
+            if set.member && set.children.is_empty() {
+                paths.push(path.to_owned());
+            }
+            for (name, child) in &set.children {
+                let (kind, rest) = name.split_at(2);
+                let step = match kind {
+                    "f:" => format!(".{rest}"),
+                    "k:" => {
+                        let inner = rest.trim_start_matches('{').trim_end_matches('}');
+                        let pairs: Vec<String> = inner.split(',').map(|pair| pair.trim_start_matches('"').replacen("\":", "=", 1)).collect();
+                        format!("[{}]", pairs.join(","))
+                    }
+                    _ => format!("[={rest}]"),
+                };
+                walk(child, &format!("{path}{step}"), paths);
+            }
+        }
+        let mut paths = Vec::new();
+        walk(self, "", &mut paths);
+        paths
+    }
+
+    /// As `FieldsV1`.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut map = Map::new();
+        for (name, child) in &self.children {
+            let mut json = child.to_json();
+            if child.member && !child.children.is_empty()
+                && let Some(map) = json.as_object_mut()
+            {
+                map.insert(".".to_owned(), Value::Object(Map::new()));
+            }
+            map.insert(name.clone(), json);
+        }
+        Value::Object(map)
+    }
+
+    /// From `FieldsV1`; what is not of its form is ignored.
+    pub(crate) fn from_json(json: &Value) -> Self {
+        let Some(map) = json.as_object() else { return Self::default() };
+        let children: BTreeMap<_, _> = map
+            .iter()
+            .filter(|(name, _)| name.len() > 2 && name.as_str() != ".")
+            .map(|(name, child)| {
+                let mut set = Self::from_json(child);
+                set.member |= set.children.is_empty() || child.get(".").is_some();
+                (name.clone(), set)
+            })
+            .collect();
+        Self { member: false, children }
+    }
+}
+
+/// The items of a list by their keys.
+fn by_key<'a>(items: &'a [Value], keys: &[String]) -> BTreeMap<String, &'a Value> {
+    items.iter().map(|item| (key_of(item, keys), item)).collect()
+}
+
+fn difference(old: Option<&Value>, new: Option<&Value>, place: Place<'_>, set: &mut FieldSet, lost: &mut FieldSet) {
+    if old == new {
+        return;
+    }
+    let (Some(old_value), Some(new_value)) = (old, new) else {
+        if let Some(value) = new {
+            set.add(value, place);
+            set.member = true;
+        }
+        if let Some(value) = old {
+            lost.add(value, place);
+            lost.member = true;
+        }
+        return;
+    };
+    match (old_value, new_value, place.merge(new_value)) {
+        (Value::Object(before), Value::Object(after), Merge::Fields) => {
+            for name in before.keys().chain(after.keys().filter(|name| !before.contains_key(*name))) {
+                let element = format!("f:{name}");
+                step(before.get(name), after.get(name), place.field(name), &element, set, lost);
+            }
+        }
+        (Value::Array(before), Value::Array(after), Merge::Keys(keys)) if place.merge(old_value) == Merge::Keys(keys.clone()) => {
+            let (before, after) = (by_key(before, &keys), by_key(after, &keys));
+            for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))) {
+                let element = format!("k:{key}");
+                step(before.get(key).copied(), after.get(key).copied(), place.item(), &element, set, lost);
+            }
+        }
+        (Value::Array(before), Value::Array(after), Merge::Set) => {
+            for item in after.iter().filter(|item| !before.contains(item)) {
+                set.children.entry(format!("v:{item}")).or_default().member = true;
+            }
+            for item in before.iter().filter(|item| !after.contains(item)) {
+                lost.children.entry(format!("v:{item}")).or_default().member = true;
+            }
+        }
+        _ => set.member = true,
+    }
+}
+
+fn step(old: Option<&Value>, new: Option<&Value>, place: Place<'_>, element: &str, set: &mut FieldSet, lost: &mut FieldSet) {
+    let (mut child_set, mut child_lost) = (FieldSet::default(), FieldSet::default());
+    difference(old, new, place, &mut child_set, &mut child_lost);
+    // A map of fields that came or went is told by its fields.
+    if element.starts_with("f:") && !child_set.children.is_empty() {
+        child_set.member = false;
+    }
+    if !child_set.is_empty() {
+        set.children.insert(element.to_owned(), child_set);
+    }
+    if !child_lost.is_empty() {
+        lost.children.insert(element.to_owned(), child_lost);
+    }
+}

@@ -1,0 +1,245 @@
+//! The kinds that are served: the built-in rows and those of CustomResourceDefinitions.
+//!
+//! Start from [`Kind`], the row, and [`Registry::find`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::Value;
+
+use super::schema::Schema;
+use super::status::{Cause, Status};
+use super::store::State;
+
+/// A printed column of a kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// `string`, `integer`, `date`, …
+    pub(crate) format: String,
+    /// Shown only with `-o wide` when not 0.
+    pub(crate) priority: i64,
+    pub(crate) cell: Cell,
+}
+
+/// Where a column's text is from.
+#[derive(Debug, Clone)]
+pub(crate) enum Cell {
+    /// A function of the object.
+    Of(fn(&Value) -> Value),
+    /// A CustomResourceDefinition's JSONPath.
+    Path(String),
+}
+
+/// What is known when an object is about to be written.
+pub(crate) struct Admit<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) kind: &'a Kind,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) new: &'a mut Value,
+    pub(crate) old: Option<&'a Value>,
+}
+
+/// Reads a value as its type: unknown fields are listed and dropped, wrong ones refused.
+pub(crate) type Decode = fn(Value, &mut Vec<String>) -> Result<Value, String>;
+
+/// What a kind does in its own way.
+#[derive(Clone, Copy)]
+pub(crate) struct Hooks {
+    pub(crate) decode: Option<Decode>,
+    /// Fills in what was left out; before validation, at every write.
+    pub(crate) default: fn(&mut Value),
+    /// Finds what is wrong with the object alone, or with a change of it.
+    pub(crate) validate: fn(&Value, Option<&Value>, &mut Vec<Cause>),
+    /// Looks at other objects: allocation, collisions, admission.
+    pub(crate) admit: fn(&mut Admit<'_>) -> Result<(), Status>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { decode: None, default: |_| (), validate: |_, _, _| (), admit: |_| Ok(()) }
+    }
+}
+
+/// The row of a kind.
+#[derive(Clone)]
+pub(crate) struct Kind {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
+    pub(crate) plural: String,
+    pub(crate) singular: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) namespaced: bool,
+    /// It has the `status` subresource.
+    pub(crate) status: bool,
+    /// It has the `scale` subresource.
+    pub(crate) scale: bool,
+    /// `metadata.generation` counts the changes of what is asked for.
+    pub(crate) generation: bool,
+    pub(crate) hooks: Hooks,
+    /// How lists and maps merge, and for a CustomResourceDefinition what is valid.
+    pub(crate) schema: Schema,
+    pub(crate) columns: Vec<Column>,
+    /// Other names of subresources that are served (for discovery).
+    pub(crate) subresources: &'static [&'static str],
+    /// Where its objects are stored: `plural.group`.
+    pub(crate) table: String,
+}
+
+impl Kind {
+    /// A built-in kind.
+    pub(crate) fn builtin<T>(plural: &str, short_names: &[&str]) -> Self
+    where
+        T: k8s_openapi::Resource + serde::de::DeserializeOwned + serde::Serialize,
+    {
+        Self {
+            group: T::GROUP.to_owned(),
+            version: T::VERSION.to_owned(),
+            kind: T::KIND.to_owned(),
+            plural: plural.to_owned(),
+            singular: T::KIND.to_lowercase(),
+            short_names: short_names.iter().map(|&name| name.to_owned()).collect(),
+            categories: Vec::new(),
+            namespaced: true,
+            status: false,
+            scale: false,
+            generation: false,
+            hooks: Hooks { decode: Some(decode::<T>), ..Hooks::default() },
+            schema: Schema::Builtin,
+            columns: Vec::new(),
+            subresources: &[],
+            table: format!("{plural}.{}", T::GROUP),
+        }
+    }
+
+    pub(crate) const fn cluster(mut self) -> Self {
+        self.namespaced = false;
+        self
+    }
+
+    pub(crate) const fn status(mut self) -> Self {
+        self.status = true;
+        self
+    }
+
+    pub(crate) const fn generation(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    pub(crate) const fn scale(mut self) -> Self {
+        self.scale = true;
+        self
+    }
+
+    pub(crate) fn all(mut self) -> Self {
+        self.categories = vec!["all".to_owned()];
+        self
+    }
+
+    pub(crate) const fn subresources(mut self, names: &'static [&'static str]) -> Self {
+        self.subresources = names;
+        self
+    }
+
+    pub(crate) fn default(mut self, hook: fn(&mut Value)) -> Self {
+        self.hooks.default = hook;
+        self
+    }
+
+    pub(crate) fn validate(mut self, hook: fn(&Value, Option<&Value>, &mut Vec<Cause>)) -> Self {
+        self.hooks.validate = hook;
+        self
+    }
+
+    pub(crate) fn admit(mut self, hook: fn(&mut Admit<'_>) -> Result<(), Status>) -> Self {
+        self.hooks.admit = hook;
+        self
+    }
+
+    pub(crate) fn columns(mut self, columns: &[(&str, i64, fn(&Value) -> Value)]) -> Self {
+        self.columns = columns
+            .iter()
+            .map(|&(name, priority, cell)| Column {
+                name: name.to_owned(),
+                format: "string".to_owned(),
+                priority,
+                cell: Cell::Of(cell),
+            })
+            .collect();
+        self
+    }
+
+    /// `group/version`, or the version alone.
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `deployments.apps`, as messages name it.
+    pub(crate) fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+}
+
+fn decode<T>(value: Value, unknown: &mut Vec<String>) -> Result<Value, String>
+where
+    T: serde::de::DeserializeOwned + serde::Serialize,
+{
+    let typed: T = serde_ignored::deserialize(value, |path| unknown.push(dotted(&path.to_string())))
+        .map_err(|error| error.to_string())?;
+    serde_json::to_value(typed).map_err(|error| error.to_string())
+}
+
+/// `spec.containers.0.x` as `spec.containers[0].x`.
+fn dotted(path: &str) -> String {
+    let mut text = String::new();
+    for part in path.split('.').filter(|part| *part != "?") {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.push_str(&format!("[{part}]"));
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+type Kinds = BTreeMap<(String, String, String), Arc<Kind>>;
+
+/// The kinds that are served now.
+pub(crate) struct Registry(RwLock<Kinds>);
+
+impl Registry {
+    /// The built-in kinds.
+    pub(crate) fn new() -> Self {
+        let kinds = super::rows::all().into_iter().map(|kind| {
+            ((kind.group.clone(), kind.version.clone(), kind.plural.clone()), Arc::new(kind))
+        });
+        Self(RwLock::new(kinds.collect()))
+    }
+
+    /// The kind at a path.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        let kinds = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+    }
+
+    /// Every kind, in order of group, version and plural.
+    pub(crate) fn all(&self) -> Vec<Arc<Kind>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Replaces the versions of a custom kind.
+    pub(crate) fn replace(&self, group: &str, plural: &str, versions: Vec<Kind>) {
+        let mut kinds = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        kinds.retain(|(found, _, name), _| found != group || name != plural);
+        for kind in versions {
+            kinds.insert((kind.group.clone(), kind.version.clone(), kind.plural.clone()), Arc::new(kind));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! HTTPS: HTTP/1.1 with upgrades, and HTTP/2.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use x509_parser::prelude::FromDer as _;
+
+use super::{Shared, User};
+
+/// Serves a listener until cancelled.
+pub(crate) async fn serve(
+    router: Router,
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&shared)?));
+    listener.set_nonblocking(true).context("the API server's listener")?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("the API server's listener")?;
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => {
+                let (stream, _) = match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection to the API server was not accepted");
+                        continue;
+                    }
+                };
+                connections.spawn(connection(router.clone(), acceptor.clone(), stream));
+            }
+        }
+    }
+}
+
+async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let stream = match acceptor.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "a TLS handshake with the API server failed");
+            return;
+        }
+    };
+    let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(user_of);
+    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        if let Some(user) = &user {
+            request.extensions_mut().insert(user.clone());
+        }
+        request.map(axum::body::Body::new)
+    });
+    let served = auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the API server broke");
+    }
+}
+
+fn tls(shared: &Shared) -> anyhow::Result<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(shared.pki.ca_pem().as_bytes())?)?;
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()?;
+    let (certificate, key) = shared.pki.server();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes())?],
+            PrivateKeyDer::from_pem_slice(key.as_bytes())?,
+        )?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The user that a certificate names: common name and organizations.
+fn user_of(certificate: &CertificateDer<'_>) -> Option<User> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let organizations = subject.iter_organization().filter_map(|one| one.as_str().ok()).map(str::to_owned);
+    let groups = organizations.chain(std::iter::once("system:authenticated".to_owned())).collect();
+    Some(User { name, groups })
+}

@@ -1,0 +1,4 @@
+//! The API server as its clients see it, in this process.
+
+mod apply;
+mod basics;
