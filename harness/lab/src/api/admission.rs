@@ -15,15 +15,25 @@ use super::status::Status;
 use super::write::Options;
 
 /// A new object after every webhook that applies to it.
-pub(crate) async fn mutate(call: &Call, mut object: Value, options: &Options) -> Result<Value, Status> {
+pub(crate) async fn mutate(
+    call: &Call,
+    mut object: Value,
+    options: &Options,
+) -> Result<Value, Status> {
     let kind = &call.asked.kind;
     let table = &super::rows::mutating_webhook_configuration().table;
     let (configurations, labels) = call.shared.store.transact(|state| {
         let configurations: Vec<_> = state.all(table).cloned().collect();
         let namespace = state.get(&super::rows::namespace().table, "", call.asked.namespace());
-        (configurations, namespace.and_then(|namespace| namespace.pointer("/metadata/labels").cloned()))
+        (
+            configurations,
+            namespace.and_then(|namespace| namespace.pointer("/metadata/labels").cloned()),
+        )
     });
-    for webhook in configurations.iter().flat_map(|configuration| items(configuration, "/webhooks")) {
+    for webhook in configurations
+        .iter()
+        .flat_map(|configuration| items(configuration, "/webhooks"))
+    {
         if !applies(webhook, kind, &object, labels.as_ref()) {
             continue;
         }
@@ -44,12 +54,24 @@ fn applies(webhook: &Value, kind: &Kind, object: &Value, namespace_labels: Optio
             && names(rule, "resources", &kind.plural)
     });
     let empty = json!({});
-    let by_namespace = !kind.namespaced || label_selector_matches(webhook.get("namespaceSelector").unwrap_or(&empty), namespace_labels);
-    let by_object = label_selector_matches(webhook.get("objectSelector").unwrap_or(&empty), object.pointer("/metadata/labels"));
+    let by_namespace = !kind.namespaced
+        || label_selector_matches(
+            webhook.get("namespaceSelector").unwrap_or(&empty),
+            namespace_labels,
+        );
+    let by_object = label_selector_matches(
+        webhook.get("objectSelector").unwrap_or(&empty),
+        object.pointer("/metadata/labels"),
+    );
     ruled && by_namespace && by_object
 }
 
-async fn ask(call: &Call, webhook: &Value, object: Value, options: &Options) -> Result<Value, Status> {
+async fn ask(
+    call: &Call,
+    webhook: &Value,
+    object: Value,
+    options: &Options,
+) -> Result<Value, Status> {
     let kind = &call.asked.kind;
     let service = |field: &str| text(webhook, &format!("/clientConfig/service/{field}")).to_owned();
     let (namespace, name, path) = (service("namespace"), service("name"), service("path"));
@@ -74,12 +96,22 @@ async fn ask(call: &Call, webhook: &Value, object: Value, options: &Options) -> 
         .map_err(|error| Status::internal(format!("the request to webhook {title:?}: {error}")))?;
     let response = handler(request).await;
     if !response.allowed {
-        let why = if response.result.message.is_empty() { "denied without a reason" } else { &response.result.message };
-        return Err(Status::denied(format!("admission webhook {title:?} denied the request: {why}")));
+        let why = if response.result.message.is_empty() {
+            "denied without a reason"
+        } else {
+            &response.result.message
+        };
+        return Err(Status::denied(format!(
+            "admission webhook {title:?} denied the request: {why}"
+        )));
     }
-    let Some(patch) = response.patch else { return Ok(object) };
-    let wrong = |error: String| Status::internal(format!("the patch of webhook {title:?}: {error}"));
-    let patch: json_patch::Patch = serde_json::from_slice(&patch).map_err(|error| wrong(error.to_string()))?;
+    let Some(patch) = response.patch else {
+        return Ok(object);
+    };
+    let wrong =
+        |error: String| Status::internal(format!("the patch of webhook {title:?}: {error}"));
+    let patch: json_patch::Patch =
+        serde_json::from_slice(&patch).map_err(|error| wrong(error.to_string()))?;
     let mut object = object;
     json_patch::patch(&mut object, &patch).map_err(|error| wrong(error.to_string()))?;
     Ok(object)

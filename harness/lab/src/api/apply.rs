@@ -31,7 +31,13 @@ pub(crate) struct Writer<'a> {
 }
 
 fn managers_of(object: &Value) -> Vec<Manager> {
-    let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |entry: &Value, name: &str| {
+        entry
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     object
         .pointer("/metadata/managedFields")
         .and_then(Value::as_array)
@@ -43,7 +49,10 @@ fn managers_of(object: &Value) -> Vec<Manager> {
             subresource: text(entry, "subresource"),
             api_version: text(entry, "apiVersion"),
             time: text(entry, "time"),
-            fields: entry.get("fieldsV1").map(FieldSet::from_json).unwrap_or_default(),
+            fields: entry
+                .get("fieldsV1")
+                .map(FieldSet::from_json)
+                .unwrap_or_default(),
         })
         .collect()
 }
@@ -73,7 +82,12 @@ fn set_managers(object: &mut Value, managers: &[Manager]) {
 }
 
 /// Notes that a writer changed an object other than by applying.
-pub(crate) fn record_update(old: Option<&Value>, new: &mut Value, schema: &Schema, writer: &Writer<'_>) {
+pub(crate) fn record_update(
+    old: Option<&Value>,
+    new: &mut Value,
+    schema: &Schema,
+    writer: &Writer<'_>,
+) {
     let mut managers = old.map(managers_of).unwrap_or_default();
     let empty = json!({});
     let before = old.map_or_else(|| empty.clone(), managed_part);
@@ -85,10 +99,16 @@ pub(crate) fn record_update(old: Option<&Value>, new: &mut Value, schema: &Schem
         return;
     }
     let mine = |manager: &Manager| {
-        manager.name == writer.manager && manager.operation == "Update" && manager.subresource == writer.subresource
+        manager.name == writer.manager
+            && manager.operation == "Update"
+            && manager.subresource == writer.subresource
     };
     for manager in &mut managers {
-        manager.fields = if mine(manager) { manager.fields.minus(&lost) } else { manager.fields.minus(&gone) };
+        manager.fields = if mine(manager) {
+            manager.fields.minus(&lost)
+        } else {
+            manager.fields.minus(&gone)
+        };
     }
     match managers.iter_mut().find(|manager| mine(manager)) {
         Some(manager) => {
@@ -111,20 +131,37 @@ pub(crate) fn record_update(old: Option<&Value>, new: &mut Value, schema: &Schem
 ///
 /// # Errors
 /// A conflict with other managers, unless forced.
-pub(crate) fn apply(live: &Value, config: &Value, schema: &Schema, writer: &Writer<'_>, force: bool) -> Result<Value, Status> {
+pub(crate) fn apply(
+    live: &Value,
+    config: &Value,
+    schema: &Schema,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, Status> {
     let mut managers = managers_of(live);
     let wanted = managed_part(config);
     let applied = FieldSet::of(&wanted, schema.root());
     let mine = |manager: &Manager| {
-        manager.name == writer.manager && manager.operation == "Apply" && manager.subresource == writer.subresource
+        manager.name == writer.manager
+            && manager.operation == "Apply"
+            && manager.subresource == writer.subresource
     };
     let current = managed_part(live);
-    let (changed, _) = FieldSet::changed(&current, &merged(&current, &wanted, schema.root()), schema.root());
+    let (changed, _) = FieldSet::changed(
+        &current,
+        &merged(&current, &wanted, schema.root()),
+        schema.root(),
+    );
     let contested = applied.intersection(&changed);
     let conflicts: Vec<(String, FieldSet)> = managers
         .iter()
         .filter(|manager| !mine(manager))
-        .map(|manager| (manager.name.clone(), manager.fields.intersection(&contested)))
+        .map(|manager| {
+            (
+                manager.name.clone(),
+                manager.fields.intersection(&contested),
+            )
+        })
         .filter(|(_, fields)| !fields.is_empty())
         .collect();
     if !conflicts.is_empty() && !force {
@@ -139,15 +176,29 @@ pub(crate) fn apply(live: &Value, config: &Value, schema: &Schema, writer: &Writ
     for manager in managers.iter_mut().filter(|manager| !mine(manager)) {
         manager.fields = manager.fields.minus(&contested);
     }
-    let previous = managers.iter().find(|manager| mine(manager)).map(|manager| manager.fields.clone()).unwrap_or_default();
+    let previous = managers
+        .iter()
+        .find(|manager| mine(manager))
+        .map(|manager| manager.fields.clone())
+        .unwrap_or_default();
     let others = managers
         .iter()
         .filter(|manager| !mine(manager))
-        .fold(FieldSet::default(), |union, manager| union.union(&manager.fields));
+        .fold(FieldSet::default(), |union, manager| {
+            union.union(&manager.fields)
+        });
     let abandoned = previous.minus(&applied).minus(&others);
     let mut object = merged(live, config, schema.root());
-    remove(&mut object, &abandoned, &applied.union(&others), schema.root());
-    let time = managers.iter().find(|manager| mine(manager) && manager.fields == applied).map(|manager| manager.time.clone());
+    remove(
+        &mut object,
+        &abandoned,
+        &applied.union(&others),
+        schema.root(),
+    );
+    let time = managers
+        .iter()
+        .find(|manager| mine(manager) && manager.fields == applied)
+        .map(|manager| manager.time.clone());
     managers.retain(|manager| !mine(manager));
     managers.push(Manager {
         name: writer.manager.to_owned(),
@@ -200,13 +251,21 @@ fn remove(value: &mut Value, set: &FieldSet, kept: &FieldSet, place: Place<'_>) 
     match (value, merge) {
         (Value::Object(map), Merge::Fields) => {
             for (element, child) in set.children() {
-                let Some(name) = element.strip_prefix("f:") else { continue };
+                let Some(name) = element.strip_prefix("f:") else {
+                    continue;
+                };
                 let keep = kept.child(element);
-                let whole = keep.is_none() && (child.is_member() || child.children().next().is_none());
+                let whole =
+                    keep.is_none() && (child.is_member() || child.children().next().is_none());
                 if whole {
                     map.remove(name);
                 } else if let Some(found) = map.get_mut(name) {
-                    remove(found, child, keep.unwrap_or(&FieldSet::default()), place.field(name));
+                    remove(
+                        found,
+                        child,
+                        keep.unwrap_or(&FieldSet::default()),
+                        place.field(name),
+                    );
                     if keep.is_none() && is_hollow(found) {
                         map.remove(name);
                     }
@@ -216,7 +275,9 @@ fn remove(value: &mut Value, set: &FieldSet, kept: &FieldSet, place: Place<'_>) 
         (Value::Array(items), Merge::Keys(keys)) => {
             items.retain_mut(|item| {
                 let element = format!("k:{}", key_of(item, &keys));
-                let Some(child) = set.child(&element) else { return true };
+                let Some(child) = set.child(&element) else {
+                    return true;
+                };
                 match kept.child(&element) {
                     None => false,
                     Some(keep) => {

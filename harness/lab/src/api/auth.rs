@@ -22,8 +22,13 @@ pub struct User {
 impl User {
     /// A component of the cluster.
     pub(crate) fn component(name: &str) -> Self {
-        let groups = ["system:masters", "system:authenticated"].map(str::to_owned).to_vec();
-        Self { name: name.to_owned(), groups }
+        let groups = ["system:masters", "system:authenticated"]
+            .map(str::to_owned)
+            .to_vec();
+        Self {
+            name: name.to_owned(),
+            groups,
+        }
     }
 }
 
@@ -31,7 +36,11 @@ impl User {
 const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 
 /// Refuses who is not authenticated.
-pub(crate) async fn authenticate(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     if request.extensions().get::<User>().is_none() {
         let token = request
             .headers()
@@ -53,8 +62,14 @@ pub(crate) async fn authenticate(State(shared): State<Arc<Shared>>, mut request:
 /// Refuses who is not of `system:masters`.
 pub(crate) async fn require_masters(request: Request, next: Next) -> Response {
     match request.extensions().get::<User>() {
-        Some(user) if user.groups.iter().any(|group| group == "system:masters") => next.run(request).await,
-        Some(user) => Status::denied(format!("User {:?} cannot use this path: it is for system:masters", user.name)).into_response(),
+        Some(user) if user.groups.iter().any(|group| group == "system:masters") => {
+            next.run(request).await
+        }
+        Some(user) => Status::denied(format!(
+            "User {:?} cannot use this path: it is for system:masters",
+            user.name
+        ))
+        .into_response(),
         None => Status::unauthorized().into_response(),
     }
 }

@@ -19,8 +19,17 @@ pub(crate) struct FieldSet {
 
 /// The fields of metadata that the system keeps; nobody manages them.
 const SYSTEM: &[&str] = &[
-    "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generateName", "generation",
-    "managedFields", "name", "namespace", "resourceVersion", "selfLink", "uid",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generateName",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
 ];
 
 /// An object without what nobody manages.
@@ -31,6 +40,9 @@ pub(crate) fn managed_part(object: &Value) -> Value {
         map.remove("kind");
         if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.retain(|name, _| !SYSTEM.contains(&name.as_str()));
+            if metadata.is_empty() {
+                map.remove("metadata");
+            }
         }
     }
     object
@@ -48,14 +60,20 @@ impl FieldSet {
         match (value, place.merge(value)) {
             (Value::Object(map), Merge::Fields) => {
                 for (name, child) in map {
-                    self.children.entry(format!("f:{name}")).or_default().add(child, place.field(name));
+                    self.children
+                        .entry(format!("f:{name}"))
+                        .or_default()
+                        .add(child, place.field(name));
                 }
                 // An empty map is a field of its own.
                 self.member |= map.is_empty();
             }
             (Value::Array(items), Merge::Keys(keys)) => {
                 for item in items {
-                    let child = self.children.entry(format!("k:{}", key_of(item, &keys))).or_default();
+                    let child = self
+                        .children
+                        .entry(format!("k:{}", key_of(item, &keys)))
+                        .or_default();
                     child.member = true;
                     child.add(item, place.item());
                 }
@@ -87,7 +105,10 @@ impl FieldSet {
         let mut union = self.clone();
         union.member |= other.member;
         for (name, child) in &other.children {
-            let merged = union.children.get(name).map_or_else(|| child.clone(), |mine| mine.union(child));
+            let merged = union
+                .children
+                .get(name)
+                .map_or_else(|| child.clone(), |mine| mine.union(child));
             union.children.insert(name.clone(), merged);
         }
         union
@@ -103,7 +124,10 @@ impl FieldSet {
                 None => (name.clone(), child.clone()),
             })
             .filter(|(_, child)| !child.is_empty());
-        Self { member: self.member && !other.member, children: children.collect() }
+        Self {
+            member: self.member && !other.member,
+            children: children.collect(),
+        }
     }
 
     /// Those of both at once.
@@ -111,9 +135,14 @@ impl FieldSet {
         let children = self
             .children
             .iter()
-            .filter_map(|(name, child)| Some((name.clone(), child.intersection(other.children.get(name)?))))
+            .filter_map(|(name, child)| {
+                Some((name.clone(), child.intersection(other.children.get(name)?)))
+            })
             .filter(|(_, child)| !child.is_empty());
-        Self { member: self.member && other.member, children: children.collect() }
+        Self {
+            member: self.member && other.member,
+            children: children.collect(),
+        }
     }
 
     /// Whether anything at or below a path element is in the set.
@@ -122,7 +151,9 @@ impl FieldSet {
     }
 
     pub(crate) fn children(&self) -> impl Iterator<Item = (&str, &Self)> {
-        self.children.iter().map(|(name, child)| (name.as_str(), child))
+        self.children
+            .iter()
+            .map(|(name, child)| (name.as_str(), child))
     }
 
     pub(crate) const fn is_member(&self) -> bool {
@@ -141,7 +172,10 @@ impl FieldSet {
                     "f:" => format!(".{rest}"),
                     "k:" => {
                         let inner = rest.trim_start_matches('{').trim_end_matches('}');
-                        let pairs: Vec<String> = inner.split(',').map(|pair| pair.trim_start_matches('"').replacen("\":", "=", 1)).collect();
+                        let pairs: Vec<String> = inner
+                            .split(',')
+                            .map(|pair| pair.trim_start_matches('"').replacen("\":", "=", 1))
+                            .collect();
                         format!("[{}]", pairs.join(","))
                     }
                     _ => format!("[={rest}]"),
@@ -159,7 +193,8 @@ impl FieldSet {
         let mut map = Map::new();
         for (name, child) in &self.children {
             let mut json = child.to_json();
-            if child.member && !child.children.is_empty()
+            if child.member
+                && !child.children.is_empty()
                 && let Some(map) = json.as_object_mut()
             {
                 map.insert(".".to_owned(), Value::Object(Map::new()));
@@ -171,7 +206,9 @@ impl FieldSet {
 
     /// From `FieldsV1`; what is not of its form is ignored.
     pub(crate) fn from_json(json: &Value) -> Self {
-        let Some(map) = json.as_object() else { return Self::default() };
+        let Some(map) = json.as_object() else {
+            return Self::default();
+        };
         let children: BTreeMap<_, _> = map
             .iter()
             .filter(|(name, _)| name.len() > 2 && name.as_str() != ".")
@@ -181,16 +218,28 @@ impl FieldSet {
                 (name.clone(), set)
             })
             .collect();
-        Self { member: false, children }
+        Self {
+            member: false,
+            children,
+        }
     }
 }
 
 /// The items of a list by their keys.
 fn by_key<'a>(items: &'a [Value], keys: &[String]) -> BTreeMap<String, &'a Value> {
-    items.iter().map(|item| (key_of(item, keys), item)).collect()
+    items
+        .iter()
+        .map(|item| (key_of(item, keys), item))
+        .collect()
 }
 
-fn difference(old: Option<&Value>, new: Option<&Value>, place: Place<'_>, set: &mut FieldSet, lost: &mut FieldSet) {
+fn difference(
+    old: Option<&Value>,
+    new: Option<&Value>,
+    place: Place<'_>,
+    set: &mut FieldSet,
+    lost: &mut FieldSet,
+) {
     if old == new {
         return;
     }
@@ -207,16 +256,38 @@ fn difference(old: Option<&Value>, new: Option<&Value>, place: Place<'_>, set: &
     };
     match (old_value, new_value, place.merge(new_value)) {
         (Value::Object(before), Value::Object(after), Merge::Fields) => {
-            for name in before.keys().chain(after.keys().filter(|name| !before.contains_key(*name))) {
+            for name in before
+                .keys()
+                .chain(after.keys().filter(|name| !before.contains_key(*name)))
+            {
                 let element = format!("f:{name}");
-                step(before.get(name), after.get(name), place.field(name), &element, set, lost);
+                step(
+                    before.get(name),
+                    after.get(name),
+                    place.field(name),
+                    &element,
+                    set,
+                    lost,
+                );
             }
         }
-        (Value::Array(before), Value::Array(after), Merge::Keys(keys)) if place.merge(old_value) == Merge::Keys(keys.clone()) => {
+        (Value::Array(before), Value::Array(after), Merge::Keys(keys))
+            if place.merge(old_value) == Merge::Keys(keys.clone()) =>
+        {
             let (before, after) = (by_key(before, &keys), by_key(after, &keys));
-            for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))) {
+            for key in before
+                .keys()
+                .chain(after.keys().filter(|key| !before.contains_key(*key)))
+            {
                 let element = format!("k:{key}");
-                step(before.get(key).copied(), after.get(key).copied(), place.item(), &element, set, lost);
+                step(
+                    before.get(key).copied(),
+                    after.get(key).copied(),
+                    place.item(),
+                    &element,
+                    set,
+                    lost,
+                );
             }
         }
         (Value::Array(before), Value::Array(after), Merge::Set) => {
@@ -231,7 +302,14 @@ fn difference(old: Option<&Value>, new: Option<&Value>, place: Place<'_>, set: &
     }
 }
 
-fn step(old: Option<&Value>, new: Option<&Value>, place: Place<'_>, element: &str, set: &mut FieldSet, lost: &mut FieldSet) {
+fn step(
+    old: Option<&Value>,
+    new: Option<&Value>,
+    place: Place<'_>,
+    element: &str,
+    set: &mut FieldSet,
+    lost: &mut FieldSet,
+) {
     let (mut child_set, mut child_lost) = (FieldSet::default(), FieldSet::default());
     difference(old, new, place, &mut child_set, &mut child_lost);
     // A map of fields that came or went is told by its fields.

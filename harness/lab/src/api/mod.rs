@@ -111,11 +111,14 @@ impl ApiServer {
     pub fn client(&self, user: &str) -> kube::Client {
         use tower::ServiceExt as _;
         let user = User::component(user);
-        let service = self.router.clone().map_request(move |request: http::Request<kube::client::Body>| {
-            let mut request = request.map(axum::body::Body::new);
-            request.extensions_mut().insert(user.clone());
-            request
-        });
+        let service =
+            self.router
+                .clone()
+                .map_request(move |request: http::Request<kube::client::Body>| {
+                    let mut request = request.map(axum::body::Body::new);
+                    request.extensions_mut().insert(user.clone());
+                    request
+                });
         kube::Client::new(service, "default")
     }
 

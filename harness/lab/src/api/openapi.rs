@@ -13,7 +13,11 @@ use super::schema::Schema;
 use super::status::Status;
 
 fn path_of(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// `GET /openapi/v3`.
@@ -32,12 +36,24 @@ pub(crate) async fn index(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// `GET /openapi/v3/…`.
-pub(crate) async fn document(State(shared): State<Arc<Shared>>, Path(path): Path<String>) -> Response {
+pub(crate) async fn document(
+    State(shared): State<Arc<Shared>>,
+    Path(path): Path<String>,
+) -> Response {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    for kind in shared.registry.all().iter().filter(|kind| path_of(&kind.group, &kind.version) == path) {
+    for kind in shared
+        .registry
+        .all()
+        .iter()
+        .filter(|kind| path_of(&kind.group, &kind.version) == path)
+    {
         let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-        let at = if kind.namespaced { format!("/{path}/namespaces/{{namespace}}/{}", kind.plural) } else { format!("/{path}/{}", kind.plural) };
+        let at = if kind.namespaced {
+            format!("/{path}/namespaces/{{namespace}}/{}", kind.plural)
+        } else {
+            format!("/{path}/{}", kind.plural)
+        };
         let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
         let parameters = ["dryRun", "fieldManager", "fieldValidation", "force"].map(parameter);
         let operation = |action: &str| json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk, "parameters": parameters});
@@ -48,7 +64,10 @@ pub(crate) async fn document(State(shared): State<Arc<Shared>>, Path(path): Path
             Schema::Builtin => json!({"type": "object"}),
         };
         schema["x-kubernetes-group-version-kind"] = json!([gvk]);
-        schemas.insert(format!("{}.{}.{}", kind.group, kind.version, kind.kind), schema);
+        schemas.insert(
+            format!("{}.{}.{}", kind.group, kind.version, kind.kind),
+            schema,
+        );
     }
     if paths.is_empty() {
         return Status::no_such_path().into_response();

@@ -21,12 +21,20 @@ pub(crate) enum Patch {
 impl Patch {
     /// Reads a patch by its content type.
     pub(crate) fn parse(content_type: &str, body: &[u8], kind: &Kind) -> Result<Self, Status> {
-        let wrong = |error: serde_json::Error| Status::bad_request(format!("error decoding patch: {error}"));
+        let wrong = |error: serde_json::Error| {
+            Status::bad_request(format!("error decoding patch: {error}"))
+        };
         match content_type {
-            "application/json-patch+json" => Ok(Self::Json(serde_json::from_slice(body).map_err(wrong)?)),
-            "application/merge-patch+json" => Ok(Self::Merge(serde_json::from_slice(body).map_err(wrong)?)),
+            "application/json-patch+json" => {
+                Ok(Self::Json(serde_json::from_slice(body).map_err(wrong)?))
+            }
+            "application/merge-patch+json" => {
+                Ok(Self::Merge(serde_json::from_slice(body).map_err(wrong)?))
+            }
             "application/strategic-merge-patch+json" if matches!(kind.schema, Schema::Builtin) => {
-                Ok(Self::Strategic(serde_json::from_slice(body).map_err(wrong)?))
+                Ok(Self::Strategic(
+                    serde_json::from_slice(body).map_err(wrong)?,
+                ))
             }
             other => Err(Status::unsupported_media(other)),
         }
@@ -36,8 +44,11 @@ impl Patch {
     pub(crate) fn apply(&self, old: &Value, schema: &Schema) -> Result<Value, Status> {
         let mut new = old.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut new, patch)
-                .map_err(|error| Status::bad_request(format!("the server rejected our request due to an error in our request: {error}")))?,
+            Self::Json(patch) => json_patch::patch(&mut new, patch).map_err(|error| {
+                Status::bad_request(format!(
+                    "the server rejected our request due to an error in our request: {error}"
+                ))
+            })?,
             Self::Merge(patch) => merge(&mut new, patch),
             Self::Strategic(patch) => strategic(&mut new, patch, schema.root()),
         }
@@ -60,7 +71,11 @@ fn strategic(target: &mut Value, patch: &Value, place: Place<'_>) {
     };
     match changes.get(DIRECTIVE).and_then(Value::as_str) {
         Some("replace") => {
-            let rest: Map<_, _> = changes.iter().filter(|(name, _)| *name != DIRECTIVE).map(|(name, value)| (name.clone(), value.clone())).collect();
+            let rest: Map<_, _> = changes
+                .iter()
+                .filter(|(name, _)| *name != DIRECTIVE)
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
             *target = Value::Object(rest);
             return;
         }
@@ -73,13 +88,18 @@ fn strategic(target: &mut Value, patch: &Value, place: Place<'_>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Some(map) = target.as_object_mut() else { return };
+    let Some(map) = target.as_object_mut() else {
+        return;
+    };
     if let Some(kept) = changes.get("$retainKeys").and_then(Value::as_array) {
         map.retain(|name, _| kept.iter().any(|kept| kept == name));
     }
     for (name, change) in changes {
         if let Some(field) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            if let (Some(list), Some(gone)) = (map.get_mut(field).and_then(Value::as_array_mut), change.as_array()) {
+            if let (Some(list), Some(gone)) = (
+                map.get_mut(field).and_then(Value::as_array_mut),
+                change.as_array(),
+            ) {
                 list.retain(|item| !gone.contains(item));
             }
             continue;
@@ -94,9 +114,14 @@ fn strategic(target: &mut Value, patch: &Value, place: Place<'_>) {
         let child = place.field(name);
         match change {
             Value::Array(items) => {
-                let found = map.entry(name.clone()).or_insert_with(|| Value::Array(Vec::new()));
+                let found = map
+                    .entry(name.clone())
+                    .or_insert_with(|| Value::Array(Vec::new()));
                 merge_list(found, items, child);
-                if let Some(order) = changes.get(&format!("$setElementOrder/{name}")).and_then(Value::as_array) {
+                if let Some(order) = changes
+                    .get(&format!("$setElementOrder/{name}"))
+                    .and_then(Value::as_array)
+                {
                     sort(found, order, child);
                 }
             }
@@ -115,10 +140,25 @@ fn strategic(target: &mut Value, patch: &Value, place: Place<'_>) {
 }
 
 fn merge_list(target: &mut Value, patch: &[Value], place: Place<'_>) {
-    let plain: Vec<Value> = patch.iter().filter(|item| item.get(DIRECTIVE).is_none()).cloned().collect();
-    let replaced = patch.iter().any(|item| item.get(DIRECTIVE).is_some_and(|directive| directive == "replace"));
+    let plain: Vec<Value> = patch
+        .iter()
+        .filter(|item| item.get(DIRECTIVE).is_none())
+        .cloned()
+        .collect();
+    let replaced = patch.iter().any(|item| {
+        item.get(DIRECTIVE)
+            .is_some_and(|directive| directive == "replace")
+    });
     // Keys are found from the whole items of both sides; directives name only the key.
-    let sample = Value::Array(target.as_array().into_iter().flatten().chain(&plain).cloned().collect());
+    let sample = Value::Array(
+        target
+            .as_array()
+            .into_iter()
+            .flatten()
+            .chain(&plain)
+            .cloned()
+            .collect(),
+    );
     let merge = place.merge(&sample);
     let Some(items) = target.as_array_mut().filter(|_| !replaced) else {
         *target = Value::Array(plain);
@@ -155,13 +195,25 @@ fn merge_list(target: &mut Value, patch: &[Value], place: Place<'_>) {
 /// Puts items into the order that the patch names; others keep theirs, behind.
 fn sort(target: &mut Value, order: &[Value], place: Place<'_>) {
     let merge = place.merge(target);
-    let Some(items) = target.as_array_mut() else { return };
+    let Some(items) = target.as_array_mut() else {
+        return;
+    };
     match merge {
         Merge::Keys(keys) => {
             let keys = &keys[..1];
             let order: Vec<String> = order.iter().map(|item| key_of(item, keys)).collect();
-            items.sort_by_key(|item| order.iter().position(|one| *one == key_of(item, keys)).unwrap_or(usize::MAX));
+            items.sort_by_key(|item| {
+                order
+                    .iter()
+                    .position(|one| *one == key_of(item, keys))
+                    .unwrap_or(usize::MAX)
+            });
         }
-        _ => items.sort_by_key(|item| order.iter().position(|one| one == item).unwrap_or(usize::MAX)),
+        _ => items.sort_by_key(|item| {
+            order
+                .iter()
+                .position(|one| one == item)
+                .unwrap_or(usize::MAX)
+        }),
     }
 }

@@ -4,8 +4,8 @@
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 
 /// The authority, and the API server's own certificate.
@@ -26,7 +26,11 @@ impl ClusterPki {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.distinguished_name = distinguished("kubernetes", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key = KeyPair::generate()?;
         let ca_pem = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
@@ -35,7 +39,13 @@ impl ClusterPki {
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let server_key = KeyPair::generate()?;
         let server_pem = server.signed_by(&server_key, &issuer)?.pem();
-        Ok(Self { issuer, ca_pem, server_pem, server_key_pem: server_key.serialize_pem(), token_key: rand::random() })
+        Ok(Self {
+            issuer,
+            ca_pem,
+            server_pem,
+            server_key_pem: server_key.serialize_pem(),
+            token_key: rand::random(),
+        })
     }
 
     /// The authority's certificate.
@@ -48,7 +58,11 @@ impl ClusterPki {
     ///
     /// # Errors
     /// When the names are not ones that a certificate can carry.
-    pub fn client_certificate(&self, user: &str, groups: &[&str]) -> anyhow::Result<(String, String)> {
+    pub fn client_certificate(
+        &self,
+        user: &str,
+        groups: &[&str],
+    ) -> anyhow::Result<(String, String)> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.distinguished_name = distinguished(user, groups);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -63,7 +77,8 @@ impl ClusterPki {
     /// When the certificate cannot be made.
     pub fn admin_kubeconfig(&self, server: &str) -> anyhow::Result<String> {
         use base64::Engine as _;
-        let (certificate, key) = self.client_certificate("kubernetes-admin", &["system:masters"])?;
+        let (certificate, key) =
+            self.client_certificate("kubernetes-admin", &["system:masters"])?;
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "strata-lab", "preferences": {},

@@ -58,7 +58,12 @@ pub(crate) struct Hooks {
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { decode: None, default: |_| (), validate: |_, _, _| (), admit: |_| Ok(()) }
+        Self {
+            decode: None,
+            default: |_| (),
+            validate: |_, _, _| (),
+            admit: |_| Ok(()),
+        }
     }
 }
 
@@ -107,7 +112,10 @@ impl Kind {
             status: false,
             scale: false,
             generation: false,
-            hooks: Hooks { decode: Some(decode::<T>), ..Hooks::default() },
+            hooks: Hooks {
+                decode: Some(decode::<T>),
+                ..Hooks::default()
+            },
             schema: Schema::Builtin,
             columns: Vec::new(),
             subresources: &[],
@@ -175,12 +183,20 @@ impl Kind {
 
     /// `group/version`, or the version alone.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `deployments.apps`, as messages name it.
     pub(crate) fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 }
 
@@ -188,8 +204,9 @@ fn decode<T>(value: Value, unknown: &mut Vec<String>) -> Result<Value, String>
 where
     T: serde::de::DeserializeOwned + serde::Serialize,
 {
-    let typed: T = serde_ignored::deserialize(value, |path| unknown.push(dotted(&path.to_string())))
-        .map_err(|error| error.to_string())?;
+    let typed: T =
+        serde_ignored::deserialize(value, |path| unknown.push(dotted(&path.to_string())))
+            .map_err(|error| error.to_string())?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
 }
 
@@ -218,7 +235,14 @@ impl Registry {
     /// The built-in kinds.
     pub(crate) fn new() -> Self {
         let kinds = super::rows::all().into_iter().map(|kind| {
-            ((kind.group.clone(), kind.version.clone(), kind.plural.clone()), Arc::new(kind))
+            (
+                (
+                    kind.group.clone(),
+                    kind.version.clone(),
+                    kind.plural.clone(),
+                ),
+                Arc::new(kind),
+            )
         });
         Self(RwLock::new(kinds.collect()))
     }
@@ -226,12 +250,19 @@ impl Registry {
     /// The kind at a path.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
         let kinds = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        kinds.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+        kinds
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+            .cloned()
     }
 
     /// Every kind, in order of group, version and plural.
     pub(crate) fn all(&self) -> Vec<Arc<Kind>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Replaces the versions of a custom kind.
@@ -239,7 +270,14 @@ impl Registry {
         let mut kinds = self.0.write().unwrap_or_else(PoisonError::into_inner);
         kinds.retain(|(found, _, name), _| found != group || name != plural);
         for kind in versions {
-            kinds.insert((kind.group.clone(), kind.version.clone(), kind.plural.clone()), Arc::new(kind));
+            kinds.insert(
+                (
+                    kind.group.clone(),
+                    kind.version.clone(),
+                    kind.plural.clone(),
+                ),
+                Arc::new(kind),
+            );
         }
     }
 }

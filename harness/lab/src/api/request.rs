@@ -20,11 +20,18 @@ impl Query {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, value)| found == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(found, value)| found == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(found, _)| found == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     pub(crate) fn is(&self, name: &str) -> bool {
@@ -56,10 +63,16 @@ impl Asked {
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return Err(Status::no_such_path()),
         };
-        let find = |plural: &str| registry.find(group, version, plural).ok_or_else(Status::no_such_path);
+        let find = |plural: &str| {
+            registry
+                .find(group, version, plural)
+                .ok_or_else(Status::no_such_path)
+        };
         let query = Query::of(uri);
         let (namespace, plural, tail) = match rest {
-            ["namespaces", namespace, plural, tail @ ..] if !matches!(*plural, "status" | "finalize") => {
+            ["namespaces", namespace, plural, tail @ ..]
+                if !matches!(*plural, "status" | "finalize") =>
+            {
                 (Some((*namespace).to_owned()), *plural, tail)
             }
             [plural, tail @ ..] => (None, *plural, tail),
@@ -74,7 +87,13 @@ impl Asked {
             return Err(Status::no_such_path());
         }
         let subresource = (tail.len() > 1).then(|| tail[1..].join("/"));
-        Ok(Self { kind, namespace, name, subresource, query })
+        Ok(Self {
+            kind,
+            namespace,
+            name,
+            subresource,
+            query,
+        })
     }
 
     /// The namespace of a namespaced request; empty otherwise.
@@ -100,9 +119,18 @@ impl Asked {
 
     /// The options of a write; the manager's name is the user agent's, where none is given.
     pub(crate) fn options(&self, headers: &http::HeaderMap) -> Result<Options, Status> {
-        let agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        let agent = agent.and_then(|agent| agent.split('/').next()).filter(|agent| !agent.is_empty());
-        let manager = self.query.get("fieldManager").or(agent).unwrap_or("unknown").to_owned();
+        let agent = headers
+            .get(http::header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok());
+        let agent = agent
+            .and_then(|agent| agent.split('/').next())
+            .filter(|agent| !agent.is_empty());
+        let manager = self
+            .query
+            .get("fieldManager")
+            .or(agent)
+            .unwrap_or("unknown")
+            .to_owned();
         let validation = match self.query.get("fieldValidation") {
             Some("Strict") => FieldValidation::Strict,
             Some("Warn") | None => FieldValidation::Warn,
@@ -117,10 +145,17 @@ impl Asked {
             None => false,
             Some("All") => true,
             Some(other) => {
-                return Err(Status::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")));
+                return Err(Status::bad_request(format!(
+                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+                )));
             }
         };
-        Ok(Options { dry_run, manager, validation, force: self.query.is("force") })
+        Ok(Options {
+            dry_run,
+            manager,
+            validation,
+            force: self.query.is("force"),
+        })
     }
 }
 

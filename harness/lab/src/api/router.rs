@@ -35,29 +35,49 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/openapi/v3", get(openapi::index))
         .route("/openapi/v3/{*path}", get(openapi::document))
         .fallback(objects)
-        .layer(middleware::from_fn_with_state(shared.clone(), auth::authenticate))
+        .layer(middleware::from_fn_with_state(
+            shared.clone(),
+            auth::authenticate,
+        ))
         .with_state(shared)
 }
 
 /// Anything that concerns objects of a kind.
 async fn objects(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    answer(shared, request).await.unwrap_or_else(IntoResponse::into_response)
+    answer(shared, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Status> {
     let asked = Asked::of(&shared.registry, request.uri())?;
-    let user = request.extensions().get::<User>().cloned().ok_or_else(Status::unauthorized)?;
-    if asked.subresource.as_deref().is_some_and(subresource::is_stream) {
+    let user = request
+        .extensions()
+        .get::<User>()
+        .cloned()
+        .ok_or_else(Status::unauthorized)?;
+    if asked
+        .subresource
+        .as_deref()
+        .is_some_and(subresource::is_stream)
+    {
         return subresource::stream(shared, asked, request).await;
     }
     let (parts, body) = request.into_parts();
-    let call = Call { shared, asked, user, headers: parts.headers };
+    let call = Call {
+        shared,
+        asked,
+        user,
+        headers: parts.headers,
+    };
     if parts.method == Method::GET {
         return read(&call).await;
     }
     let body = read_body(body).await?;
     let answered = match (parts.method, &call.asked.subresource) {
-        (method, Some(name)) if !matches!(name.as_str(), "status") => subresource::write(&call, &method, name, &body).await?,
+        (method, Some(name)) if !matches!(name.as_str(), "status") => {
+            subresource::write(&call, &method, name, &body).await?
+        }
         (Method::POST, None) if call.asked.name.is_none() => verbs::create(&call, &body).await?,
         (Method::PUT, _) => verbs::update(&call, &body).await?,
         (Method::PATCH, _) => verbs::patch(&call, &body).await?,
@@ -98,7 +118,11 @@ pub(crate) struct Call {
 impl Call {
     /// Whether the client asks for a table (meta/v1 `Table`).
     pub(crate) fn wants_table(&self) -> bool {
-        let accept = self.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let accept = self
+            .headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .unwrap_or_default();
         accept.contains("as=Table")
     }
 }
@@ -112,11 +136,19 @@ pub(crate) struct Answered {
 
 impl Answered {
     pub(crate) fn ok(object: impl Into<Arc<Value>>) -> Self {
-        Self { code: StatusCode::OK, object: object.into(), warnings: Vec::new() }
+        Self {
+            code: StatusCode::OK,
+            object: object.into(),
+            warnings: Vec::new(),
+        }
     }
 
     pub(crate) fn created(object: impl Into<Arc<Value>>, warnings: Vec<String>) -> Self {
-        Self { code: StatusCode::CREATED, object: object.into(), warnings }
+        Self {
+            code: StatusCode::CREATED,
+            object: object.into(),
+            warnings,
+        }
     }
 
     fn respond(self, call: &Call) -> Response {
@@ -145,7 +177,9 @@ pub(crate) fn json(code: StatusCode, body: String) -> Response {
 async fn read_body(body: Body) -> Result<bytes::Bytes, Status> {
     let limited = http_body_util::Limited::new(body, LARGEST_BODY);
     let collected = limited.collect().await.map_err(|error| {
-        Status::bad_request(format!("the request's body could not be read, or is larger than {LARGEST_BODY} bytes: {error}"))
+        Status::bad_request(format!(
+            "the request's body could not be read, or is larger than {LARGEST_BODY} bytes: {error}"
+        ))
     })?;
     Ok(collected.to_bytes())
 }

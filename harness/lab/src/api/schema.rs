@@ -42,8 +42,18 @@ impl Schema {
     /// The object itself.
     pub(crate) fn root(&self) -> Place<'_> {
         match self {
-            Self::Builtin => Place { schema: None, builtin: true, parent: "", field: "" },
-            Self::Custom(schema) => Place { schema: Some(schema), builtin: false, parent: "", field: "" },
+            Self::Builtin => Place {
+                schema: None,
+                builtin: true,
+                parent: "",
+                field: "",
+            },
+            Self::Custom(schema) => Place {
+                schema: Some(schema),
+                builtin: false,
+                parent: "",
+                field: "",
+            },
         }
     }
 }
@@ -53,17 +63,33 @@ impl<'a> Place<'a> {
     pub(crate) fn field(self, name: &'a str) -> Self {
         // Metadata is the same for all kinds.
         if self.field.is_empty() && name == "metadata" {
-            return Place { schema: None, builtin: true, parent: "", field: "metadata" };
+            return Place {
+                schema: None,
+                builtin: true,
+                parent: "",
+                field: "metadata",
+            };
         }
         let schema = self.schema.and_then(|schema| {
-            schema.get("properties").and_then(|properties| properties.get(name)).or_else(|| schema.get("additionalProperties"))
+            schema
+                .get("properties")
+                .and_then(|properties| properties.get(name))
+                .or_else(|| schema.get("additionalProperties"))
         });
-        Place { schema, builtin: self.builtin, parent: self.field, field: name }
+        Place {
+            schema,
+            builtin: self.builtin,
+            parent: self.field,
+            field: name,
+        }
     }
 
     /// An item of the list here.
     pub(crate) fn item(self) -> Self {
-        Place { schema: self.schema.and_then(|schema| schema.get("items")), ..self }
+        Place {
+            schema: self.schema.and_then(|schema| schema.get("items")),
+            ..self
+        }
     }
 
     /// How the value here merges.
@@ -77,10 +103,25 @@ impl<'a> Place<'a> {
 
     fn map(self) -> Merge {
         let atomic = if self.builtin {
-            matches!(self.field, "selector" | "nodeSelector" | "fieldRef" | "resourceFieldRef" | "secretRef" | "labelSelector"
-                | "objectSelector" | "namespaceSelector" | "podSelector" | "nodeAffinity" | "claimRef" | "targetRef")
+            matches!(
+                self.field,
+                "selector"
+                    | "nodeSelector"
+                    | "fieldRef"
+                    | "resourceFieldRef"
+                    | "secretRef"
+                    | "labelSelector"
+                    | "objectSelector"
+                    | "namespaceSelector"
+                    | "podSelector"
+                    | "nodeAffinity"
+                    | "claimRef"
+                    | "targetRef"
+            )
         } else {
-            self.schema.and_then(|schema| schema.get("x-kubernetes-map-type")).is_some_and(|kind| kind == "atomic")
+            self.schema
+                .and_then(|schema| schema.get("x-kubernetes-map-type"))
+                .is_some_and(|kind| kind == "atomic")
         };
         if atomic { Merge::Atomic } else { Merge::Fields }
     }
@@ -104,18 +145,40 @@ impl<'a> Place<'a> {
         let keys: &[&str] = match (self.parent, self.field) {
             ("metadata", "finalizers") => return Merge::Set,
             ("metadata", "ownerReferences") => &["uid"],
-            (_, "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "imagePullSecrets" | "env" | "webhooks" | "secrets" | "resourceClaims") => &["name"],
+            (
+                _,
+                "containers"
+                | "initContainers"
+                | "ephemeralContainers"
+                | "volumes"
+                | "imagePullSecrets"
+                | "env"
+                | "webhooks"
+                | "secrets"
+                | "resourceClaims",
+            ) => &["name"],
             (_, "volumeMounts") => &["mountPath"],
             (_, "volumeDevices") => &["devicePath"],
             (_, "hostAliases" | "podIPs" | "hostIPs") => &["ip"],
             (_, "conditions" | "addresses") => &["type"],
             (_, "topologySpreadConstraints") => &["topologyKey", "whenUnsatisfiable"],
-            ("containers" | "initContainers" | "ephemeralContainers", "ports") => &["containerPort", "protocol"],
-            ("spec", "ports") if items.iter().all(|item| item.get("port").is_some_and(Value::is_number)) => &["port", "protocol"],
+            ("containers" | "initContainers" | "ephemeralContainers", "ports") => {
+                &["containerPort", "protocol"]
+            }
+            ("spec", "ports")
+                if items
+                    .iter()
+                    .all(|item| item.get("port").is_some_and(Value::is_number)) =>
+            {
+                &["port", "protocol"]
+            }
             _ => return Merge::Atomic,
         };
         // A list that does not have its keys (an EndpointSlice's `addresses` are strings) is a whole.
-        if items.iter().any(|item| !item.is_object() || item.get(keys[0]).is_none()) {
+        if items
+            .iter()
+            .any(|item| !item.is_object() || item.get(keys[0]).is_none())
+        {
             return Merge::Atomic;
         }
         Merge::Keys(keys.iter().map(|&key| key.to_owned()).collect())
@@ -124,14 +187,23 @@ impl<'a> Place<'a> {
 
 /// The defaults of merge keys that may be left out.
 fn default_of(key: &str) -> Value {
-    if key == "protocol" { Value::from("TCP") } else { Value::Null }
+    if key == "protocol" {
+        Value::from("TCP")
+    } else {
+        Value::Null
+    }
 }
 
 /// The key of a list's item, as JSON: `{"name":"web"}`.
 pub(crate) fn key_of(item: &Value, keys: &[String]) -> String {
     let key: serde_json::Map<String, Value> = keys
         .iter()
-        .map(|key| (key.clone(), item.get(key).cloned().unwrap_or_else(|| default_of(key))))
+        .map(|key| {
+            (
+                key.clone(),
+                item.get(key).cloned().unwrap_or_else(|| default_of(key)),
+            )
+        })
         .filter(|(_, value)| !value.is_null())
         .collect();
     Value::Object(key).to_string()

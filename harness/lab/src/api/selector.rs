@@ -29,8 +29,30 @@ pub(crate) struct Selection {
 /// The fields that may be selected by, beside name and namespace.
 fn selectable(kind: &Kind) -> &'static [&'static str] {
     match (kind.group.as_str(), kind.kind.as_str()) {
-        ("", "Pod") => &["spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"],
-        ("", "Event") => &["involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type"],
+        ("", "Pod") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ("", "Event") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
         ("", "Secret") => &["type"],
         ("", "Node") => &["spec.unschedulable"],
         ("", "Namespace") => &["status.phase"],
@@ -44,7 +66,10 @@ fn selectable(kind: &Kind) -> &'static [&'static str] {
 impl Selection {
     /// Everything of a namespace, or of all.
     pub(crate) fn new(namespace: Option<&str>) -> Self {
-        Self { namespace: namespace.map(str::to_owned), ..Self::default() }
+        Self {
+            namespace: namespace.map(str::to_owned),
+            ..Self::default()
+        }
     }
 
     /// Narrowed by `labelSelector`.
@@ -69,12 +94,17 @@ impl Selection {
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (field, value, equal) = if let Some((field, value)) = part.split_once("!=") {
                 (field, value, false)
-            } else if let Some((field, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+            } else if let Some((field, value)) =
+                part.split_once("==").or_else(|| part.split_once('='))
+            {
                 (field, value, true)
             } else {
-                return Err(Status::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
+                return Err(Status::bad_request(format!(
+                    "invalid selector: '{text}'; can't understand '{part}'"
+                )));
             };
-            let known = matches!(field, "metadata.name" | "metadata.namespace") || selectable(kind).contains(&field);
+            let known = matches!(field, "metadata.name" | "metadata.namespace")
+                || selectable(kind).contains(&field);
             if !known {
                 let version = kind.api_version();
                 return Err(Status::bad_request(format!(
@@ -82,14 +112,20 @@ impl Selection {
                     kind.kind
                 )));
             }
-            self.fields.push((format!("/{}", field.replace('.', "/")), value.to_owned(), equal));
+            self.fields.push((
+                format!("/{}", field.replace('.', "/")),
+                value.to_owned(),
+                equal,
+            ));
         }
         Ok(self)
     }
 
     /// Whether an object is selected.
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        self.namespace.as_deref().is_none_or(|namespace| super::meta::namespace(object) == namespace)
+        self.namespace
+            .as_deref()
+            .is_none_or(|namespace| super::meta::namespace(object) == namespace)
             && self.fields.iter().all(|(pointer, value, equal)| {
                 let found = match object.pointer(pointer) {
                     Some(Value::String(text)) => text.clone(),
@@ -105,14 +141,24 @@ impl Selection {
 
 fn labels_match(tests: &[(String, Test)], labels: Option<&Value>) -> bool {
     tests.iter().all(|(key, test)| {
-        let found = labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
+        let found = labels
+            .and_then(|labels| labels.get(key))
+            .and_then(Value::as_str);
         match test {
-            Test::In(values) => found.is_some_and(|found| values.iter().any(|value| value == found)),
-            Test::NotIn(values) => !found.is_some_and(|found| values.iter().any(|value| value == found)),
+            Test::In(values) => {
+                found.is_some_and(|found| values.iter().any(|value| value == found))
+            }
+            Test::NotIn(values) => {
+                !found.is_some_and(|found| values.iter().any(|value| value == found))
+            }
             Test::Exists => found.is_some(),
             Test::Missing => found.is_none(),
-            Test::Greater(bound) => found.and_then(|found| found.parse::<i64>().ok()).is_some_and(|found| found > *bound),
-            Test::Less(bound) => found.and_then(|found| found.parse::<i64>().ok()).is_some_and(|found| found < *bound),
+            Test::Greater(bound) => found
+                .and_then(|found| found.parse::<i64>().ok())
+                .is_some_and(|found| found > *bound),
+            Test::Less(bound) => found
+                .and_then(|found| found.parse::<i64>().ok())
+                .is_some_and(|found| found < *bound),
         }
     })
 }
@@ -139,22 +185,41 @@ fn split(text: &str) -> Vec<&str> {
 fn requirement(part: &str) -> Option<(String, Test)> {
     let key = |text: &str| {
         let text = text.trim();
-        let good = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte));
+        let good = !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte));
         good.then(|| text.to_owned())
     };
     let set = |text: &str| {
         let inner = text.trim().strip_prefix('(')?.strip_suffix(')')?;
-        Some(inner.split(',').map(|value| value.trim().to_owned()).collect::<Vec<_>>())
+        Some(
+            inner
+                .split(',')
+                .map(|value| value.trim().to_owned())
+                .collect::<Vec<_>>(),
+        )
     };
     if let Some(rest) = part.strip_prefix('!') {
         return Some((key(rest)?, Test::Missing));
     }
-    if let Some((name, values)) = part.split_once(" notin ").or_else(|| part.split_once(" notin(")) {
-        let values = if values.starts_with('(') { values.to_owned() } else { format!("({values}") };
+    if let Some((name, values)) = part
+        .split_once(" notin ")
+        .or_else(|| part.split_once(" notin("))
+    {
+        let values = if values.starts_with('(') {
+            values.to_owned()
+        } else {
+            format!("({values}")
+        };
         return Some((key(name)?, Test::NotIn(set(&values)?)));
     }
     if let Some((name, values)) = part.split_once(" in ").or_else(|| part.split_once(" in(")) {
-        let values = if values.trim_start().starts_with('(') { values.to_owned() } else { format!("({values}") };
+        let values = if values.trim_start().starts_with('(') {
+            values.to_owned()
+        } else {
+            format!("({values}")
+        };
         return Some((key(name)?, Test::In(set(&values)?)));
     }
     if let Some((name, value)) = part.split_once("!=") {
@@ -177,12 +242,17 @@ pub(crate) fn label_selector_matches(selector: &Value, labels: Option<&Value>) -
     let mut tests: Vec<(String, Test)> = Vec::new();
     if let Some(map) = selector.get("matchLabels").and_then(Value::as_object) {
         for (key, value) in map {
-            tests.push((key.clone(), Test::In(vec![value.as_str().unwrap_or_default().to_owned()])));
+            tests.push((
+                key.clone(),
+                Test::In(vec![value.as_str().unwrap_or_default().to_owned()]),
+            ));
         }
     }
     for expression in super::meta::items(selector, "/matchExpressions") {
         let key = super::meta::text(expression, "/key").to_owned();
-        let values = super::meta::items(expression, "/values").filter_map(|value| value.as_str().map(str::to_owned)).collect();
+        let values = super::meta::items(expression, "/values")
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect();
         let test = match super::meta::text(expression, "/operator") {
             "In" => Test::In(values),
             "NotIn" => Test::NotIn(values),

@@ -27,8 +27,11 @@ pub(crate) async fn serve(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&shared)?));
-    listener.set_nonblocking(true).context("the API server's listener")?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("the API server's listener")?;
+    listener
+        .set_nonblocking(true)
+        .context("the API server's listener")?;
+    let listener =
+        tokio::net::TcpListener::from_std(listener).context("the API server's listener")?;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -57,7 +60,12 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
             return;
         }
     };
-    let user = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(user_of);
+    let user = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(user_of);
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
@@ -75,7 +83,9 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
 fn tls(shared: &Shared) -> anyhow::Result<rustls::ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(shared.pki.ca_pem().as_bytes())?)?;
+    roots.add(CertificateDer::from_pem_slice(
+        shared.pki.ca_pem().as_bytes(),
+    )?)?;
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()?;
@@ -96,7 +106,12 @@ fn user_of(certificate: &CertificateDer<'_>) -> Option<User> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let organizations = subject.iter_organization().filter_map(|one| one.as_str().ok()).map(str::to_owned);
-    let groups = organizations.chain(std::iter::once("system:authenticated".to_owned())).collect();
+    let organizations = subject
+        .iter_organization()
+        .filter_map(|one| one.as_str().ok())
+        .map(str::to_owned);
+    let groups = organizations
+        .chain(std::iter::once("system:authenticated".to_owned()))
+        .collect();
     Some(User { name, groups })
 }

@@ -43,8 +43,16 @@ impl Cause {
 
     /// `spec.x: Required value: why`.
     pub(crate) fn required(field: impl Into<String>, why: &str) -> Self {
-        let message = if why.is_empty() { "Required value".into() } else { format!("Required value: {why}") };
-        Self { reason: "FieldValueRequired", field: field.into(), message }
+        let message = if why.is_empty() {
+            "Required value".into()
+        } else {
+            format!("Required value: {why}")
+        };
+        Self {
+            reason: "FieldValueRequired",
+            field: field.into(),
+            message,
+        }
     }
 
     /// `spec.x: Unsupported value: "v": supported values: …`.
@@ -53,13 +61,21 @@ impl Cause {
         Self {
             reason: "FieldValueNotSupported",
             field: field.into(),
-            message: format!("Unsupported value: {}: supported values: {}", shown(value), list.join(", ")),
+            message: format!(
+                "Unsupported value: {}: supported values: {}",
+                shown(value),
+                list.join(", ")
+            ),
         }
     }
 
     /// `spec.x: Forbidden: why`.
     pub(crate) fn forbidden(field: impl Into<String>, why: &str) -> Self {
-        Self { reason: "FieldValueForbidden", field: field.into(), message: format!("Forbidden: {why}") }
+        Self {
+            reason: "FieldValueForbidden",
+            field: field.into(),
+            message: format!("Forbidden: {why}"),
+        }
     }
 
     /// `spec.x: Duplicate value: "v"`.
@@ -74,7 +90,12 @@ impl Cause {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: Value::Null,
+        }
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -83,15 +104,28 @@ impl Status {
     }
 
     pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", kind.qualified())).about(kind, name)
+        Self::new(
+            404,
+            "NotFound",
+            format!("{} {name:?} not found", kind.qualified()),
+        )
+        .about(kind, name)
     }
 
     pub(crate) fn already_exists(kind: &Kind, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", kind.qualified())).about(kind, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} {name:?} already exists", kind.qualified()),
+        )
+        .about(kind, name)
     }
 
     pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.qualified());
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            kind.qualified()
+        );
         Self::new(409, "Conflict", message).about(kind, name)
     }
 
@@ -103,11 +137,22 @@ impl Status {
 
     /// A server-side apply that others' fields stand against.
     pub(crate) fn apply_conflict(causes: &[(String, String)]) -> Self {
-        let plural = if causes.len() == 1 { "conflict" } else { "conflicts" };
-        let listed: Vec<String> = causes.iter().map(|(owner, field)| format!("conflict with {owner:?}: {field}")).collect();
+        let plural = if causes.len() == 1 {
+            "conflict"
+        } else {
+            "conflicts"
+        };
+        let listed: Vec<String> = causes
+            .iter()
+            .map(|(owner, field)| format!("conflict with {owner:?}: {field}"))
+            .collect();
         let message = match listed.as_slice() {
             [one] => format!("Apply failed with 1 {plural}: {one}"),
-            many => format!("Apply failed with {} {plural}: {}", many.len(), many.join("\n- ")),
+            many => format!(
+                "Apply failed with {} {plural}: {}",
+                many.len(),
+                many.join("\n- ")
+            ),
         };
         let mut status = Self::new(409, "Conflict", message);
         let causes: Vec<Value> = causes
@@ -119,18 +164,30 @@ impl Status {
     }
 
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let texts: Vec<String> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
         let list = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let qualified = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
-        let mut status = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {list}"));
+        let qualified = if kind.group.is_empty() {
+            kind.kind.clone()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
+        let mut status = Self::new(
+            422,
+            "Invalid",
+            format!("{qualified} {name:?} is invalid: {list}"),
+        );
         let causes: Vec<Value> = causes
             .iter()
             .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
             .collect();
-        status.details = json!({"name": name, "group": kind.group, "kind": kind.kind, "causes": causes});
+        status.details =
+            json!({"name": name, "group": kind.group, "kind": kind.kind, "causes": causes});
         status
     }
 
@@ -139,7 +196,12 @@ impl Status {
     }
 
     pub(crate) fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
-        Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", kind.qualified())).about(kind, name)
+        Self::new(
+            403,
+            "Forbidden",
+            format!("{} {name:?} is forbidden: {why}", kind.qualified()),
+        )
+        .about(kind, name)
     }
 
     pub(crate) fn denied(message: impl Into<String>) -> Self {
@@ -151,15 +213,27 @@ impl Status {
     }
 
     pub(crate) fn expired(wanted: u64, oldest: u64) -> Self {
-        Self::new(410, "Expired", format!("too old resource version: {wanted} ({oldest})"))
+        Self::new(
+            410,
+            "Expired",
+            format!("too old resource version: {wanted} ({oldest})"),
+        )
     }
 
     pub(crate) fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
     }
 
     pub(crate) fn unsupported_media(found: &str) -> Self {
@@ -170,7 +244,11 @@ impl Status {
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self::new(500, "InternalError", format!("Internal error occurred: {}", message.into()))
+        Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {}", message.into()),
+        )
     }
 
     /// The object that clients read.

@@ -81,7 +81,10 @@ impl State {
 
     /// One object.
     pub(crate) fn get(&self, table: &str, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        self.tables.get(table)?.objects.get(&(namespace.to_owned(), name.to_owned()))
+        self.tables
+            .get(table)?
+            .objects
+            .get(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// The objects of a kind after a key, of one namespace or of all, in order.
@@ -117,8 +120,17 @@ impl State {
         let revision = self.revision;
         let table = self.table(table);
         let before = table.objects.insert(key, object.clone());
-        let change = if before.is_some() { Change::Modified } else { Change::Added };
-        table.record(Event { revision, change, object: object.clone(), before });
+        let change = if before.is_some() {
+            Change::Modified
+        } else {
+            Change::Added
+        };
+        table.record(Event {
+            revision,
+            change,
+            object: object.clone(),
+            before,
+        });
         object
     }
 
@@ -131,7 +143,12 @@ impl State {
         let mut object = (*before).clone();
         object["metadata"]["resourceVersion"] = Value::String(revision.to_string());
         let object = Arc::new(object);
-        table.record(Event { revision, change: Change::Deleted, object: object.clone(), before: Some(before) });
+        table.record(Event {
+            revision,
+            change: Change::Deleted,
+            object: object.clone(),
+            before: Some(before),
+        });
         Some(object)
     }
 
@@ -149,7 +166,9 @@ impl State {
         if revision < table.forgotten {
             return Err(table.forgotten);
         }
-        let start = table.log.partition_point(|event| event.revision <= revision);
+        let start = table
+            .log
+            .partition_point(|event| event.revision <= revision);
         Ok(table.log.range(start..).cloned().collect())
     }
 

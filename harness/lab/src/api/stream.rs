@@ -47,18 +47,31 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
     let from = match asked.query.get("resourceVersion") {
         None | Some("0") => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
-            Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: it must be one that the server gave"))
+            Status::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: it must be one that the server gave"
+            ))
         })?),
     };
     let initial = asked.query.is("sendInitialEvents");
     let bookmarks = asked.query.is("allowWatchBookmarks");
-    let life = asked.query.number("timeoutSeconds").map_or(DEFAULT_LIFE, Duration::from_secs);
+    let life = asked
+        .query
+        .number("timeoutSeconds")
+        .map_or(DEFAULT_LIFE, Duration::from_secs);
     let (existing, revision, news) = call.shared.store.transact(|state| {
         let news = state.news(&asked.kind.table);
-        let namespace = asked.kind.namespaced.then(|| asked.namespace.as_deref()).flatten();
+        let namespace = asked
+            .kind
+            .namespaced
+            .then(|| asked.namespace.as_deref())
+            .flatten();
         let mut existing: Vec<Arc<Value>> = Vec::new();
         if from.is_none() || initial {
-            existing.extend(state.range(&asked.kind.table, namespace, None).map(|(_, object)| object.clone()));
+            existing.extend(
+                state
+                    .range(&asked.kind.table, namespace, None)
+                    .map(|(_, object)| object.clone()),
+            );
             return (existing, state.revision(), news);
         }
         (existing, from.unwrap_or_default(), news)
@@ -75,7 +88,10 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
         table: call.wants_table().then(|| asked.query.clone()),
         done: false,
     };
-    for object in existing.iter().filter(|object| watch.selection.matches(object)) {
+    for object in existing
+        .iter()
+        .filter(|object| watch.selection.matches(object))
+    {
         let line = watch.line("ADDED", object);
         watch.pending.push_back(line);
     }
@@ -89,7 +105,10 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
     });
     let mut response = Response::new(Body::from_stream(lines.fuse()));
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
@@ -105,7 +124,11 @@ impl Watch {
             self.news.mark_unchanged();
             self.news.borrow_and_update();
             let revision = self.revision;
-            let found = self.store.transact(|state| state.since(&self.kind.table, revision).map(|events| (events, state.revision())));
+            let found = self.store.transact(|state| {
+                state
+                    .since(&self.kind.table, revision)
+                    .map(|events| (events, state.revision()))
+            });
             match found {
                 Err(oldest) => {
                     self.done = true;
@@ -157,12 +180,17 @@ impl Watch {
     /// What an event is to this selection: an object that is no longer selected is gone for it.
     fn show(&self, event: &Event) -> Option<Bytes> {
         let now = event.change != Change::Deleted && self.selection.matches(&event.object);
-        let before = event.before.as_ref().is_some_and(|before| self.selection.matches(before));
+        let before = event
+            .before
+            .as_ref()
+            .is_some_and(|before| self.selection.matches(before));
         match (before, now) {
             (false, false) => None,
             (false, true) => Some(self.line("ADDED", &event.object)),
             (true, true) => Some(self.line("MODIFIED", &event.object)),
-            (true, false) if event.change == Change::Deleted => Some(self.line("DELETED", &event.object)),
+            (true, false) if event.change == Change::Deleted => {
+                Some(self.line("DELETED", &event.object))
+            }
             (true, false) => {
                 // The last selected state, with the revision at which it ceased to be.
                 let mut last = event.before.as_deref().cloned().unwrap_or_default();
@@ -190,7 +218,10 @@ impl Watch {
         }
         // Typed clients read bookmarks as whole objects.
         match self.kind.hooks.decode {
-            Some(decode) => line_of("BOOKMARK", &decode(object.clone(), &mut Vec::new()).unwrap_or(object)),
+            Some(decode) => line_of(
+                "BOOKMARK",
+                &decode(object.clone(), &mut Vec::new()).unwrap_or(object),
+            ),
             None => line_of("BOOKMARK", &object),
         }
     }

@@ -32,7 +32,11 @@ pub(crate) fn is_stream(name: &str) -> bool {
 pub(crate) fn read(call: &Call, name: &str) -> Result<Answered, Status> {
     if name == "scale" && call.asked.kind.scale {
         let target = call.target()?;
-        let found = call.shared.store.transact(|state| state.get(&target.kind.table, target.namespace, target.name).cloned());
+        let found = call.shared.store.transact(|state| {
+            state
+                .get(&target.kind.table, target.namespace, target.name)
+                .cloned()
+        });
         let found = found.ok_or_else(|| Status::not_found(target.kind, target.name))?;
         return Ok(Answered::ok(scale_of(&found)));
     }
@@ -40,7 +44,12 @@ pub(crate) fn read(call: &Call, name: &str) -> Result<Answered, Status> {
 }
 
 /// A write to a subresource.
-pub(crate) async fn write(call: &Call, method: &Method, name: &str, body: &[u8]) -> Result<Answered, Status> {
+pub(crate) async fn write(
+    call: &Call,
+    method: &Method,
+    name: &str,
+    body: &[u8],
+) -> Result<Answered, Status> {
     let kind = &call.asked.kind;
     let served = kind.subresources.contains(&name) || (name == "scale" && kind.scale);
     if !served {
@@ -53,7 +62,10 @@ pub(crate) async fn write(call: &Call, method: &Method, name: &str, body: &[u8])
             super::verbs::delete(call, b"")?;
             Ok(Answered::created(success(), Vec::new()))
         }
-        ("token", &Method::POST) => Ok(Answered::created(token::issue(&call.shared, call.target()?, call.object(body)?)?, Vec::new())),
+        ("token", &Method::POST) => Ok(Answered::created(
+            token::issue(&call.shared, call.target()?, call.object(body)?)?,
+            Vec::new(),
+        )),
         ("finalize", &Method::PUT) => finalize(call, &call.object(body)?),
         _ => Err(Status::method_not_allowed()),
     }
@@ -64,8 +76,14 @@ fn success() -> Value {
 }
 
 fn scale_of(object: &Value) -> Value {
-    let selector = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-    let selector: Vec<String> = selector.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let selector = object
+        .pointer("/spec/selector/matchLabels")
+        .and_then(Value::as_object);
+    let selector: Vec<String> = selector
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     let metadata = &object["metadata"];
     json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale",
@@ -80,10 +98,15 @@ fn scale_of(object: &Value) -> Value {
 
 fn scale(call: &Call, method: &Method, body: &[u8]) -> Result<Answered, Status> {
     let options = call.asked.options(&call.headers)?;
-    let change: Value = serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("the Scale is not valid JSON: {error}")))?;
+    let change: Value = serde_json::from_slice(body)
+        .map_err(|error| Status::bad_request(format!("the Scale is not valid JSON: {error}")))?;
     let written = write::change(&call.shared, call.target()?, Part::Main, &options, |old| {
         let mut scale = scale_of(old);
-        if method == Method::PUT { scale = change } else { super::verbs::merge(&mut scale, &change) }
+        if method == Method::PUT {
+            scale = change
+        } else {
+            super::verbs::merge(&mut scale, &change)
+        }
         let revision = text(&scale, "/metadata/resourceVersion");
         let mut new = old.clone();
         if !revision.is_empty() {
@@ -112,7 +135,10 @@ fn bind(call: &Call, binding: &Value) -> Result<Answered, Status> {
     })?;
     write::change(&call.shared, target, Part::Status, &options, |old| {
         let mut new = old.clone();
-        let mut conditions: Vec<Value> = items(old, "/status/conditions").filter(|one| one["type"] != "PodScheduled").cloned().collect();
+        let mut conditions: Vec<Value> = items(old, "/status/conditions")
+            .filter(|one| one["type"] != "PodScheduled")
+            .cloned()
+            .collect();
         conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": meta::now()}));
         new["status"]["conditions"] = conditions.into();
         Ok(new)
@@ -125,14 +151,21 @@ fn finalize(call: &Call, body: &Value) -> Result<Answered, Status> {
     let options = call.asked.options(&call.headers)?;
     let written = write::change(&call.shared, call.target()?, Part::Main, &options, |old| {
         let mut new = old.clone();
-        new["spec"]["finalizers"] = body.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
+        new["spec"]["finalizers"] = body
+            .pointer("/spec/finalizers")
+            .cloned()
+            .unwrap_or_else(|| json!([]));
         Ok(new)
     })?;
     Ok(Answered::ok(written.object))
 }
 
 /// `exec`, `attach` and `log` of a pod.
-pub(crate) async fn stream(shared: Arc<Shared>, asked: Asked, request: Request) -> Result<Response, Status> {
+pub(crate) async fn stream(
+    shared: Arc<Shared>,
+    asked: Asked,
+    request: Request,
+) -> Result<Response, Status> {
     let name = asked.subresource.clone().unwrap_or_default();
     if !asked.kind.subresources.contains(&name.as_str()) {
         return Err(Status::no_such_path());
@@ -141,24 +174,45 @@ pub(crate) async fn stream(shared: Arc<Shared>, asked: Asked, request: Request) 
     match name.as_str() {
         "log" => log(&shared, &asked, &target).await,
         "exec" => exec(shared, &asked, target, request).await,
-        _ => Err(Status::bad_request("attach is not served by the lab: use exec or logs")),
+        _ => Err(Status::bad_request(
+            "attach is not served by the lab: use exec or logs",
+        )),
     }
 }
 
 /// The container that a stream is for: the named one, the annotated default, or the first.
 fn container(shared: &Shared, asked: &Asked) -> Result<ContainerRef, Status> {
     let name = asked.name.as_deref().unwrap_or_default();
-    let pod = shared.store.transact(|state| state.get(&asked.kind.table, asked.namespace(), name).cloned());
+    let pod = shared.store.transact(|state| {
+        state
+            .get(&asked.kind.table, asked.namespace(), name)
+            .cloned()
+    });
     let pod = pod.ok_or_else(|| Status::not_found(&asked.kind, name))?;
-    let names: Vec<&str> = ["/spec/containers", "/spec/initContainers"].iter().flat_map(|list| items(&pod, list)).map(|one| text(one, "/name")).collect();
-    let standard = pod["metadata"]["annotations"].get("kubectl.kubernetes.io/default-container").and_then(Value::as_str);
-    let wanted = asked.query.get("container").or(standard).or_else(|| names.first().copied()).unwrap_or_default();
+    let names: Vec<&str> = ["/spec/containers", "/spec/initContainers"]
+        .iter()
+        .flat_map(|list| items(&pod, list))
+        .map(|one| text(one, "/name"))
+        .collect();
+    let standard = pod["metadata"]["annotations"]
+        .get("kubectl.kubernetes.io/default-container")
+        .and_then(Value::as_str);
+    let wanted = asked
+        .query
+        .get("container")
+        .or(standard)
+        .or_else(|| names.first().copied())
+        .unwrap_or_default();
     if !names.contains(&wanted) {
-        return Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}")));
+        return Err(Status::bad_request(format!(
+            "container {wanted} is not valid for pod {name}"
+        )));
     }
     let node = text(&pod, "/spec/nodeName");
     if node.is_empty() {
-        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        return Err(Status::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
     }
     Ok(ContainerRef {
         namespace: asked.namespace().to_owned(),
@@ -172,7 +226,11 @@ fn container(shared: &Shared, asked: &Asked) -> Result<ContainerRef, Status> {
 fn refused(error: &KubeletError) -> Status {
     match error {
         KubeletError::BadRequest(why) => Status::bad_request(why.clone()),
-        KubeletError::NotFound(why) => Status { code: 404, reason: "NotFound", ..Status::bad_request(why.clone()) },
+        KubeletError::NotFound(why) => Status {
+            code: 404,
+            reason: "NotFound",
+            ..Status::bad_request(why.clone())
+        },
         KubeletError::Internal(why) => Status::internal(why.clone()),
     }
 }
@@ -181,12 +239,22 @@ async fn log(shared: &Shared, asked: &Asked, target: &ContainerRef) -> Result<Re
     let options = LogOptions {
         follow: asked.query.is("follow"),
         previous: asked.query.is("previous"),
-        tail_lines: asked.query.number("tailLines").and_then(|lines| usize::try_from(lines).ok()),
+        tail_lines: asked
+            .query
+            .number("tailLines")
+            .and_then(|lines| usize::try_from(lines).ok()),
         timestamps: asked.query.is("timestamps"),
     };
-    let lines = shared.kubelet.logs(target, options).await.map_err(|error| refused(&error))?;
+    let lines = shared
+        .kubelet
+        .logs(target, options)
+        .await
+        .map_err(|error| refused(&error))?;
     let mut response = Response::new(Body::from_stream(lines));
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain"),
+    );
     Ok(response)
 }
 
@@ -200,24 +268,47 @@ const RESIZE: u8 = 4;
 /// Version 5: the channel whose number follows is closed.
 const CLOSE: u8 = 255;
 
-async fn exec(shared: Arc<Shared>, asked: &Asked, target: ContainerRef, request: Request) -> Result<Response, Status> {
+async fn exec(
+    shared: Arc<Shared>,
+    asked: &Asked,
+    target: ContainerRef,
+    request: Request,
+) -> Result<Response, Status> {
     let command = asked.query.all("command");
     if command.is_empty() {
-        return Err(Status::bad_request("you must specify at least 1 command for the container"));
+        return Err(Status::bad_request(
+            "you must specify at least 1 command for the container",
+        ));
     }
     let (mut parts, _) = request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| {
         Status::bad_request("Upgrade request required: exec is served over WebSocket (v5.channel.k8s.io, v4.channel.k8s.io) only")
     })?;
-    let request = ExecRequest { command, stdin: asked.query.is("stdin"), tty: asked.query.is("tty") };
-    let session = shared.kubelet.exec(&target, request).await.map_err(|error| refused(&error))?;
+    let request = ExecRequest {
+        command,
+        stdin: asked.query.is("stdin"),
+        tty: asked.query.is("tty"),
+    };
+    let session = shared
+        .kubelet
+        .exec(&target, request)
+        .await
+        .map_err(|error| refused(&error))?;
     let upgrade = upgrade.protocols(PROTOCOLS);
-    Ok(upgrade.on_upgrade(move |socket| run(socket, session)).into_response())
+    Ok(upgrade
+        .on_upgrade(move |socket| run(socket, session))
+        .into_response())
 }
 
 /// Copies between the socket and the process until the process ends.
 async fn run(socket: WebSocket, session: ExecSession) {
-    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
+    let ExecSession {
+        stdin,
+        stdout,
+        stderr,
+        resize,
+        exit,
+    } = session;
     let (mut sink, source) = socket.split();
     let (frames, mut outgoing) = mpsc::channel::<Message>(64);
     let input = tokio::spawn(feed(source, stdin, resize));
@@ -252,11 +343,17 @@ fn outcome(code: std::io::Result<i32>) -> Value {
             "message": format!("command terminated with non-zero exit code: exit status {code}"),
             "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
         }),
-        Err(error) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": error.to_string(), "code": 500}),
+        Err(error) => {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": error.to_string(), "code": 500})
+        }
     }
 }
 
-async fn pump(channel: u8, from: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>, to: mpsc::Sender<Message>) {
+async fn pump(
+    channel: u8,
+    from: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>,
+    to: mpsc::Sender<Message>,
+) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -297,8 +394,14 @@ async fn feed(
             Some((&CLOSE, [STDIN])) => stdin = None,
             Some((&RESIZE, rest)) => {
                 let size: Value = serde_json::from_slice(rest).unwrap_or_default();
-                let side = |name: &str| size.get(name).and_then(Value::as_u64).and_then(|side| u16::try_from(side).ok());
-                if let (Some(resize), Some(width), Some(height)) = (&resize, side("Width"), side("Height")) {
+                let side = |name: &str| {
+                    size.get(name)
+                        .and_then(Value::as_u64)
+                        .and_then(|side| u16::try_from(side).ok())
+                };
+                if let (Some(resize), Some(width), Some(height)) =
+                    (&resize, side("Width"), side("Height"))
+                {
                     let _ = resize.send((width, height)).await;
                 }
             }
@@ -308,25 +411,41 @@ async fn feed(
 }
 
 /// What is answered rather than stored.
-pub(crate) fn review_access(_: &Shared, _: &super::User, mut review: Value) -> Result<Value, Status> {
+pub(crate) fn review_access(
+    _: &Shared,
+    _: &super::User,
+    mut review: Value,
+) -> Result<Value, Status> {
     // Nothing is refused to who is authenticated, and that is what the answer says.
-    review["status"] = json!({"allowed": true, "reason": "authorization is not enforced by the lab"});
+    review["status"] =
+        json!({"allowed": true, "reason": "authorization is not enforced by the lab"});
     Ok(review)
 }
 
 /// TokenReview (authentication.k8s.io/v1).
-pub(crate) fn review_token(shared: &Shared, _: &super::User, mut review: Value) -> Result<Value, Status> {
+pub(crate) fn review_token(
+    shared: &Shared,
+    _: &super::User,
+    mut review: Value,
+) -> Result<Value, Status> {
     let user = token::verify(shared, text(&review, "/spec/token"));
     review["status"] = match user {
-        Some(user) => json!({"authenticated": true, "user": {"username": user.name, "groups": user.groups}}),
-        None => json!({"authenticated": false, "error": "the token is not one of this cluster, or not valid any more"}),
+        Some(user) => {
+            json!({"authenticated": true, "user": {"username": user.name, "groups": user.groups}})
+        }
+        None => {
+            json!({"authenticated": false, "error": "the token is not one of this cluster, or not valid any more"})
+        }
     };
     Ok(review)
 }
 
 /// SelfSubjectReview (authentication.k8s.io/v1).
-pub(crate) fn review_self(_: &Shared, user: &super::User, mut review: Value) -> Result<Value, Status> {
+pub(crate) fn review_self(
+    _: &Shared,
+    user: &super::User,
+    mut review: Value,
+) -> Result<Value, Status> {
     review["status"] = json!({"userInfo": {"username": user.name, "groups": user.groups}});
     Ok(review)
 }
-

@@ -11,8 +11,15 @@ pub(crate) fn of(kind: &Kind, object: &Value, query: &Query) -> Value {
     let columns = columns(kind);
     let whole = query.get("includeObject") == Some("Object");
     let none = query.get("includeObject") == Some("None");
-    let rows: Vec<Value> = match object.get("items").and_then(Value::as_array).filter(|_| object["kind"] == format!("{}List", kind.kind)) {
-        Some(items) => items.iter().map(|item| row(item, &columns, whole, none)).collect(),
+    let rows: Vec<Value> = match object
+        .get("items")
+        .and_then(Value::as_array)
+        .filter(|_| object["kind"] == format!("{}List", kind.kind))
+    {
+        Some(items) => items
+            .iter()
+            .map(|item| row(item, &columns, whole, none))
+            .collect(),
         None => vec![row(object, &columns, whole, none)],
     };
     let definitions: Vec<Value> = columns
@@ -30,12 +37,28 @@ pub(crate) fn of(kind: &Kind, object: &Value, query: &Query) -> Value {
 }
 
 fn columns(kind: &Kind) -> Vec<Column> {
-    let name = Column { name: "Name".into(), format: "string".into(), priority: 0, cell: Cell::Of(|object| object["metadata"]["name"].clone()) };
-    let age = Column { name: "Age".into(), format: "string".into(), priority: 0, cell: Cell::Of(age) };
+    let name = Column {
+        name: "Name".into(),
+        format: "string".into(),
+        priority: 0,
+        cell: Cell::Of(|object| object["metadata"]["name"].clone()),
+    };
+    let age = Column {
+        name: "Age".into(),
+        format: "string".into(),
+        priority: 0,
+        cell: Cell::Of(age),
+    };
     let mut columns = vec![name];
     columns.extend(kind.columns.iter().cloned());
-    if !columns.iter().any(|column| column.name == "Age" || column.format == "date") {
-        let wide = columns.iter().position(|column| column.priority > 0).unwrap_or(columns.len());
+    if !columns
+        .iter()
+        .any(|column| column.name == "Age" || column.format == "date")
+    {
+        let wide = columns
+            .iter()
+            .position(|column| column.priority > 0)
+            .unwrap_or(columns.len());
         columns.insert(wide, age);
     }
     columns
@@ -66,21 +89,45 @@ fn at(object: &Value, path: &str) -> Value {
     let mut rest = path.trim_start_matches('.');
     while !rest.is_empty() {
         if let Some(filter) = rest.strip_prefix("[?(@.") {
-            let Some((test, tail)) = filter.split_once(")]") else { return Value::Null };
-            let Some((field, wanted)) = test.split_once("==") else { return Value::Null };
+            let Some((test, tail)) = filter.split_once(")]") else {
+                return Value::Null;
+            };
+            let Some((field, wanted)) = test.split_once("==") else {
+                return Value::Null;
+            };
             let wanted = wanted.trim().trim_matches(['"', '\'']);
-            let item = found.as_array().and_then(|list| list.iter().find(|item| item[field.trim()] == wanted));
+            let item = found
+                .as_array()
+                .and_then(|list| list.iter().find(|item| item[field.trim()] == wanted));
             found = item.cloned().unwrap_or_default();
             rest = tail.trim_start_matches('.');
             continue;
         }
         let end = rest.find(['.', '[']).unwrap_or(rest.len());
         let (field, tail) = rest.split_at(end);
-        found = found.get(field.trim_end_matches(']')).cloned().unwrap_or_default();
-        rest = if tail.starts_with("[?") { tail } else { tail.trim_start_matches(['.']) };
+        found = found
+            .get(field.trim_end_matches(']'))
+            .cloned()
+            .unwrap_or_default();
+        rest = if tail.starts_with("[?") {
+            tail
+        } else {
+            tail.trim_start_matches(['.'])
+        };
         if rest.starts_with("[*]") {
             rest = rest.trim_start_matches("[*]").trim_start_matches('.');
-            let list: Vec<String> = found.as_array().into_iter().flatten().map(|item| if rest.is_empty() { plain(item) } else { plain(&at(item, rest)) }).collect();
+            let list: Vec<String> = found
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|item| {
+                    if rest.is_empty() {
+                        plain(item)
+                    } else {
+                        plain(&at(item, rest))
+                    }
+                })
+                .collect();
             return list.join(",").into();
         }
     }
@@ -91,7 +138,9 @@ fn at(object: &Value, path: &str) -> Value {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// How long ago an object was made.
@@ -101,7 +150,10 @@ pub(crate) fn age(object: &Value) -> Value {
 
 /// How long ago a time was, as `kubectl` writes it.
 pub(crate) fn since(time: &Value) -> String {
-    let Some(then) = time.as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok()) else {
+    let Some(then) = time
+        .as_str()
+        .and_then(|time| time.parse::<jiff::Timestamp>().ok())
+    else {
         return "<unknown>".to_owned();
     };
     let seconds = jiff::Timestamp::now().as_second() - then.as_second();

@@ -37,13 +37,24 @@ struct Reference {
 }
 
 /// Answers a TokenRequest (authentication.k8s.io/v1) for a ServiceAccount.
-pub(crate) fn issue(shared: &Shared, account: Target<'_>, mut request: Value) -> Result<Value, Status> {
+pub(crate) fn issue(
+    shared: &Shared,
+    account: Target<'_>,
+    mut request: Value,
+) -> Result<Value, Status> {
     let pods = rows::pod();
-    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
+    let seconds = request
+        .pointer("/spec/expirationSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(3600);
     if seconds < 600 {
-        return Err(Status::bad_request("spec.expirationSeconds: may not specify a duration less than 10 minutes"));
+        return Err(Status::bad_request(
+            "spec.expirationSeconds: may not specify a duration less than 10 minutes",
+        ));
     }
-    let mut audiences: Vec<String> = meta::items(&request, "/spec/audiences").filter_map(|one| one.as_str().map(str::to_owned)).collect();
+    let mut audiences: Vec<String> = meta::items(&request, "/spec/audiences")
+        .filter_map(|one| one.as_str().map(str::to_owned))
+        .collect();
     if audiences.is_empty() {
         audiences.push(ISSUER.to_owned());
     }
@@ -56,8 +67,16 @@ pub(crate) fn issue(shared: &Shared, account: Target<'_>, mut request: Value) ->
         if pod.is_empty() {
             return Ok((uid, None));
         }
-        let found = state.get(&pods.table, account.namespace, &pod).ok_or_else(|| Status::not_found(&pods, &pod))?;
-        Ok::<_, Status>((uid, Some(Reference { name: pod, uid: meta::text(found, "/metadata/uid").to_owned() })))
+        let found = state
+            .get(&pods.table, account.namespace, &pod)
+            .ok_or_else(|| Status::not_found(&pods, &pod))?;
+        Ok::<_, Status>((
+            uid,
+            Some(Reference {
+                name: pod,
+                uid: meta::text(found, "/metadata/uid").to_owned(),
+            }),
+        ))
     })?;
     let now = jiff::Timestamp::now().as_second();
     let claims = Claims {
@@ -66,17 +85,24 @@ pub(crate) fn issue(shared: &Shared, account: Target<'_>, mut request: Value) ->
         iat: now,
         nbf: now,
         iss: ISSUER.to_owned(),
-        sub: format!("system:serviceaccount:{}:{}", account.namespace, account.name),
+        sub: format!(
+            "system:serviceaccount:{}:{}",
+            account.namespace, account.name
+        ),
         bound: Bound {
             namespace: account.namespace.to_owned(),
-            serviceaccount: Reference { name: account.name.to_owned(), uid },
+            serviceaccount: Reference {
+                name: account.name.to_owned(),
+                uid,
+            },
             pod,
         },
     };
     let key = EncodingKey::from_secret(shared.pki.token_key());
     let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
         .map_err(|error| Status::internal(error.to_string()))?;
-    let expires = jiff::Timestamp::from_second(now + seconds).map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let expires = jiff::Timestamp::from_second(now + seconds)
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
     request["status"] = json!({"token": token, "expirationTimestamp": expires.unwrap_or_default()});
@@ -89,7 +115,9 @@ pub(crate) fn verify(shared: &Shared, token: &str) -> Option<User> {
     validation.set_issuer(&[ISSUER]);
     validation.set_audience(&[ISSUER]);
     let key = DecodingKey::from_secret(shared.pki.token_key());
-    let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).ok()?.claims;
+    let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+        .ok()?
+        .claims;
     let bound = claims.bound;
     let is = |state: &super::store::State, table: &str, reference: &Reference| {
         state
@@ -98,7 +126,10 @@ pub(crate) fn verify(shared: &Shared, token: &str) -> Option<User> {
     };
     let alive = shared.store.transact(|state| {
         is(state, &rows::service_account().table, &bound.serviceaccount)
-            && bound.pod.as_ref().is_none_or(|pod| is(state, &rows::pod().table, pod))
+            && bound
+                .pod
+                .as_ref()
+                .is_none_or(|pod| is(state, &rows::pod().table, pod))
     });
     alive.then(|| User {
         name: claims.sub,

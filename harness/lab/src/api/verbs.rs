@@ -17,24 +17,48 @@ use super::write::{self, Part, Target};
 impl Call {
     /// The object that the request names.
     pub(crate) fn target(&self) -> Result<Target<'_>, Status> {
-        let name = self.asked.name.as_deref().ok_or_else(Status::method_not_allowed)?;
-        Ok(Target { kind: &self.asked.kind, namespace: self.asked.namespace(), name })
+        let name = self
+            .asked
+            .name
+            .as_deref()
+            .ok_or_else(Status::method_not_allowed)?;
+        Ok(Target {
+            kind: &self.asked.kind,
+            namespace: self.asked.namespace(),
+            name,
+        })
     }
 
     fn part(&self) -> Part {
-        if self.asked.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main }
+        if self.asked.subresource.as_deref() == Some("status") {
+            Part::Status
+        } else {
+            Part::Main
+        }
     }
 
     fn content_type(&self) -> &str {
-        let found = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        found.unwrap_or("application/json").split(';').next().unwrap_or_default().trim()
+        let found = self
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        found
+            .unwrap_or("application/json")
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
     }
 
     /// The body as an object, from JSON or YAML.
     pub(crate) fn object(&self, body: &[u8]) -> Result<Value, Status> {
         match self.content_type() {
-            "application/json" | "" => serde_json::from_slice(body)
-                .map_err(|error| Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", self.asked.kind.kind))),
+            "application/json" | "" => serde_json::from_slice(body).map_err(|error| {
+                Status::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): {error}",
+                    self.asked.kind.kind
+                ))
+            }),
             "application/yaml" | "application/apply-patch+yaml" => parse_yaml(body),
             other => Err(Status::unsupported_media(other)),
         }
@@ -45,8 +69,10 @@ fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
     if let Ok(value) = serde_json::from_slice(body) {
         return Ok(value);
     }
-    let text = std::str::from_utf8(body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-    serde_yaml::from_str(text).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    serde_yaml::from_str(text)
+        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
 }
 
 /// `POST` of an object.
@@ -57,7 +83,10 @@ pub(crate) async fn create(call: &Call, body: &[u8]) -> Result<Answered, Status>
     }
     let mut object = call.object(body)?;
     if let Some(respond) = super::rows::virtual_kind(kind) {
-        return Ok(Answered::created(respond(&call.shared, &call.user, object)?, Vec::new()));
+        return Ok(Answered::created(
+            respond(&call.shared, &call.user, object)?,
+            Vec::new(),
+        ));
     }
     let options = call.asked.options(&call.headers)?;
     let warnings = write::prepare(kind, call.asked.namespace(), &mut object, &options)?;
@@ -69,7 +98,11 @@ pub(crate) async fn create(call: &Call, body: &[u8]) -> Result<Answered, Status>
 /// `GET` of an object.
 pub(crate) fn get(call: &Call) -> Result<Answered, Status> {
     let target = call.target()?;
-    let found = call.shared.store.transact(|state| state.get(&target.kind.table, target.namespace, target.name).cloned());
+    let found = call.shared.store.transact(|state| {
+        state
+            .get(&target.kind.table, target.namespace, target.name)
+            .cloned()
+    });
     let found = found.ok_or_else(|| Status::not_found(target.kind, target.name))?;
     Ok(Answered::ok(write::seen_as(target.kind, &found)))
 }
@@ -78,18 +111,30 @@ pub(crate) fn get(call: &Call) -> Result<Answered, Status> {
 pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
     let asked = &call.asked;
     let selection = asked.selection()?;
-    let limit = asked.query.number("limit").filter(|limit| *limit > 0).map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit = asked
+        .query
+        .number("limit")
+        .filter(|limit| *limit > 0)
+        .map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
     let after = asked.query.get("continue").map(read_continue).transpose()?;
     let (items, revision, more) = call.shared.store.transact(|state| {
         let mut items = Vec::new();
         let mut more = None;
-        let namespace = asked.kind.namespaced.then(|| asked.namespace.as_deref()).flatten();
+        let namespace = asked
+            .kind
+            .namespaced
+            .then(|| asked.namespace.as_deref())
+            .flatten();
         for (key, object) in state.range(&asked.kind.table, namespace, after) {
             if !selection.matches(object) {
                 continue;
             }
             if items.len() == limit {
-                more = items.last().map(|last: &(super::store::Key, Arc<Value>)| last.0.clone());
+                more = items
+                    .last()
+                    .map(|last: &(super::store::Key, Arc<Value>)| last.0.clone());
                 break;
             }
             items.push((key.clone(), object.clone()));
@@ -100,9 +145,14 @@ pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
     if let Some((namespace, name)) = more {
         use base64::Engine as _;
         let token = format!("{namespace}\n{name}");
-        metadata["continue"] = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token).into();
+        metadata["continue"] = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .encode(token)
+            .into();
     }
-    let items: Vec<Value> = items.iter().map(|(_, object)| (*write::seen_as(&asked.kind, object)).clone()).collect();
+    let items: Vec<Value> = items
+        .iter()
+        .map(|(_, object)| (*write::seen_as(&asked.kind, object)).clone())
+        .collect();
     Ok(Answered::ok(json!({
         "apiVersion": asked.kind.api_version(), "kind": format!("{}List", asked.kind.kind),
         "metadata": metadata, "items": items,
@@ -111,7 +161,9 @@ pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
 
 fn read_continue(token: &str) -> Result<super::store::Key, Status> {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(token)
+        .ok();
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     text.as_deref()
         .and_then(|text| text.split_once('\n'))
@@ -125,7 +177,10 @@ pub(crate) async fn update(call: &Call, body: &[u8]) -> Result<Answered, Status>
     let options = call.asked.options(&call.headers)?;
     let object = call.object(body)?;
     let written = write::change(&call.shared, target, call.part(), &options, |_| Ok(object))?;
-    Ok(Answered { warnings: written.warnings, ..Answered::ok(written.object) })
+    Ok(Answered {
+        warnings: written.warnings,
+        ..Answered::ok(written.object)
+    })
 }
 
 /// `PATCH` of an object, in all five forms.
@@ -136,28 +191,58 @@ pub(crate) async fn patch(call: &Call, body: &[u8]) -> Result<Answered, Status> 
         return server_side_apply(call, target, body, &mut options).await;
     }
     let patch = Patch::parse(call.content_type(), body, target.kind)?;
-    let written = write::change(&call.shared, target, call.part(), &options, |old| patch.apply(old, &target.kind.schema))?;
-    Ok(Answered { warnings: written.warnings, ..Answered::ok(written.object) })
+    let written = write::change(&call.shared, target, call.part(), &options, |old| {
+        patch.apply(old, &target.kind.schema)
+    })?;
+    Ok(Answered {
+        warnings: written.warnings,
+        ..Answered::ok(written.object)
+    })
 }
 
-async fn server_side_apply(call: &Call, target: Target<'_>, body: &[u8], options: &mut write::Options) -> Result<Answered, Status> {
+async fn server_side_apply(
+    call: &Call,
+    target: Target<'_>,
+    body: &[u8],
+    options: &mut write::Options,
+) -> Result<Answered, Status> {
     if call.asked.query.get("fieldManager").is_none() {
-        return Err(Status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        return Err(Status::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
     }
     let mut config = parse_yaml(body)?;
-    if config.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+    if config
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .is_some_and(|list| !list.is_empty())
+    {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     let metadata = meta::map_at(&mut config, "metadata");
     metadata.entry("name").or_insert_with(|| target.name.into());
     if target.kind.namespaced {
-        metadata.entry("namespace").or_insert_with(|| target.namespace.into());
+        metadata
+            .entry("namespace")
+            .or_insert_with(|| target.namespace.into());
     }
     let kind = target.kind;
     let api_version = kind.api_version();
-    let subresource = if call.part() == Part::Status { "status" } else { "" };
-    let writer = Writer { manager: &options.manager.clone(), subresource, api_version: &api_version };
-    let exists = call.shared.store.transact(|state| state.get(&kind.table, target.namespace, target.name).is_some());
+    let subresource = if call.part() == Part::Status {
+        "status"
+    } else {
+        ""
+    };
+    let writer = Writer {
+        manager: &options.manager.clone(),
+        subresource,
+        api_version: &api_version,
+    };
+    let exists = call.shared.store.transact(|state| {
+        state
+            .get(&kind.table, target.namespace, target.name)
+            .is_some()
+    });
     if !exists {
         if call.part() == Part::Status {
             return Err(Status::not_found(kind, target.name));
@@ -171,13 +256,25 @@ async fn server_side_apply(call: &Call, target: Target<'_>, body: &[u8], options
     let force = options.force;
     let written = write::change(&call.shared, target, call.part(), options, |old| {
         let mut new = apply::apply(old, &config, &kind.schema, &writer, force)?;
-        new["metadata"]["resourceVersion"] = config["metadata"].get("resourceVersion").cloned().unwrap_or_else(|| old["metadata"]["resourceVersion"].clone());
+        new["metadata"]["resourceVersion"] = config["metadata"]
+            .get("resourceVersion")
+            .cloned()
+            .unwrap_or_else(|| old["metadata"]["resourceVersion"].clone());
         Ok(new)
     })?;
-    Ok(Answered { warnings: written.warnings, ..Answered::ok(written.object) })
+    Ok(Answered {
+        warnings: written.warnings,
+        ..Answered::ok(written.object)
+    })
 }
 
-async fn create_by_apply(call: &Call, target: Target<'_>, config: &Value, writer: &Writer<'_>, options: &write::Options) -> Result<Answered, Status> {
+async fn create_by_apply(
+    call: &Call,
+    target: Target<'_>,
+    config: &Value,
+    writer: &Writer<'_>,
+    options: &write::Options,
+) -> Result<Answered, Status> {
     let kind: &Kind = target.kind;
     let mut object = config.clone();
     let warnings = write::prepare(kind, target.namespace, &mut object, options)?;
@@ -200,18 +297,31 @@ struct Deletion {
 }
 
 fn deletion(call: &Call, body: &[u8]) -> Result<Deletion, Status> {
-    let body: Value = if body.is_empty() { Value::Null } else { parse_yaml(body)? };
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let body: Value = if body.is_empty() {
+        Value::Null
+    } else {
+        parse_yaml(body)?
+    };
+    let text = |pointer: &str| {
+        body.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let query = |name: &str| call.asked.query.get(name);
-    let orphan = body.pointer("/orphanDependents").and_then(Value::as_bool) == Some(true) || call.asked.query.is("orphanDependents");
+    let orphan = body.pointer("/orphanDependents").and_then(Value::as_bool) == Some(true)
+        || call.asked.query.is("orphanDependents");
     Ok(Deletion {
-        grace: body.pointer("/gracePeriodSeconds").and_then(Value::as_i64).or_else(|| query("gracePeriodSeconds")?.parse().ok()),
+        grace: body
+            .pointer("/gracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .or_else(|| query("gracePeriodSeconds")?.parse().ok()),
         propagation: text("/propagationPolicy")
             .or_else(|| query("propagationPolicy").map(str::to_owned))
             .unwrap_or_else(|| if orphan { "Orphan" } else { "Background" }.to_owned()),
         uid: text("/preconditions/uid"),
         revision: text("/preconditions/resourceVersion"),
-        dry_run: body.pointer("/dryRun").is_some_and(|list| !list.is_null()) || query("dryRun").is_some(),
+        dry_run: body.pointer("/dryRun").is_some_and(|list| !list.is_null())
+            || query("dryRun").is_some(),
     })
 }
 
@@ -235,13 +345,23 @@ pub(crate) fn delete_collection(call: &Call, body: &[u8]) -> Result<Answered, St
     let options = deletion(call, body)?;
     let selection = asked.selection()?;
     let keys: Vec<_> = call.shared.store.transact(|state| {
-        let namespace = asked.kind.namespaced.then(|| asked.namespace.as_deref()).flatten();
-        let selected = state.range(&asked.kind.table, namespace, None).filter(|(_, object)| selection.matches(object));
+        let namespace = asked
+            .kind
+            .namespaced
+            .then(|| asked.namespace.as_deref())
+            .flatten();
+        let selected = state
+            .range(&asked.kind.table, namespace, None)
+            .filter(|(_, object)| selection.matches(object));
         selected.map(|(key, _)| key.clone()).collect()
     });
     let mut items = Vec::new();
     for (namespace, name) in keys {
-        let target = Target { kind: &asked.kind, namespace: &namespace, name: &name };
+        let target = Target {
+            kind: &asked.kind,
+            namespace: &namespace,
+            name: &name,
+        };
         match delete_one(call, target, &options) {
             Ok((object, _)) => items.push((*object).clone()),
             Err(status) if status.code == 404 => {}
@@ -253,7 +373,11 @@ pub(crate) fn delete_collection(call: &Call, body: &[u8]) -> Result<Answered, St
     })))
 }
 
-fn delete_one(call: &Call, target: Target<'_>, options: &Deletion) -> Result<(Arc<Value>, bool), Status> {
+fn delete_one(
+    call: &Call,
+    target: Target<'_>,
+    options: &Deletion,
+) -> Result<(Arc<Value>, bool), Status> {
     let kind = target.kind;
     let (object, gone) = call.shared.store.transact(|state| {
         let old = state.get(&kind.table, target.namespace, target.name).cloned();
@@ -301,12 +425,18 @@ fn delete_one(call: &Call, target: Target<'_>, options: &Deletion) -> Result<(Ar
 
 /// Marks an object as being deleted; a second deletion can only shorten the grace period.
 fn mark(object: &mut Value, grace: i64) {
-    let before = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let before = object
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64);
     let grace = before.map_or(grace, |before| before.min(grace));
     if !meta::is_deleting(object) || before.is_some_and(|before| grace < before) {
         let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
-        object["metadata"]["deletionTimestamp"] = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
-        if let Some(generation) = object.pointer("/metadata/generation").and_then(Value::as_i64) {
+        object["metadata"]["deletionTimestamp"] =
+            until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+        if let Some(generation) = object
+            .pointer("/metadata/generation")
+            .and_then(Value::as_i64)
+        {
             object["metadata"]["generation"] = (generation + 1).into();
         }
     }

@@ -62,10 +62,18 @@ impl Target<'_> {
 ///
 /// # Errors
 /// When they contradict the path.
-pub(crate) fn prepare(kind: &Kind, namespace: &str, body: &mut Value, options: &Options) -> Result<Vec<String>, Status> {
+pub(crate) fn prepare(
+    kind: &Kind,
+    namespace: &str,
+    body: &mut Value,
+    options: &Options,
+) -> Result<Vec<String>, Status> {
     check_type(kind, body)?;
     let metadata = map_at(body, "metadata");
-    let found = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+    let found = metadata
+        .get("namespace")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if kind.namespaced {
         if !found.is_empty() && found != namespace {
             return Err(Status::bad_request(
@@ -76,14 +84,26 @@ pub(crate) fn prepare(kind: &Kind, namespace: &str, body: &mut Value, options: &
     } else {
         metadata.remove("namespace");
     }
-    let given = metadata.get("name").and_then(Value::as_str).unwrap_or_default();
+    let given = metadata
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if given.is_empty()
-        && let Some(prefix) = metadata.get("generateName").and_then(Value::as_str).filter(|prefix| !prefix.is_empty())
+        && let Some(prefix) = metadata
+            .get("generateName")
+            .and_then(Value::as_str)
+            .filter(|prefix| !prefix.is_empty())
     {
         let prefix: String = prefix.chars().take(58).collect();
         metadata.insert("name".into(), format!("{prefix}{}", meta::suffix(5)).into());
     }
-    for system in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"] {
+    for system in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "selfLink",
+    ] {
         metadata.remove(system);
     }
     metadata.insert("uid".into(), meta::uid().into());
@@ -109,10 +129,20 @@ fn keeps_status(kind: &Kind) -> bool {
 ///
 /// # Errors
 /// When it is invalid, exists, or its namespace does not take it.
-pub(crate) fn create(shared: &Shared, kind: &Kind, namespace: &str, mut body: Value, options: &Options) -> Result<Arc<Value>, Status> {
+pub(crate) fn create(
+    shared: &Shared,
+    kind: &Kind,
+    namespace: &str,
+    mut body: Value,
+    options: &Options,
+) -> Result<Arc<Value>, Status> {
     let name = meta::name(&body).to_owned();
     validate(kind, &name, &body, None)?;
-    let writer = Writer { manager: &options.manager, subresource: "", api_version: &kind.api_version() };
+    let writer = Writer {
+        manager: &options.manager,
+        subresource: "",
+        api_version: &kind.api_version(),
+    };
     let stored = shared.store.transact(|state| {
         if kind.namespaced {
             check_namespace(state, kind, namespace, &name)?;
@@ -120,7 +150,14 @@ pub(crate) fn create(shared: &Shared, kind: &Kind, namespace: &str, mut body: Va
         if state.get(&kind.table, namespace, &name).is_some() {
             return Err(Status::already_exists(kind, &name));
         }
-        (kind.hooks.admit)(&mut Admit { state, kind, namespace, name: &name, new: &mut body, old: None })?;
+        (kind.hooks.admit)(&mut Admit {
+            state,
+            kind,
+            namespace,
+            name: &name,
+            new: &mut body,
+            old: None,
+        })?;
         if body.pointer("/metadata/managedFields").is_none() {
             record_update(None, &mut body, &kind.schema, &writer);
         }
@@ -141,7 +178,9 @@ fn check_namespace(state: &State, kind: &Kind, namespace: &str, name: &str) -> R
         return Err(Status::not_found(&namespaces, namespace));
     };
     if meta::is_deleting(found) {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
         return Err(Status::forbidden(kind, name, &why));
     }
     Ok(())
@@ -161,7 +200,9 @@ pub(crate) fn change(
     let kind = target.kind;
     let mut warnings = Vec::new();
     let (object, gone) = shared.store.transact(|state| {
-        let old = state.get(&kind.table, target.namespace, target.name).cloned();
+        let old = state
+            .get(&kind.table, target.namespace, target.name)
+            .cloned();
         let old = old.ok_or_else(|| Status::not_found(kind, target.name))?;
         let seen = seen_as(kind, &old);
         let new = edit(&seen)?;
@@ -173,7 +214,10 @@ pub(crate) fn change(
         let done = meta::is_deleting(&new) && meta::finalizers(&new).is_empty() && !waits(&new);
         let stored = state.put(&kind.table, target.key(), new);
         if done {
-            return Ok((state.remove(&kind.table, &target.key()).unwrap_or(stored), true));
+            return Ok((
+                state.remove(&kind.table, &target.key()).unwrap_or(stored),
+                true,
+            ));
         }
         Ok::<_, Status>((stored, false))
     })?;
@@ -186,8 +230,12 @@ pub(crate) fn change(
 /// Whether a deleted object still waits for something other than finalizers: a pod for its kubelet,
 /// a namespace for its content.
 pub(crate) fn waits(object: &Value) -> bool {
-    object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|grace| grace > 0)
-        || (object["kind"] == "Namespace" && meta::items(object, "/spec/finalizers").next().is_some())
+    object
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .is_some_and(|grace| grace > 0)
+        || (object["kind"] == "Namespace"
+            && meta::items(object, "/spec/finalizers").next().is_some())
 }
 
 /// An object in the version that was asked for: versions of a kind differ by name only.
@@ -205,7 +253,10 @@ pub(crate) fn seen_as(kind: &Kind, object: &Arc<Value>) -> Arc<Value> {
 fn same(old: &Value, new: &Value) -> bool {
     let plain = |object: &Value| {
         let mut object = object.clone();
-        if let Some(entries) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
+        if let Some(entries) = object
+            .pointer_mut("/metadata/managedFields")
+            .and_then(Value::as_array_mut)
+        {
             for entry in entries {
                 entry.as_object_mut().map(|entry| entry.remove("time"));
             }
@@ -231,7 +282,10 @@ fn finish(
     match part {
         Part::Status => {
             let status = new.get("status").cloned();
-            let (annotations, fields) = (new["metadata"].get("annotations").cloned(), new["metadata"].get("managedFields").cloned());
+            let (annotations, fields) = (
+                new["metadata"].get("annotations").cloned(),
+                new["metadata"].get("managedFields").cloned(),
+            );
             new = old.clone();
             if let Some(status) = status {
                 new["status"] = status;
@@ -247,7 +301,16 @@ fn finish(
             }
         }
         Part::Main => {
-            for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "name", "namespace", "generateName"] {
+            for field in [
+                "uid",
+                "creationTimestamp",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "generation",
+                "name",
+                "namespace",
+                "generateName",
+            ] {
                 let metadata = map_at(&mut new, "metadata");
                 match old["metadata"].get(field) {
                     Some(value) => metadata.insert(field.to_owned(), value.clone()),
@@ -283,7 +346,11 @@ fn finish(
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
     if !applied {
         let subresource = if part == Part::Status { "status" } else { "" };
-        let writer = Writer { manager: &options.manager, subresource, api_version: &kind.api_version() };
+        let writer = Writer {
+            manager: &options.manager,
+            subresource,
+            api_version: &kind.api_version(),
+        };
         record_update(Some(old), &mut new, &kind.schema, &writer);
     }
     Ok((new, warnings))
@@ -321,7 +388,9 @@ fn check_identity(target: Target<'_>, old: &Value, new: &Value) -> Result<(), St
     let uid = meta::text(new, "/metadata/uid");
     let current = meta::text(old, "/metadata/uid");
     if !uid.is_empty() && uid != current {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {current}");
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {current}"
+        );
         return Err(Status::conflict(target.kind, target.name, &why));
     }
     Ok(())
@@ -329,7 +398,10 @@ fn check_identity(target: Target<'_>, old: &Value, new: &Value) -> Result<(), St
 
 fn check_type(kind: &Kind, body: &mut Value) -> Result<(), Status> {
     if !body.is_object() {
-        return Err(Status::bad_request(format!("the body must be an object of kind {}", kind.kind)));
+        return Err(Status::bad_request(format!(
+            "the body must be an object of kind {}",
+            kind.kind
+        )));
     }
     fill(body, "apiVersion", kind.api_version());
     fill(body, "kind", kind.kind.clone());
@@ -337,7 +409,9 @@ fn check_type(kind: &Kind, body: &mut Value) -> Result<(), Status> {
     if version != kind.api_version() || name != kind.kind {
         return Err(Status::bad_request(format!(
             "{name} in version {version:?} cannot be handled as a {}: the API version in the data ({version}) or its kind does not match the expected ({}, Kind={})",
-            kind.kind, kind.api_version(), kind.kind
+            kind.kind,
+            kind.api_version(),
+            kind.kind
         )));
     }
     Ok(())
@@ -348,8 +422,12 @@ fn decode(kind: &Kind, body: Value, options: &Options) -> Result<(Value, Vec<Str
     let decoded = match (kind.hooks.decode, &kind.schema) {
         (Some(decode), _) => {
             let what = format!("{} in version {:?}", kind.kind, kind.version);
-            decode(body, &mut unknown)
-                .map_err(|why| Status::bad_request(format!("{what} cannot be handled as a {}: {why}", kind.kind)))?
+            decode(body, &mut unknown).map_err(|why| {
+                Status::bad_request(format!(
+                    "{what} cannot be handled as a {}: {why}",
+                    kind.kind
+                ))
+            })?
         }
         (None, super::schema::Schema::Custom(schema)) => {
             let mut body = body;
@@ -360,7 +438,10 @@ fn decode(kind: &Kind, body: Value, options: &Options) -> Result<(Value, Vec<Str
         (None, super::schema::Schema::Builtin) => body,
     };
     if options.validation == FieldValidation::Strict && !unknown.is_empty() {
-        let listed: Vec<String> = unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
+        let listed: Vec<String> = unknown
+            .iter()
+            .map(|field| format!("unknown field {field:?}"))
+            .collect();
         let what = format!("{} in version {:?}", kind.kind, kind.version);
         return Err(Status::bad_request(format!(
             "{what} cannot be handled as a {}: strict decoding error: {}",
@@ -369,7 +450,11 @@ fn decode(kind: &Kind, body: Value, options: &Options) -> Result<(Value, Vec<Str
         )));
     }
     let warn = options.validation == FieldValidation::Warn;
-    let warnings = unknown.into_iter().filter(|_| warn).map(|field| format!("unknown field {field:?}")).collect();
+    let warnings = unknown
+        .into_iter()
+        .filter(|_| warn)
+        .map(|field| format!("unknown field {field:?}"))
+        .collect();
     Ok((decoded, warnings))
 }
 
@@ -377,7 +462,10 @@ fn validate(kind: &Kind, name: &str, new: &Value, old: Option<&Value>) -> Result
     let mut causes: Vec<status::Cause> = Vec::new();
     if old.is_none() {
         if name.is_empty() {
-            causes.push(Cause::required("metadata.name", "name or generateName is required"));
+            causes.push(Cause::required(
+                "metadata.name",
+                "name or generateName is required",
+            ));
         } else if kind.group != "rbac.authorization.k8s.io" {
             super::rows::names::subdomain("metadata.name", name, &mut causes);
         }
@@ -387,5 +475,9 @@ fn validate(kind: &Kind, name: &str, new: &Value, old: Option<&Value>) -> Result
         crd::validate(new, schema, &mut causes);
     }
     (kind.hooks.validate)(new, old, &mut causes);
-    if causes.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, &causes)) }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(kind, name, &causes))
+    }
 }

@@ -22,7 +22,9 @@ fn default_template(spec: &mut Value) {
 
 /// The zero value that a client's empty status or labels become.
 fn tidy(spec: &mut Value) {
-    if let Some(metadata) = spec.pointer_mut("/template/metadata").and_then(Value::as_object_mut)
+    if let Some(metadata) = spec
+        .pointer_mut("/template/metadata")
+        .and_then(Value::as_object_mut)
         && metadata.is_empty()
     {
         metadata.insert("creationTimestamp".into(), Value::Null);
@@ -55,7 +57,11 @@ pub(super) fn default_replica_set(object: &mut Value) {
 pub(super) fn default_daemon_set(object: &mut Value) {
     let spec = spec_of(object);
     fill(spec, "revisionHistoryLimit", 10);
-    fill(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}));
+    fill(
+        spec,
+        "updateStrategy",
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
+    );
     default_template(spec);
 }
 
@@ -64,7 +70,11 @@ pub(super) fn default_stateful_set(object: &mut Value) {
     fill(spec, "replicas", 1);
     fill(spec, "revisionHistoryLimit", 10);
     fill(spec, "podManagementPolicy", "OrderedReady");
-    fill(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+    fill(
+        spec,
+        "updateStrategy",
+        json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
+    );
     default_template(spec);
 }
 
@@ -79,27 +89,63 @@ pub(super) fn default_job(object: &mut Value) {
 /// A selector that selects its own template, and does not change.
 pub(super) fn validate(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let selector = new.pointer("/spec/selector").cloned().unwrap_or_default();
-    let empty = |field: &str| selector.get(field).is_none_or(|value| value.as_object().is_none_or(serde_json::Map::is_empty) && value.as_array().is_none_or(Vec::is_empty));
+    let empty = |field: &str| {
+        selector.get(field).is_none_or(|value| {
+            value.as_object().is_none_or(serde_json::Map::is_empty)
+                && value.as_array().is_none_or(Vec::is_empty)
+        })
+    };
     if empty("matchLabels") && empty("matchExpressions") {
         causes.push(Cause::required("spec.selector", ""));
-        causes.push(Cause::invalid("spec.selector", &json!({}), "empty selector is invalid for deployment"));
+        causes.push(Cause::invalid(
+            "spec.selector",
+            &json!({}),
+            "empty selector is invalid for deployment",
+        ));
     } else if !label_selector_matches(&selector, new.pointer("/spec/template/metadata/labels")) {
-        let labels = new.pointer("/spec/template/metadata/labels").cloned().unwrap_or_else(|| json!({}));
-        causes.push(Cause::invalid("spec.template.metadata.labels", &labels, "`selector` does not match template `labels`"));
+        let labels = new
+            .pointer("/spec/template/metadata/labels")
+            .cloned()
+            .unwrap_or_else(|| json!({}));
+        causes.push(Cause::invalid(
+            "spec.template.metadata.labels",
+            &labels,
+            "`selector` does not match template `labels`",
+        ));
     }
     if let Some(old) = old
         && old.pointer("/spec/selector") != new.pointer("/spec/selector")
     {
-        causes.push(Cause::invalid("spec.selector", &selector, "field is immutable"));
+        causes.push(Cause::invalid(
+            "spec.selector",
+            &selector,
+            "field is immutable",
+        ));
     }
-    if new.pointer("/spec/replicas").and_then(Value::as_i64).is_some_and(|count| count < 0) {
-        causes.push(Cause::invalid("spec.replicas", &new["spec"]["replicas"], "must be greater than or equal to 0"));
+    if new
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .is_some_and(|count| count < 0)
+    {
+        causes.push(Cause::invalid(
+            "spec.replicas",
+            &new["spec"]["replicas"],
+            "must be greater than or equal to 0",
+        ));
     }
     let policy = text(new, "/spec/template/spec/restartPolicy");
     if policy != "Always" {
-        causes.push(Cause::unsupported("spec.template.spec.restartPolicy", &policy.into(), &["Always"]));
+        causes.push(Cause::unsupported(
+            "spec.template.spec.restartPolicy",
+            &policy.into(),
+            &["Always"],
+        ));
     }
-    pod::validate_spec(&new["spec"]["template"]["spec"], "spec.template.spec", causes);
+    pod::validate_spec(
+        &new["spec"]["template"]["spec"],
+        "spec.template.spec",
+        causes,
+    );
 }
 
 fn number(object: &Value, pointer: &str) -> i64 {
@@ -107,24 +153,41 @@ fn number(object: &Value, pointer: &str) -> i64 {
 }
 
 fn ready(object: &Value) -> Value {
-    format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas")).into()
+    format!(
+        "{}/{}",
+        number(object, "/status/readyReplicas"),
+        number(object, "/spec/replicas")
+    )
+    .into()
 }
 
 fn containers(object: &Value, field: &str) -> Value {
-    let names: Vec<&str> = crate::api::meta::items(object, "/spec/template/spec/containers").map(|one| text(one, field)).collect();
+    let names: Vec<&str> = crate::api::meta::items(object, "/spec/template/spec/containers")
+        .map(|one| text(one, field))
+        .collect();
     names.join(",").into()
 }
 
 fn selector(object: &Value) -> Value {
-    let labels = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-    let pairs: Vec<String> = labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let labels = object
+        .pointer("/spec/selector/matchLabels")
+        .and_then(Value::as_object);
+    let pairs: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     pairs.join(",").into()
 }
 
 pub(super) const DEPLOYMENT: Columns = &[
     ("Ready", 0, ready),
-    ("Up-to-date", 0, |object| number(object, "/status/updatedReplicas").into()),
-    ("Available", 0, |object| number(object, "/status/availableReplicas").into()),
+    ("Up-to-date", 0, |object| {
+        number(object, "/status/updatedReplicas").into()
+    }),
+    ("Available", 0, |object| {
+        number(object, "/status/availableReplicas").into()
+    }),
     ("Age", 0, crate::api::table::age),
     ("Containers", 1, |object| containers(object, "/name")),
     ("Images", 1, |object| containers(object, "/image")),
@@ -132,9 +195,15 @@ pub(super) const DEPLOYMENT: Columns = &[
 ];
 
 pub(super) const REPLICA_SET: Columns = &[
-    ("Desired", 0, |object| number(object, "/spec/replicas").into()),
-    ("Current", 0, |object| number(object, "/status/replicas").into()),
-    ("Ready", 0, |object| number(object, "/status/readyReplicas").into()),
+    ("Desired", 0, |object| {
+        number(object, "/spec/replicas").into()
+    }),
+    ("Current", 0, |object| {
+        number(object, "/status/replicas").into()
+    }),
+    ("Ready", 0, |object| {
+        number(object, "/status/readyReplicas").into()
+    }),
     ("Age", 0, crate::api::table::age),
     ("Containers", 1, |object| containers(object, "/name")),
     ("Images", 1, |object| containers(object, "/image")),
@@ -142,14 +211,34 @@ pub(super) const REPLICA_SET: Columns = &[
 ];
 
 pub(super) const DAEMON_SET: Columns = &[
-    ("Desired", 0, |object| number(object, "/status/desiredNumberScheduled").into()),
-    ("Current", 0, |object| number(object, "/status/currentNumberScheduled").into()),
-    ("Ready", 0, |object| number(object, "/status/numberReady").into()),
-    ("Up-to-date", 0, |object| number(object, "/status/updatedNumberScheduled").into()),
-    ("Available", 0, |object| number(object, "/status/numberAvailable").into()),
+    ("Desired", 0, |object| {
+        number(object, "/status/desiredNumberScheduled").into()
+    }),
+    ("Current", 0, |object| {
+        number(object, "/status/currentNumberScheduled").into()
+    }),
+    ("Ready", 0, |object| {
+        number(object, "/status/numberReady").into()
+    }),
+    ("Up-to-date", 0, |object| {
+        number(object, "/status/updatedNumberScheduled").into()
+    }),
+    ("Available", 0, |object| {
+        number(object, "/status/numberAvailable").into()
+    }),
     ("Node Selector", 0, |object| {
-        let labels = object.pointer("/spec/template/spec/nodeSelector").and_then(Value::as_object);
-        let pairs: Vec<String> = labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
-        if pairs.is_empty() { "<none>".into() } else { pairs.join(",").into() }
+        let labels = object
+            .pointer("/spec/template/spec/nodeSelector")
+            .and_then(Value::as_object);
+        let pairs: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        if pairs.is_empty() {
+            "<none>".into()
+        } else {
+            pairs.join(",").into()
+        }
     }),
 ];

@@ -15,8 +15,12 @@ pub(super) fn default_namespace(object: &mut Value) {
     let metadata = map_at(object, "metadata");
     let labels = metadata.entry("labels").or_insert_with(|| json!({}));
     fill(labels, "kubernetes.io/metadata.name", name);
-    map_at(object, "spec").entry("finalizers").or_insert_with(|| json!(["kubernetes"]));
-    map_at(object, "status").entry("phase").or_insert_with(|| "Active".into());
+    map_at(object, "spec")
+        .entry("finalizers")
+        .or_insert_with(|| json!(["kubernetes"]));
+    map_at(object, "status")
+        .entry("phase")
+        .or_insert_with(|| "Active".into());
 }
 
 pub(super) fn validate_namespace(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
@@ -29,10 +33,16 @@ pub(super) fn validate_namespace(new: &Value, old: Option<&Value>, causes: &mut 
 pub(super) fn default_secret(object: &mut Value) {
     use base64::Engine as _;
     fill(object, "type", "Opaque");
-    let Some(Value::Object(plain)) = object.as_object_mut().and_then(|map| map.remove("stringData")) else { return };
+    let Some(Value::Object(plain)) = object
+        .as_object_mut()
+        .and_then(|map| map.remove("stringData"))
+    else {
+        return;
+    };
     let data = map_at(object, "data");
     for (name, value) in plain {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+        let encoded =
+            base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
         data.insert(name, encoded.into());
     }
 }
@@ -42,16 +52,25 @@ pub(super) fn validate_immutable(new: &Value, old: Option<&Value>, causes: &mut 
     if let Some(old) = old.filter(|old| old.get("immutable") == Some(&Value::Bool(true)))
         && (old.get("data") != new.get("data") || new.get("immutable") != Some(&Value::Bool(true)))
     {
-        causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
+        causes.push(Cause::forbidden(
+            "data",
+            "field is immutable when `immutable` is set",
+        ));
     }
 }
 
 fn count(object: &Value, field: &str) -> Value {
-    object.get(field).and_then(Value::as_object).map_or(0, serde_json::Map::len).into()
+    object
+        .get(field)
+        .and_then(Value::as_object)
+        .map_or(0, serde_json::Map::len)
+        .into()
 }
 
 fn node_status(object: &Value) -> Value {
-    let ready = items(object, "/status/conditions").find(|one| one["type"] == "Ready").map(|one| text(one, "/status"));
+    let ready = items(object, "/status/conditions")
+        .find(|one| one["type"] == "Ready")
+        .map(|one| text(one, "/status"));
     let mut status = match ready {
         Some("True") => "Ready",
         Some("False") => "NotReady",
@@ -65,37 +84,65 @@ fn node_status(object: &Value) -> Value {
 }
 
 fn node_roles(object: &Value) -> Value {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let roles: Vec<&str> = labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/")).collect();
-    if roles.is_empty() { "<none>".into() } else { roles.join(",").into() }
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
+    let roles: Vec<&str> = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
+        .collect();
+    if roles.is_empty() {
+        "<none>".into()
+    } else {
+        roles.join(",").into()
+    }
 }
 
 fn node_address(object: &Value, kind: &str) -> Value {
-    items(object, "/status/addresses").find(|one| one["type"] == kind).map_or_else(|| "<none>".into(), |one| one["address"].clone())
+    items(object, "/status/addresses")
+        .find(|one| one["type"] == kind)
+        .map_or_else(|| "<none>".into(), |one| one["address"].clone())
 }
 
 pub(super) const NODE: Columns = &[
     ("Status", 0, node_status),
     ("Roles", 0, node_roles),
     ("Age", 0, crate::api::table::age),
-    ("Version", 0, |node| or_none(node, "/status/nodeInfo/kubeletVersion")),
+    ("Version", 0, |node| {
+        or_none(node, "/status/nodeInfo/kubeletVersion")
+    }),
     ("Internal-IP", 1, |node| node_address(node, "InternalIP")),
     ("External-IP", 1, |node| node_address(node, "ExternalIP")),
-    ("OS-Image", 1, |node| or_none(node, "/status/nodeInfo/osImage")),
-    ("Kernel-Version", 1, |node| or_none(node, "/status/nodeInfo/kernelVersion")),
-    ("Container-Runtime", 1, |node| or_none(node, "/status/nodeInfo/containerRuntimeVersion")),
+    ("OS-Image", 1, |node| {
+        or_none(node, "/status/nodeInfo/osImage")
+    }),
+    ("Kernel-Version", 1, |node| {
+        or_none(node, "/status/nodeInfo/kernelVersion")
+    }),
+    ("Container-Runtime", 1, |node| {
+        or_none(node, "/status/nodeInfo/containerRuntimeVersion")
+    }),
 ];
 
-pub(super) const NAMESPACE: Columns = &[("Status", 0, |object| object.pointer("/status/phase").cloned().unwrap_or_default())];
+pub(super) const NAMESPACE: Columns = &[("Status", 0, |object| {
+    object.pointer("/status/phase").cloned().unwrap_or_default()
+})];
 
 pub(super) const CONFIG_MAP: Columns = &[("Data", 0, |object| count(object, "data"))];
 
-pub(super) const SECRET: Columns = &[("Type", 0, |object| object["type"].clone()), ("Data", 0, |object| count(object, "data"))];
+pub(super) const SECRET: Columns = &[
+    ("Type", 0, |object| object["type"].clone()),
+    ("Data", 0, |object| count(object, "data")),
+];
 
 pub(super) const ENDPOINTS: Columns = &[("Endpoints", 0, |object| {
     let pairs: Vec<String> = items(object, "/subsets")
         .flat_map(|subset| {
-            items(subset, "/addresses").flat_map(move |address| items(subset, "/ports").map(move |port| format!("{}:{}", text(address, "/ip"), port["port"])))
+            items(subset, "/addresses").flat_map(move |address| {
+                items(subset, "/ports")
+                    .map(move |port| format!("{}:{}", text(address, "/ip"), port["port"]))
+            })
         })
         .collect();
     match pairs.len() {
@@ -106,11 +153,18 @@ pub(super) const ENDPOINTS: Columns = &[("Endpoints", 0, |object| {
 })];
 
 pub(super) const EVENT: Columns = &[
-    ("Last Seen", 0, |event| since(&event["lastTimestamp"]).into()),
+    ("Last Seen", 0, |event| {
+        since(&event["lastTimestamp"]).into()
+    }),
     ("Type", 0, |event| event["type"].clone()),
     ("Reason", 0, |event| event["reason"].clone()),
     ("Object", 0, |event| {
-        format!("{}/{}", text(event, "/involvedObject/kind").to_lowercase(), text(event, "/involvedObject/name")).into()
+        format!(
+            "{}/{}",
+            text(event, "/involvedObject/kind").to_lowercase(),
+            text(event, "/involvedObject/name")
+        )
+        .into()
     }),
     ("Message", 0, |event| text(event, "/message").trim().into()),
 ];

@@ -5,14 +5,17 @@
 
 use std::sync::LazyLock;
 
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
 use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
@@ -38,7 +41,11 @@ pub(crate) fn all() -> Vec<Kind> {
         pod().clone(),
         namespace().clone(),
         service_account().clone(),
-        Kind::builtin::<Node>("nodes", &["no"]).cluster().status().subresources(&["proxy"]).columns(core::NODE),
+        Kind::builtin::<Node>("nodes", &["no"])
+            .cluster()
+            .status()
+            .subresources(&["proxy"])
+            .columns(core::NODE),
         Kind::builtin::<Service>("services", &["svc"])
             .status()
             .all()
@@ -47,8 +54,13 @@ pub(crate) fn all() -> Vec<Kind> {
             .admit(service::admit)
             .columns(service::COLUMNS),
         Kind::builtin::<Endpoints>("endpoints", &["ep"]).columns(core::ENDPOINTS),
-        Kind::builtin::<ConfigMap>("configmaps", &["cm"]).validate(core::validate_immutable).columns(core::CONFIG_MAP),
-        Kind::builtin::<Secret>("secrets", &[]).default(core::default_secret).validate(core::validate_immutable).columns(core::SECRET),
+        Kind::builtin::<ConfigMap>("configmaps", &["cm"])
+            .validate(core::validate_immutable)
+            .columns(core::CONFIG_MAP),
+        Kind::builtin::<Secret>("secrets", &[])
+            .default(core::default_secret)
+            .validate(core::validate_immutable)
+            .columns(core::SECRET),
         Kind::builtin::<Event>("events", &["ev"]).columns(core::EVENT),
         Kind::builtin::<PersistentVolumeClaim>("persistentvolumeclaims", &["pvc"]).status(),
         Kind::builtin::<Deployment>("deployments", &["deploy"])
@@ -81,8 +93,14 @@ pub(crate) fn all() -> Vec<Kind> {
             .all()
             .default(apps::default_stateful_set)
             .validate(apps::validate),
-        Kind::builtin::<Job>("jobs", &[]).status().generation().all().default(apps::default_job),
-        Kind::builtin::<EndpointSlice>("endpointslices", &[]).validate(networking::validate_slice).columns(networking::SLICE),
+        Kind::builtin::<Job>("jobs", &[])
+            .status()
+            .generation()
+            .all()
+            .default(apps::default_job),
+        Kind::builtin::<EndpointSlice>("endpointslices", &[])
+            .validate(networking::validate_slice)
+            .columns(networking::SLICE),
         Kind::builtin::<Ingress>("ingresses", &["ing"])
             .status()
             .generation()
@@ -90,16 +108,25 @@ pub(crate) fn all() -> Vec<Kind> {
             .validate(networking::validate_ingress)
             .admit(networking::admit_ingress)
             .columns(networking::INGRESS),
-        Kind::builtin::<IngressClass>("ingressclasses", &[]).cluster().generation().columns(networking::INGRESS_CLASS),
-        Kind::builtin::<NetworkPolicy>("networkpolicies", &["netpol"]).generation().default(networking::default_policy),
+        Kind::builtin::<IngressClass>("ingressclasses", &[])
+            .cluster()
+            .generation()
+            .columns(networking::INGRESS_CLASS),
+        Kind::builtin::<NetworkPolicy>("networkpolicies", &["netpol"])
+            .generation()
+            .default(networking::default_policy),
         Kind::builtin::<Lease>("leases", &[]),
-        Kind::builtin::<PodDisruptionBudget>("poddisruptionbudgets", &["pdb"]).status().generation(),
+        Kind::builtin::<PodDisruptionBudget>("poddisruptionbudgets", &["pdb"])
+            .status()
+            .generation(),
         Kind::builtin::<Role>("roles", &[]),
         Kind::builtin::<RoleBinding>("rolebindings", &[]),
         Kind::builtin::<ClusterRole>("clusterroles", &[]).cluster(),
         Kind::builtin::<ClusterRoleBinding>("clusterrolebindings", &[]).cluster(),
         mutating_webhook_configuration().clone(),
-        Kind::builtin::<ValidatingWebhookConfiguration>("validatingwebhookconfigurations", &[]).cluster().generation(),
+        Kind::builtin::<ValidatingWebhookConfiguration>("validatingwebhookconfigurations", &[])
+            .cluster()
+            .generation(),
         custom_resource_definition().clone(),
         Kind::builtin::<SelfSubjectAccessReview>("selfsubjectaccessreviews", &[]).cluster(),
         Kind::builtin::<SubjectAccessReview>("subjectaccessreviews", &[]).cluster(),
@@ -129,7 +156,13 @@ pub(crate) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
     if !running {
         return 0;
     }
-    asked.or_else(|| object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64)).unwrap_or(30)
+    asked
+        .or_else(|| {
+            object
+                .pointer("/spec/terminationGracePeriodSeconds")
+                .and_then(Value::as_i64)
+        })
+        .unwrap_or(30)
 }
 
 /// What a deletion changes beside the metadata.

@@ -25,7 +25,11 @@ pub(crate) fn is_subdomain(text: &str) -> bool {
 /// Refuses what is not a DNS subdomain.
 pub(crate) fn subdomain(field: &str, text: &str, causes: &mut Vec<Cause>) {
     if text.len() > 253 {
-        causes.push(Cause::invalid(field, &text.into(), "must be no more than 253 characters"));
+        causes.push(Cause::invalid(
+            field,
+            &text.into(),
+            "must be no more than 253 characters",
+        ));
     }
     if !text.split('.').all(is_label) {
         causes.push(Cause::invalid(field, &text.into(), SUBDOMAIN));
@@ -35,7 +39,11 @@ pub(crate) fn subdomain(field: &str, text: &str, causes: &mut Vec<Cause>) {
 /// Refuses what is not a DNS label (RFC 1123).
 pub(crate) fn label(field: &str, text: &str, causes: &mut Vec<Cause>) {
     if text.len() > 63 {
-        causes.push(Cause::invalid(field, &text.into(), "must be no more than 63 characters"));
+        causes.push(Cause::invalid(
+            field,
+            &text.into(),
+            "must be no more than 63 characters",
+        ));
     }
     if !is_label(text) {
         causes.push(Cause::invalid(field, &text.into(), LABEL));
@@ -45,7 +53,11 @@ pub(crate) fn label(field: &str, text: &str, causes: &mut Vec<Cause>) {
 /// Refuses what is not a DNS label (RFC 1035).
 pub(crate) fn label_1035(field: &str, text: &str, causes: &mut Vec<Cause>) {
     if text.len() > 63 {
-        causes.push(Cause::invalid(field, &text.into(), "must be no more than 63 characters"));
+        causes.push(Cause::invalid(
+            field,
+            &text.into(),
+            "must be no more than 63 characters",
+        ));
     }
     if !is_label(text) || !text.starts_with(|first: char| first.is_ascii_lowercase()) {
         causes.push(Cause::invalid(field, &text.into(), LABEL_1035));
@@ -58,12 +70,16 @@ fn is_value(text: &str) -> bool {
         || (text.len() <= 63
             && bytes[0].is_ascii_alphanumeric()
             && bytes[bytes.len() - 1].is_ascii_alphanumeric()
-            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)))
+            && bytes
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)))
 }
 
 /// Refuses labels whose keys or values are not well formed.
 pub(crate) fn labels(object: &Value, causes: &mut Vec<Cause>) {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
     for (key, value) in labels.into_iter().flatten() {
         let value = value.as_str().unwrap_or_default();
         if !is_value(value) {
@@ -79,7 +95,14 @@ pub(crate) fn labels(object: &Value, causes: &mut Vec<Cause>) {
 
 /// Refuses what is not a port.
 pub(crate) fn port(field: impl Into<String>, value: &Value, causes: &mut Vec<Cause>) {
-    if !value.as_i64().is_some_and(|port| (1..=65535).contains(&port)) {
-        causes.push(Cause::invalid(field, value, "must be between 1 and 65535, inclusive"));
+    if !value
+        .as_i64()
+        .is_some_and(|port| (1..=65535).contains(&port))
+    {
+        causes.push(Cause::invalid(
+            field,
+            value,
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }

@@ -42,7 +42,12 @@ pub(super) fn default_spec(spec: &mut Value) {
                 fill(source, "defaultMode", 420);
             }
         }
-        for source in volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut).into_iter().flatten() {
+        for source in volume
+            .pointer_mut("/projected/sources")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             if let Some(token) = source.get_mut("serviceAccountToken") {
                 fill(token, "expirationSeconds", 3600);
             }
@@ -55,7 +60,9 @@ fn default_container(container: &mut Value, host: bool) {
     fill(container, "terminationMessagePolicy", "File");
     fill(container, "resources", json!({}));
     let image = text(container, "/image");
-    let latest = !image.contains('@') && (image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or_default().contains(':'));
+    let latest = !image.contains('@')
+        && (image.ends_with(":latest")
+            || !image.rsplit('/').next().unwrap_or_default().contains(':'));
     let policy = if latest { "Always" } else { "IfNotPresent" };
     fill(container, "imagePullPolicy", policy);
     for port in items_mut(container, "ports") {
@@ -72,7 +79,12 @@ fn default_container(container: &mut Value, host: bool) {
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(name).filter(|probe| probe.is_object()) {
-            for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+            for (field, value) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
                 fill(probe, field, value);
             }
             if let Some(get) = probe.get_mut("httpGet") {
@@ -85,11 +97,23 @@ fn default_container(container: &mut Value, host: bool) {
 
 fn qos(spec: &Value) -> &'static str {
     let all: Vec<&Value> = items(spec, "/containers").collect();
-    let has = |container: &&Value, kind: &str, name: &str| container.pointer(&format!("/resources/{kind}/{name}")).is_some();
-    if !all.is_empty() && all.iter().all(|one| has(one, "limits", "cpu") && has(one, "limits", "memory")) {
+    let has = |container: &&Value, kind: &str, name: &str| {
+        container
+            .pointer(&format!("/resources/{kind}/{name}"))
+            .is_some()
+    };
+    if !all.is_empty()
+        && all
+            .iter()
+            .all(|one| has(one, "limits", "cpu") && has(one, "limits", "memory"))
+    {
         return "Guaranteed";
     }
-    let any = all.iter().any(|one| ["requests", "limits"].iter().any(|kind| ["cpu", "memory"].iter().any(|name| has(one, kind, name))));
+    let any = all.iter().any(|one| {
+        ["requests", "limits"]
+            .iter()
+            .any(|kind| ["cpu", "memory"].iter().any(|name| has(one, kind, name)))
+    });
     if any { "Burstable" } else { "BestEffort" }
 }
 
@@ -98,7 +122,12 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
     if let Some(old) = old {
         let mut allowed = old["spec"].clone();
         // The fields that a pod may change after it was made, and those that binding sets.
-        for field in ["activeDeadlineSeconds", "tolerations", "nodeName", "terminationGracePeriodSeconds"] {
+        for field in [
+            "activeDeadlineSeconds",
+            "tolerations",
+            "nodeName",
+            "terminationGracePeriodSeconds",
+        ] {
             match new["spec"].get(field) {
                 Some(value) => allowed[field] = value.clone(),
                 None => {
@@ -107,7 +136,9 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
             }
         }
         for list in ["containers", "initContainers"] {
-            let images: Vec<Value> = items(&new["spec"], &format!("/{list}")).map(|one| one["image"].clone()).collect();
+            let images: Vec<Value> = items(&new["spec"], &format!("/{list}"))
+                .map(|one| one["image"].clone())
+                .collect();
             for (container, image) in items_mut(&mut allowed, list).zip(images) {
                 container["image"] = image;
             }
@@ -125,7 +156,9 @@ pub(super) fn validate_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
         causes.push(Cause::required(format!("{path}.containers"), ""));
     }
     let mut seen = Vec::new();
-    let volumes: Vec<&str> = items(spec, "/volumes").map(|volume| text(volume, "/name")).collect();
+    let volumes: Vec<&str> = items(spec, "/volumes")
+        .map(|volume| text(volume, "/name"))
+        .collect();
     for list in ["initContainers", "containers"] {
         for (at, container) in items(spec, &format!("/{list}")).enumerate() {
             let field = format!("{path}.{list}[{at}]");
@@ -143,19 +176,31 @@ pub(super) fn validate_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
                 causes.push(Cause::required(format!("{field}.image"), ""));
             }
             for (at, port) in items(container, "/ports").enumerate() {
-                names::port(format!("{field}.ports[{at}].containerPort"), &port["containerPort"], causes);
+                names::port(
+                    format!("{field}.ports[{at}].containerPort"),
+                    &port["containerPort"],
+                    causes,
+                );
             }
             for (at, mount) in items(container, "/volumeMounts").enumerate() {
                 let name = text(mount, "/name");
                 if !volumes.contains(&name) {
-                    causes.push(Cause { reason: "FieldValueNotFound", field: format!("{field}.volumeMounts[{at}].name"), message: format!("Not found: {name:?}") });
+                    causes.push(Cause {
+                        reason: "FieldValueNotFound",
+                        field: format!("{field}.volumeMounts[{at}].name"),
+                        message: format!("Not found: {name:?}"),
+                    });
                 }
             }
         }
     }
     let policy = text(spec, "/restartPolicy");
     if !matches!(policy, "Always" | "OnFailure" | "Never") {
-        causes.push(Cause::unsupported(format!("{path}.restartPolicy"), &policy.into(), &["Always", "OnFailure", "Never"]));
+        causes.push(Cause::unsupported(
+            format!("{path}.restartPolicy"),
+            &policy.into(),
+            &["Always", "OnFailure", "Never"],
+        ));
     }
 }
 
@@ -170,12 +215,20 @@ pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
         admit.new["spec"]["serviceAccountName"] = name.clone().into();
         admit.new["spec"]["serviceAccount"] = name.clone().into();
     }
-    let account = admit.state.get(&super::service_account().table, admit.namespace, &name);
+    let account = admit
+        .state
+        .get(&super::service_account().table, admit.namespace, &name);
     let Some(account) = account else {
-        let why = format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", admit.namespace);
+        let why = format!(
+            "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+            admit.namespace
+        );
         return Err(Status::forbidden(admit.kind, admit.name, &why));
     };
-    let wanted = admit.new.pointer("/spec/automountServiceAccountToken").or_else(|| account.get("automountServiceAccountToken"));
+    let wanted = admit
+        .new
+        .pointer("/spec/automountServiceAccountToken")
+        .or_else(|| account.get("automountServiceAccountToken"));
     if wanted != Some(&Value::Bool(false)) {
         mount_token(&mut admit.new["spec"]);
     }
@@ -185,22 +238,35 @@ pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
         *tolerations = json!([]);
     }
     if let Some(list) = tolerations.as_array_mut() {
-        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-            if !list.iter().any(|one| one["key"] == key || one.get("key").is_none()) {
+        for key in [
+            "node.kubernetes.io/not-ready",
+            "node.kubernetes.io/unreachable",
+        ] {
+            if !list
+                .iter()
+                .any(|one| one["key"] == key || one.get("key").is_none())
+            {
                 list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
             }
         }
     }
-    spec.entry("enableServiceLinks").or_insert(Value::Bool(true));
-    spec.entry("preemptionPolicy").or_insert_with(|| "PreemptLowerPriority".into());
+    spec.entry("enableServiceLinks")
+        .or_insert(Value::Bool(true));
+    spec.entry("preemptionPolicy")
+        .or_insert_with(|| "PreemptLowerPriority".into());
     spec.entry("priority").or_insert_with(|| 0.into());
     Ok(())
 }
 
 fn mount_token(spec: &mut Value) {
-    let mounted = |container: &Value| items(container, "/volumeMounts").any(|mount| mount["mountPath"] == TOKEN_PATH);
+    let mounted = |container: &Value| {
+        items(container, "/volumeMounts").any(|mount| mount["mountPath"] == TOKEN_PATH)
+    };
     let all = ["containers", "initContainers"];
-    if all.iter().all(|list| items(spec, &format!("/{list}")).all(mounted)) {
+    if all
+        .iter()
+        .all(|list| items(spec, &format!("/{list}")).all(mounted))
+    {
         return;
     }
     let name = format!("kube-api-access-{}", suffix(5));
@@ -208,7 +274,11 @@ fn mount_token(spec: &mut Value) {
         for container in items_mut(spec, list) {
             if !mounted(container) {
                 let map = container.as_object_mut();
-                if let Some(list) = map.and_then(|map| map.entry("volumeMounts").or_insert_with(|| json!([])).as_array_mut()) {
+                if let Some(list) = map.and_then(|map| {
+                    map.entry("volumeMounts")
+                        .or_insert_with(|| json!([]))
+                        .as_array_mut()
+                }) {
                     list.push(json!({"name": name, "mountPath": TOKEN_PATH, "readOnly": true}));
                 }
             }
@@ -220,13 +290,19 @@ fn mount_token(spec: &mut Value) {
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
     ]}});
     let map = spec.as_object_mut();
-    if let Some(list) = map.and_then(|map| map.entry("volumes").or_insert_with(|| json!([])).as_array_mut()) {
+    if let Some(list) = map.and_then(|map| {
+        map.entry("volumes")
+            .or_insert_with(|| json!([]))
+            .as_array_mut()
+    }) {
         list.push(volume);
     }
 }
 
 fn ready(pod: &Value) -> Value {
-    let statuses = items(pod, "/status/containerStatuses").filter(|one| one["ready"] == true).count();
+    let statuses = items(pod, "/status/containerStatuses")
+        .filter(|one| one["ready"] == true)
+        .count();
     format!("{statuses}/{}", items(pod, "/spec/containers").count()).into()
 }
 
@@ -242,11 +318,19 @@ fn status(pod: &Value) -> Value {
     let inits: Vec<&Value> = items(pod, "/status/initContainerStatuses").collect();
     let total = items(pod, "/spec/initContainers").count();
     for (at, one) in inits.iter().enumerate() {
-        if one.pointer("/state/terminated/exitCode").and_then(Value::as_i64) == Some(0) || one["started"] == true {
+        if one
+            .pointer("/state/terminated/exitCode")
+            .and_then(Value::as_i64)
+            == Some(0)
+            || one["started"] == true
+        {
             continue;
         }
         let waiting = text(one, "/state/waiting/reason");
-        return if let Some(reason) = one.pointer("/state/terminated/reason").and_then(Value::as_str) {
+        return if let Some(reason) = one
+            .pointer("/state/terminated/reason")
+            .and_then(Value::as_str)
+        {
             format!("Init:{reason}").into()
         } else if !waiting.is_empty() && waiting != "PodInitializing" {
             format!("Init:{waiting}").into()
@@ -266,8 +350,12 @@ fn status(pod: &Value) -> Value {
 }
 
 fn restarts(pod: &Value) -> Value {
-    let count: i64 = items(pod, "/status/containerStatuses").filter_map(|one| one["restartCount"].as_i64()).sum();
-    let last = items(pod, "/status/containerStatuses").filter_map(|one| one.pointer("/lastState/terminated/finishedAt")).last();
+    let count: i64 = items(pod, "/status/containerStatuses")
+        .filter_map(|one| one["restartCount"].as_i64())
+        .sum();
+    let last = items(pod, "/status/containerStatuses")
+        .filter_map(|one| one.pointer("/lastState/terminated/finishedAt"))
+        .last();
     match last.filter(|_| count > 0) {
         Some(time) => format!("{count} ({} ago)", since(time)).into(),
         None => count.to_string().into(),
@@ -285,6 +373,8 @@ pub(super) const COLUMNS: Columns = &[
     ("Age", 0, crate::api::table::age),
     ("IP", 1, |pod| or_none(pod, "/status/podIP")),
     ("Node", 1, |pod| or_none(pod, "/spec/nodeName")),
-    ("Nominated Node", 1, |pod| or_none(pod, "/status/nominatedNodeName")),
+    ("Nominated Node", 1, |pod| {
+        or_none(pod, "/status/nominatedNodeName")
+    }),
     ("Readiness Gates", 1, |_| "<none>".into()),
 ];
