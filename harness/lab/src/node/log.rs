@@ -73,25 +73,33 @@ impl Log {
     }
 
     /// The log as a stream.
-    pub(super) fn read(self: &Arc<Self>, options: &LogOptions) -> BoxStream<'static, io::Result<Bytes>> {
+    pub(super) fn read(
+        self: &Arc<Self>,
+        options: &LogOptions,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
         let (follow, timestamps) = (options.follow, options.timestamps);
         let state = self.locked();
-        let skip = options.tail_lines.map_or(0, |tail| state.lines.len().saturating_sub(tail));
+        let skip = options
+            .tail_lines
+            .map_or(0, |tail| state.lines.len().saturating_sub(tail));
         let next = state.first + skip;
         drop(state);
         let changed = self.changed.subscribe();
-        stream::unfold((self.clone(), next, changed), move |(log, next, mut changed)| async move {
-            loop {
-                changed.borrow_and_update();
-                let (chunk, end, closed) = log.from(next, timestamps);
-                if !chunk.is_empty() {
-                    return Some((Ok(chunk), (log, end, changed)));
+        stream::unfold(
+            (self.clone(), next, changed),
+            move |(log, next, mut changed)| async move {
+                loop {
+                    changed.borrow_and_update();
+                    let (chunk, end, closed) = log.from(next, timestamps);
+                    if !chunk.is_empty() {
+                        return Some((Ok(chunk), (log, end, changed)));
+                    }
+                    if closed || !follow || changed.changed().await.is_err() {
+                        return None;
+                    }
                 }
-                if closed || !follow || changed.changed().await.is_err() {
-                    return None;
-                }
-            }
-        })
+            },
+        )
         .boxed()
     }
 
@@ -105,7 +113,11 @@ impl Log {
             }
             chunk.put_slice(&line.text);
         }
-        (chunk.freeze(), state.first + state.lines.len(), state.closed)
+        (
+            chunk.freeze(),
+            state.first + state.lines.len(),
+            state.closed,
+        )
     }
 
     fn push(&self, text: Bytes) {
@@ -116,7 +128,9 @@ impl Log {
             text,
         });
         while state.size > LIMIT {
-            let Some(line) = state.lines.pop_front() else { break };
+            let Some(line) = state.lines.pop_front() else {
+                break;
+            };
             state.size -= line.text.len();
             state.first += 1;
         }
@@ -144,10 +158,20 @@ mod tests {
     async fn reads_all_or_the_tail_and_follows_to_the_end() {
         let log = Arc::new(Log::default());
         log.copy(&b"one\ntwo\nno newline"[..]).await;
-        assert_eq!(text(&log, LogOptions::default()).await, "one\ntwo\nno newline");
-        let tail = LogOptions { tail_lines: Some(1), ..LogOptions::default() };
+        assert_eq!(
+            text(&log, LogOptions::default()).await,
+            "one\ntwo\nno newline"
+        );
+        let tail = LogOptions {
+            tail_lines: Some(1),
+            ..LogOptions::default()
+        };
         assert_eq!(text(&log, tail).await, "no newline");
-        let follow = LogOptions { follow: true, tail_lines: Some(0), ..LogOptions::default() };
+        let follow = LogOptions {
+            follow: true,
+            tail_lines: Some(0),
+            ..LogOptions::default()
+        };
         let following = tokio::spawn({
             let log = log.clone();
             async move { text(&log, follow).await }

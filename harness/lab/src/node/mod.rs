@@ -1,9 +1,252 @@
 //! Nodes and pods: sandboxes, containers, images, exec, logs, readiness.
+//!
+//! Start from [`Nodes`]: every node's kubelet, each run by [`Nodes::run`], all behind the one door
+//! through which the API server reaches them. A kubelet knows nothing but the API server and its
+//! own node; what a pod's network is made of is [`PodNetwork`]'s affair.
+//!
+//! ```text
+//! Nodes ──► kubelet ──► pod ──► volumes, probes, log
+//!                        └────► process ──► spawn ──► stage ──► rootfs
+//! ```
 
 pub mod builtin;
+mod event;
 pub mod images;
+mod kubelet;
+mod log;
+mod objects;
+mod pod;
 pub mod process;
 pub mod rootfs;
 pub mod sandbox;
 mod spawn;
 pub mod stage;
+mod terminal;
+mod volumes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use ipnet::Ipv4Net;
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use self::builtin::Builtins;
+use self::images::Store;
+use self::pod::PodContext;
+use self::process::Exit;
+use self::sandbox::Sandbox;
+use self::terminal::Terminal;
+use crate::api::kubelet::{
+    ContainerRef, ExecRequest, ExecSession, Kubelet, KubeletError, LogOptions,
+};
+use crate::api::webhook::Webhooks;
+use crate::net::netns::NetNs;
+
+/// What joins a node's pods to the cluster's network.
+#[async_trait::async_trait]
+pub trait PodNetwork: Send + Sync + 'static {
+    /// Gives the pod `id` an interface and an address.
+    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr>;
+    /// Takes back what [`Self::attach`] gave.
+    async fn detach(&self, id: &str) -> anyhow::Result<()>;
+}
+
+/// What all nodes share.
+pub struct NodesConfig {
+    /// The lab's own components.
+    pub builtins: Builtins,
+    /// The images.
+    pub images: Arc<Store>,
+    /// A directory on a tmpfs, for pods' volumes and containers' files.
+    pub root: PathBuf,
+    /// Where components register their webhooks.
+    pub webhooks: Webhooks,
+}
+
+/// What a node is made from.
+pub struct NodeConfig {
+    /// Its name.
+    pub name: String,
+    /// Its address on the underlay.
+    pub ip: Ipv4Addr,
+    /// Its pods' addresses.
+    pub pod_cidr: Ipv4Net,
+    /// Its namespaces.
+    pub sandbox: Sandbox,
+    /// Its pods' network.
+    pub network: Arc<dyn PodNetwork>,
+    /// Labels beside the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is the control plane, with its label and taint.
+    pub control_plane: bool,
+}
+
+/// The pods that workers are at work on, by UID.
+#[derive(Clone, Default)]
+struct Pods(Arc<Mutex<HashMap<String, Arc<PodContext>>>>);
+
+impl Pods {
+    fn insert(&self, uid: String, pod: Arc<PodContext>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid, pod);
+    }
+
+    fn remove(&self, uid: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+    }
+
+    fn find(&self, target: &ContainerRef) -> Result<Arc<PodContext>, KubeletError> {
+        let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.get(&target.uid).cloned().ok_or_else(|| {
+            let ContainerRef { namespace, pod, container, .. } = target;
+            KubeletError::BadRequest(format!(
+                "container \"{container}\" in pod \"{pod}\" of namespace {namespace} is waiting to start: ContainerCreating"
+            ))
+        })
+    }
+}
+
+/// Every node's kubelet.
+pub struct Nodes {
+    builtins: Builtins,
+    images: Arc<Store>,
+    root: PathBuf,
+    webhooks: Webhooks,
+    pods: Pods,
+}
+
+impl Nodes {
+    /// No node yet.
+    #[must_use]
+    pub fn new(config: NodesConfig) -> Arc<Self> {
+        let NodesConfig {
+            builtins,
+            images,
+            root,
+            webhooks,
+        } = config;
+        Arc::new(Self {
+            builtins,
+            images,
+            root,
+            webhooks,
+            pods: Pods::default(),
+        })
+    }
+
+    /// Runs one node's kubelet until cancelled; `client_of` gives a client for a user's name.
+    ///
+    /// # Errors
+    /// When the Node cannot be registered.
+    pub async fn run(
+        &self,
+        client_of: impl Fn(&str) -> Client + Send + Sync + 'static,
+        config: NodeConfig,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (context, facts, events) = kubelet::split(config, Arc::new(client_of), self);
+        kubelet::run(context, facts, self.pods.clone(), events, cancel).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Kubelet for Nodes {
+    async fn exec(
+        &self,
+        target: &ContainerRef,
+        request: ExecRequest,
+    ) -> Result<ExecSession, KubeletError> {
+        let name = &target.container;
+        let pod = self.pods.find(target)?;
+        let Some(instances) = pod.instances(name) else {
+            return Err(KubeletError::BadRequest(format!(
+                "container not found (\"{name}\")"
+            )));
+        };
+        let process = instances.current.running_process().ok_or_else(|| {
+            KubeletError::BadRequest(format!(
+                "container \"{name}\" is a component of the lab and not a process: it has a log, but nothing can be executed in it"
+            ))
+        })?;
+        let ExecRequest {
+            command,
+            stdin,
+            tty,
+        } = request;
+        let exec = process.exec(&command, stdin, tty).await.map_err(|error| {
+            KubeletError::Internal(format!(
+                "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed: unable to start container process: {error}"
+            ))
+        })?;
+        let mut child = exec.child;
+        let Some(master) = exec.terminal else {
+            let missing =
+                || KubeletError::Internal("the process has no standard output".to_owned());
+            return Ok(ExecSession {
+                stdin: exec.streams.stdin.map(|pipe| Box::new(pipe) as _),
+                stdout: Box::new(exec.streams.stdout.ok_or_else(missing)?),
+                stderr: exec.streams.stderr.map(|pipe| Box::new(pipe) as _),
+                resize: None,
+                exit: Box::pin(async move { Ok(Exit::from(child.wait().await?).code) }),
+            });
+        };
+        let internal = |error: std::io::Error| KubeletError::Internal(error.to_string());
+        let terminal = Terminal::new(master).map_err(internal)?;
+        let (resize, mut sizes) = mpsc::channel(4);
+        let resized = terminal.clone();
+        let exit = async move {
+            loop {
+                tokio::select! {
+                    ended = child.wait() => return Ok(Exit::from(ended?).code),
+                    Some((columns, rows)) = sizes.recv() => resized.resize(columns, rows),
+                }
+            }
+        };
+        Ok(ExecSession {
+            stdin: stdin.then(|| Box::new(terminal.clone()) as _),
+            stdout: Box::new(terminal),
+            stderr: None,
+            resize: Some(resize),
+            exit: Box::pin(exit),
+        })
+    }
+
+    async fn logs(
+        &self,
+        target: &ContainerRef,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, KubeletError> {
+        let ContainerRef {
+            pod: name,
+            container,
+            ..
+        } = target;
+        let pod = self.pods.find(target)?;
+        let Some(instances) = pod.instances(container) else {
+            let reason = pod.waits_for(container);
+            return Err(KubeletError::BadRequest(format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: {reason}"
+            )));
+        };
+        if !options.previous {
+            return Ok(instances.current.log.read(&options));
+        }
+        let previous = instances.previous.ok_or_else(|| {
+            KubeletError::BadRequest(format!(
+                "previous terminated container \"{container}\" in pod \"{name}\" not found"
+            ))
+        })?;
+        Ok(previous.read(&options))
+    }
+}

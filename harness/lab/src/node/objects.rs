@@ -68,7 +68,11 @@ impl Watched {
     /// The object, once the API server has said whether it is there.
     pub(super) async fn get(&self) -> Option<Arc<Data>> {
         let mut seen = self.seen.clone();
-        match seen.wait_for(|seen| *seen != Seen::Unknown).await.as_deref() {
+        match seen
+            .wait_for(|seen| *seen != Seen::Unknown)
+            .await
+            .as_deref()
+        {
             Ok(Seen::Present(data)) => Some(data.clone()),
             _ => None,
         }
@@ -125,12 +129,8 @@ impl Objects {
     }
 }
 
-async fn follow<K>(
-    api: Api<K>,
-    name: String,
-    sender: watch::Sender<Seen>,
-    data: fn(K) -> Data,
-) where
+async fn follow<K>(api: Api<K>, name: String, sender: watch::Sender<Seen>, data: fn(K) -> Data)
+where
     K: kube::Resource + Clone + fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));

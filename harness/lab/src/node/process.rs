@@ -10,7 +10,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
@@ -73,7 +72,7 @@ pub struct Exec {
     pub child: Child,
     pub streams: Streams,
     /// The terminal, if there is one: output, input and size.
-    pub terminal: Option<Arc<OwnedFd>>,
+    pub terminal: Option<OwnedFd>,
 }
 
 impl Process {
@@ -177,7 +176,7 @@ impl Process {
                 .stdin(Stdio::from(slave.try_clone()?))
                 .stdout(Stdio::from(slave.try_clone()?))
                 .stderr(Stdio::from(slave));
-            terminal = Some(Arc::new(master));
+            terminal = Some(master);
         } else {
             let input = if stdin { Stdio::piped() } else { Stdio::null() };
             stage

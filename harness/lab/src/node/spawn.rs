@@ -88,7 +88,9 @@ impl Stage {
             .id()
             .ok_or_else(|| io::Error::other("the stage ended at once"))?;
         // Its end is watched without reaping it: that is for whom the child is handed to.
-        let pidfd = AsyncFd::with_interest(pidfd_open(pid)?, Interest::READABLE)?;
+        let pidfd = pidfd_open(pid)?;
+        // SAFETY: an OwnedFd is open, and the same descriptor, for as long as it lives.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
         let mut opened = [0; 1];
         tokio::select! {
             biased;

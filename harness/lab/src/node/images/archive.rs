@@ -98,7 +98,7 @@ fn blob(descriptor: &Descriptor) -> String {
 }
 
 /// The host's architecture in the words of image configurations.
-pub(super) fn architecture() -> &'static str {
+pub(in crate::node) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use tokio::sync::watch;
 
+pub(super) use archive::architecture as archive_architecture;
+
 use super::rootfs::Bind;
 use crate::topology::ENVOY_IMAGE;
 

@@ -71,7 +71,10 @@ async fn value_of(
         (Some(map), _) => (Kind::ConfigMap, &map.name, &map.key, map.optional),
         (None, Some(secret)) => (Kind::Secret, &secret.name, &secret.key, secret.optional),
         (None, None) => {
-            return Err(format!("{}: the lab has no resourceFieldRef", variable.name));
+            return Err(format!(
+                "{}: the lab has no resourceFieldRef",
+                variable.name
+            ));
         }
     };
     let namespace = pod.namespace().unwrap_or_default();
@@ -82,7 +85,9 @@ async fn value_of(
         Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
         None if optional => Ok(None),
         None if data.is_none() => Err(format!("{kind} {name:?} not found")),
-        None => Err(format!("couldn't find key {key} in {kind} {namespace}/{name}")),
+        None => Err(format!(
+            "couldn't find key {key} in {kind} {namespace}/{name}"
+        )),
     }
 }
 
@@ -106,7 +111,11 @@ fn service() -> Environment {
 /// The image's variables under the pod's, with the few that every container has.
 pub(super) fn merged(image: &Image, pod: &Environment, hostname: &str) -> Environment {
     let mut environment = Environment::new();
-    set(&mut environment, "PATH", crate::node::rootfs::DEFAULT_PATH.to_owned());
+    set(
+        &mut environment,
+        "PATH",
+        crate::node::rootfs::DEFAULT_PATH.to_owned(),
+    );
     set(&mut environment, "HOSTNAME", hostname.to_owned());
     set(&mut environment, "HOME", "/root".to_owned());
     for (name, value) in image.env.iter().chain(pod) {
@@ -128,7 +137,9 @@ pub(in crate::node) fn expand(text: &str, environment: &[(String, String)]) -> S
             rest = escaped;
             continue;
         }
-        let reference = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        let reference = after
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'));
         if let Some((name, following)) = reference {
             let value = environment.iter().find(|(known, _)| known == name);
             match value {
@@ -162,12 +173,20 @@ pub(in crate::node) fn field(pod: &Pod, path: &str) -> Result<String, String> {
         "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()),
         "status.podIP" => status.and_then(|status| status.pod_ip.clone()),
         "status.podIPs" => status.map(|status| {
-            let addresses = status.pod_ips.iter().flatten().map(|address| address.ip.clone());
+            let addresses = status
+                .pod_ips
+                .iter()
+                .flatten()
+                .map(|address| address.ip.clone());
             addresses.collect::<Vec<_>>().join(",")
         }),
         "status.hostIP" => status.and_then(|status| status.host_ip.clone()),
         "status.hostIPs" => status.map(|status| {
-            let addresses = status.host_ips.iter().flatten().map(|address| address.ip.clone());
+            let addresses = status
+                .host_ips
+                .iter()
+                .flatten()
+                .map(|address| address.ip.clone());
             addresses.collect::<Vec<_>>().join(",")
         }),
         _ => {
@@ -213,7 +232,10 @@ mod tests {
             "{metadata: {name: a, labels: {x: y, app: web}}, status: {podIPs: [{ip: 10.0.0.1}]}}",
         )
         .unwrap();
-        assert_eq!(field(&pod, "metadata.labels").unwrap(), "app=\"web\"\nx=\"y\"");
+        assert_eq!(
+            field(&pod, "metadata.labels").unwrap(),
+            "app=\"web\"\nx=\"y\""
+        );
         assert_eq!(field(&pod, "metadata.labels['app']").unwrap(), "web");
         assert_eq!(field(&pod, "status.podIPs").unwrap(), "10.0.0.1");
         assert!(field(&pod, "spec.containers").is_err());

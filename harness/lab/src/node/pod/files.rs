@@ -32,7 +32,11 @@ pub(super) fn write(directory: &Path, pod: &Pod, address: IpAddr) -> io::Result<
         .map(|(target, content)| {
             let source = directory.join(target.trim_start_matches("/etc/"));
             fs::write(&source, content)?;
-            Ok(Bind { source, target: target.to_owned(), read_only: false })
+            Ok(Bind {
+                source,
+                target: target.to_owned(),
+                read_only: false,
+            })
         })
         .collect()
 }
@@ -129,7 +133,10 @@ mod tests {
         for (spec, expected) in [
             ("{containers: []}", cluster),
             ("{containers: [], hostNetwork: true}", ""),
-            ("{containers: [], hostNetwork: true, dnsPolicy: ClusterFirstWithHostNet}", cluster),
+            (
+                "{containers: [], hostNetwork: true, dnsPolicy: ClusterFirstWithHostNet}",
+                cluster,
+            ),
             (
                 "{containers: [], dnsPolicy: None, dnsConfig: {nameservers: [1.1.1.1]}}",
                 "nameserver 1.1.1.1\n",
@@ -147,7 +154,10 @@ mod tests {
             "{containers: [], subdomain: web, hostAliases: [{ip: 10.1.1.1, hostnames: [a, b]}]}",
         );
         let hosts = hosts(&pod, [10, 244, 0, 9].into());
-        assert!(hosts.contains("10.244.0.9\tweb-0.web.shop.svc.cluster.local\tweb-0\n"), "{hosts}");
+        assert!(
+            hosts.contains("10.244.0.9\tweb-0.web.shop.svc.cluster.local\tweb-0\n"),
+            "{hosts}"
+        );
         assert!(hosts.ends_with("10.1.1.1\ta\tb\n"), "{hosts}");
     }
 }

@@ -62,14 +62,25 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 }
 
 fn count(value: Option<i32>, default: u32) -> u32 {
-    value.and_then(|value| u32::try_from(value).ok()).filter(|&value| value > 0).unwrap_or(default)
+    value
+        .and_then(|value| u32::try_from(value).ok())
+        .filter(|&value| value > 0)
+        .unwrap_or(default)
 }
 
 /// Probes until dropped.
-pub(super) async fn run(probe: &Probe, eager: Eager, target: &Target, mut report: impl FnMut(Report<'_>)) {
+pub(super) async fn run(
+    probe: &Probe,
+    eager: Eager,
+    target: &Target,
+    mut report: impl FnMut(Report<'_>),
+) {
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let limit = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
-    let (needed, allowed) = (count(probe.success_threshold, 1), count(probe.failure_threshold, 3));
+    let (needed, allowed) = (
+        count(probe.success_threshold, 1),
+        count(probe.failure_threshold, 3),
+    );
     let mut beat = Instant::now() + seconds(probe.initial_delay_seconds, 0);
     let mut step = EAGER.0;
     let mut next = beat;
@@ -82,7 +93,9 @@ pub(super) async fn run(probe: &Probe, eager: Eager, target: &Target, mut report
         }
         let outcome = match timeout(limit, ask(probe, target)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(format!("context deadline exceeded: no answer within {limit:?}")),
+            Err(_) => Err(format!(
+                "context deadline exceeded: no answer within {limit:?}"
+            )),
         };
         match outcome {
             Ok(()) => {
@@ -103,7 +116,11 @@ pub(super) async fn run(probe: &Probe, eager: Eager, target: &Target, mut report
             }
         }
         let hopeful = eager == Eager::Yes && result != Some(true) && needed == 1;
-        next = if hopeful { beat.min(Instant::now() + step) } else { beat };
+        next = if hopeful {
+            beat.min(Instant::now() + step)
+        } else {
+            beat
+        };
         step = (step * 3 / 2).min(EAGER.1);
     }
 }
@@ -115,7 +132,10 @@ async fn ask(probe: &Probe, target: &Target) -> Result<(), String> {
     }
     if let Some(tcp) = &probe.tcp_socket {
         let address = address(tcp.host.as_deref(), &tcp.port, target)?;
-        return connect(address, target).await.map(drop).map_err(|error| dial(address, &error));
+        return connect(address, target)
+            .await
+            .map(drop)
+            .map_err(|error| dial(address, &error));
     }
     if let Some(exec) = &probe.exec {
         return command(&exec.command.clone().unwrap_or_default(), target).await;
@@ -128,11 +148,17 @@ pub(super) async fn command(command: &[String], target: &Target) -> Result<(), S
     let Some(process) = &target.process else {
         return Err("the container is a task of the lab and runs no commands".to_owned());
     };
-    let exec = process.exec(command, false, false).await.map_err(|error| error.to_string())?;
+    let exec = process
+        .exec(command, false, false)
+        .await
+        .map_err(|error| error.to_string())?;
     let mut child = exec.child;
     child.stdout = exec.streams.stdout;
     child.stderr = exec.streams.stderr;
-    let output = child.wait_with_output().await.map_err(|error| error.to_string())?;
+    let output = child
+        .wait_with_output()
+        .await
+        .map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(());
     }
@@ -148,14 +174,18 @@ fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<So
             let mut named = ports.filter(|port| port.name.as_deref() == Some(name));
             match named.next() {
                 Some(port) => port.container_port,
-                None => name.parse().map_err(|_| format!("couldn't find port: {name:?}"))?,
+                None => name
+                    .parse()
+                    .map_err(|_| format!("couldn't find port: {name:?}"))?,
             }
         }
     };
     let port = u16::try_from(number).map_err(|_| format!("invalid port number: {number}"))?;
     let ip = match host.filter(|host| !host.is_empty()) {
         Some("localhost") => IpAddr::from([127, 0, 0, 1]),
-        Some(host) => host.parse().map_err(|_| format!("host {host:?} is not an IP address"))?,
+        Some(host) => host
+            .parse()
+            .map_err(|_| format!("host {host:?} is not an IP address"))?,
         None => target.address,
     };
     Ok(SocketAddr::new(ip, port))
@@ -185,8 +215,16 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(), String> {
     let address = address(get.host.as_deref(), &get.port, target)?;
     let secure = get.scheme.as_deref() == Some("HTTPS");
-    let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = get
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
     let scheme = if secure { "https" } else { "http" };
     let failed = |reason: String| format!("Get \"{scheme}://{address}{path}\": {reason}");
 
@@ -211,7 +249,9 @@ pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(),
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let request = request
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(error.to_string()))?;
@@ -226,7 +266,10 @@ pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(),
     if status.is_success() || status.is_redirection() {
         return Ok(());
     }
-    Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
+    Err(format!(
+        "HTTP probe failed with statuscode: {}",
+        status.as_u16()
+    ))
 }
 
 #[cfg(test)]
@@ -249,26 +292,40 @@ mod tests {
         let name = |name: &str| IntOrString::String(name.to_owned());
         let ask = |host, port: &IntOrString| address(host, port, &target).map(|a| a.to_string());
         assert_eq!(ask(None, &IntOrString::Int(80)).unwrap(), "10.0.0.1:80");
-        assert_eq!(ask(Some("127.0.0.1"), &name("http")).unwrap(), "127.0.0.1:8080");
-        assert_eq!(ask(None, &name("nope")).unwrap_err(), "couldn't find port: \"nope\"");
+        assert_eq!(
+            ask(Some("127.0.0.1"), &name("http")).unwrap(),
+            "127.0.0.1:8080"
+        );
+        assert_eq!(
+            ask(None, &name("nope")).unwrap_err(),
+            "couldn't find port: \"nope\""
+        );
     }
 
     #[tokio::test]
     async fn statuses_from_200_to_399_are_success() {
         use axum::http::StatusCode;
         use axum::routing::get;
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
         let port = i32::from(listener.local_addr().unwrap().port());
         let router = axum::Router::new()
             .route("/ok", get(async || "ok"))
-            .route("/moved", get(async || (StatusCode::FOUND, [("location", "/ok")])))
+            .route(
+                "/moved",
+                get(async || (StatusCode::FOUND, [("location", "/ok")])),
+            )
             .route("/bad", get(async || StatusCode::SERVICE_UNAVAILABLE));
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         let target = target([127, 0, 0, 1].into());
         for (path, expected) in [
             ("/ok", Ok(())),
             ("moved", Ok(())),
-            ("/bad", Err("HTTP probe failed with statuscode: 503".to_owned())),
+            (
+                "/bad",
+                Err("HTTP probe failed with statuscode: 503".to_owned()),
+            ),
         ] {
             let get = HTTPGetAction {
                 path: Some(path.to_owned()),
@@ -279,8 +336,14 @@ mod tests {
         }
         server.abort();
         let _ = server.await;
-        let get = HTTPGetAction { port: IntOrString::Int(port), ..HTTPGetAction::default() };
+        let get = HTTPGetAction {
+            port: IntOrString::Int(port),
+            ..HTTPGetAction::default()
+        };
         let refused = http_get(&get, &target).await.unwrap_err();
-        assert!(refused.ends_with("connect: connection refused"), "{refused}");
+        assert!(
+            refused.ends_with("connect: connection refused"),
+            "{refused}"
+        );
     }
 }

@@ -52,7 +52,10 @@ impl ServerCertVerifier for Any {
 }
 
 /// A client's side of TLS, whoever the server is.
-pub(super) async fn unverified(stream: TcpStream, address: IpAddr) -> io::Result<TlsStream<TcpStream>> {
+pub(super) async fn unverified(
+    stream: TcpStream,
+    address: IpAddr,
+) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -60,5 +63,7 @@ pub(super) async fn unverified(stream: TcpStream, address: IpAddr) -> io::Result
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Any(provider)))
         .with_no_client_auth();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::from(address), stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::from(address), stream)
+        .await
 }

@@ -37,7 +37,10 @@ pub(super) fn write(volume: &Path, payload: &Payload, version: usize) -> io::Res
     symlink(&current, &swap)?;
     fs::rename(&swap, volume.join("..data"))?;
 
-    let names = payload.keys().filter_map(|path| first(path)).collect::<Vec<_>>();
+    let names = payload
+        .keys()
+        .filter_map(|path| first(path))
+        .collect::<Vec<_>>();
     for &name in &names {
         let link = volume.join(name);
         if fs::symlink_metadata(&link).is_err() {
@@ -47,7 +50,9 @@ pub(super) fn write(volume: &Path, payload: &Payload, version: usize) -> io::Res
     for entry in fs::read_dir(volume)? {
         let entry = entry?;
         let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|name| names.contains(&name) || name.starts_with(".."));
+        let ours = name
+            .to_str()
+            .is_some_and(|name| names.contains(&name) || name.starts_with(".."));
         if !ours {
             fs::remove_file(entry.path())?;
         }
@@ -70,15 +75,26 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let file = |data: &str| Projected { data: data.as_bytes().to_vec(), mode: 0o644 };
-        files.iter().map(|(path, data)| ((*path).to_owned(), file(data))).collect()
+        let file = |data: &str| Projected {
+            data: data.as_bytes().to_vec(),
+            mode: 0o644,
+        };
+        files
+            .iter()
+            .map(|(path, data)| ((*path).to_owned(), file(data)))
+            .collect()
     }
 
     #[test]
     fn all_files_change_at_once_and_the_old_ones_go() {
         let volume = tempfile::tempdir().unwrap();
         let read = |path: &str| fs::read_to_string(volume.path().join(path)).ok();
-        write(volume.path(), &payload(&[("a", "1"), ("d/b", "1"), ("d/c", "1")]), 1).unwrap();
+        write(
+            volume.path(),
+            &payload(&[("a", "1"), ("d/b", "1"), ("d/c", "1")]),
+            1,
+        )
+        .unwrap();
         assert_eq!(read("d/c").as_deref(), Some("1"));
         write(volume.path(), &payload(&[("d/b", "2"), ("e", "2")]), 2).unwrap();
         assert_eq!((read("a"), read("d/c")), (None, None));

@@ -55,7 +55,11 @@ impl Volumes {
             hosts: BTreeMap::new(),
             _tasks: Vec::new(),
         };
-        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        for volume in pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten())
+        {
             volumes.add(context, volume)?;
         }
         Ok(volumes)
@@ -70,7 +74,10 @@ impl Volumes {
             sender.send_replace(true);
         } else if let Some(host) = &volume.host_path {
             if !Path::new(&host.path).exists() {
-                return Err(format!("hostPath {} of volume {name:?} does not exist", host.path));
+                return Err(format!(
+                    "hostPath {} of volume {name:?} does not exist",
+                    host.path
+                ));
             }
             self.hosts.insert(name.clone(), PathBuf::from(&host.path));
             sender.send_replace(true);
@@ -109,7 +116,10 @@ impl Volumes {
 
     fn bind(&self, mount: &VolumeMount, env: &[(String, String)]) -> Result<Bind, String> {
         if !self.ready.contains_key(&mount.name) {
-            return Err(format!("volume mount {:?} names no volume of the pod", mount.name));
+            return Err(format!(
+                "volume mount {:?} names no volume of the pod",
+                mount.name
+            ));
         }
         let mut source = match self.hosts.get(&mount.name) {
             Some(host) => host.clone(),
@@ -121,7 +131,10 @@ impl Volumes {
             (None, None) => String::new(),
         };
         if !sub_path.is_empty() {
-            if Path::new(&sub_path).components().any(|part| part.as_os_str() == "..") {
+            if Path::new(&sub_path)
+                .components()
+                .any(|part| part.as_os_str() == "..")
+            {
                 return Err(format!("subPath {sub_path:?} must not contain '..'"));
             }
             let volume = source.clone();
@@ -133,7 +146,10 @@ impl Volumes {
             source = source
                 .canonicalize()
                 .map_err(|error| format!("subPath {sub_path:?}: {error}"))?;
-            if !volume.canonicalize().is_ok_and(|volume| source.starts_with(volume)) {
+            if !volume
+                .canonicalize()
+                .is_ok_and(|volume| source.starts_with(volume))
+            {
                 return Err(format!("subPath {sub_path:?} leads out of its volume"));
             }
         }
@@ -154,8 +170,14 @@ async fn keep(
     ready: watch::Sender<bool>,
 ) {
     let mut pod = context.pod.clone();
-    let watched = content.watch(&context.objects, &pod.borrow().namespace().unwrap_or_default());
-    let mut seen = watched.iter().map(|watched| watched.seen()).collect::<Vec<_>>();
+    let watched = content.watch(
+        &context.objects,
+        &pod.borrow().namespace().unwrap_or_default(),
+    );
+    let mut seen = watched
+        .iter()
+        .map(|watched| watched.seen())
+        .collect::<Vec<_>>();
     let mut tokens = source::Tokens::new(context.client.clone());
     let mut written = None;
     let mut version = 0;

@@ -58,19 +58,38 @@ impl Content {
             let items = map.items.clone().unwrap_or_default();
             let name = map.name.clone();
             let kind = Kind::ConfigMap;
-            (vec![Source::Object { kind, name, items, optional }], map.default_mode)
+            (
+                vec![Source::Object {
+                    kind,
+                    name,
+                    items,
+                    optional,
+                }],
+                map.default_mode,
+            )
         } else if let Some(secret) = &volume.secret {
             let optional = secret.optional.unwrap_or_default();
             let items = secret.items.clone().unwrap_or_default();
             let name = secret.secret_name.clone().unwrap_or_default();
             let kind = Kind::Secret;
-            (vec![Source::Object { kind, name, items, optional }], secret.default_mode)
+            (
+                vec![Source::Object {
+                    kind,
+                    name,
+                    items,
+                    optional,
+                }],
+                secret.default_mode,
+            )
         } else if let Some(downward) = &volume.downward_api {
             let items = downward.items.clone().unwrap_or_default();
             (vec![Source::Downward(items)], downward.default_mode)
         } else if let Some(projected) = &volume.projected {
             let sources = projected.sources.iter().flatten();
-            (sources.flat_map(Source::of).collect(), projected.default_mode)
+            (
+                sources.flat_map(Source::of).collect(),
+                projected.default_mode,
+            )
         } else {
             return None;
         };
@@ -93,7 +112,9 @@ impl Content {
 
     /// Whether the files depend on the pod's own fields.
     pub(super) fn follows_pod(&self) -> bool {
-        self.sources.iter().any(|source| matches!(source, Source::Downward(_)))
+        self.sources
+            .iter()
+            .any(|source| matches!(source, Source::Downward(_)))
     }
 
     /// The volume's files as they should be now.
@@ -107,14 +128,20 @@ impl Content {
         let mut seen = seen.iter();
         for source in &self.sources {
             let added = match source {
-                Source::Object { kind, name, items, optional } => {
+                Source::Object {
+                    kind,
+                    name,
+                    items,
+                    optional,
+                } => {
                     let seen = seen.next().map(|seen| seen.borrow().clone());
                     self.object(&mut payload, (*kind, name), items, *optional, seen)
                 }
                 Source::Downward(files) => self.downward(&mut payload, files, pod),
                 Source::Token(projection) => match tokens.token(pod, projection).await {
                     Ok(token) => {
-                        payload.insert(projection.path.clone(), self.file(token.into_bytes(), None));
+                        payload
+                            .insert(projection.path.clone(), self.file(token.into_bytes(), None));
                         Ok(())
                     }
                     Err(reason) => Err(format!("failed to fetch token: {reason}")),
@@ -143,7 +170,11 @@ impl Content {
         seen: Option<Seen>,
     ) -> Result<(), String> {
         let Some(Seen::Present(data)) = seen else {
-            return if optional { Ok(()) } else { Err(format!("{kind} {name:?} not found")) };
+            return if optional {
+                Ok(())
+            } else {
+                Err(format!("{kind} {name:?} not found"))
+            };
         };
         if items.is_empty() {
             for (key, value) in data.iter() {
@@ -158,7 +189,10 @@ impl Content {
                 }
                 None if optional => {}
                 None => {
-                    return Err(format!("{kind} references non-existent config key: {}", item.key));
+                    return Err(format!(
+                        "{kind} references non-existent config key: {}",
+                        item.key
+                    ));
                 }
             }
         }
@@ -173,7 +207,10 @@ impl Content {
     ) -> Result<(), String> {
         for file in files {
             let reference = file.field_ref.as_ref().ok_or_else(|| {
-                format!("{}: the lab has no resourceFieldRef, only fieldRef", file.path)
+                format!(
+                    "{}: the lab has no resourceFieldRef, only fieldRef",
+                    file.path
+                )
             })?;
             let value = field(pod, &reference.field_path)?;
             payload.insert(file.path.clone(), self.file(value.into_bytes(), file.mode));
@@ -232,7 +269,10 @@ impl Tokens {
             return Ok(token.clone());
         }
         let namespace = pod.namespace().unwrap_or_default();
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.clone());
         let account = account.unwrap_or_else(|| "default".to_owned());
         let seconds = projection.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let request = TokenRequest {
@@ -249,13 +289,20 @@ impl Tokens {
             ..TokenRequest::default()
         };
         let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &namespace);
-        let answer =
-            accounts.create_token_request(&account, &PostParams::default(), &request).await;
-        let token = answer
-            .map(|answer| answer.status.unwrap_or_default().token)
-            .map_err(|error| format!("serviceaccount {account:?}: {error}"));
+        let answer = accounts
+            .create_token_request(&account, &PostParams::default(), &request)
+            .await;
+        let token = match answer {
+            Ok(TokenRequest { status: Some(status), .. }) => Ok(status.token),
+            Ok(_) => Err(format!("serviceaccount {account:?}: the answer has no token")),
+            Err(error) => Err(format!("serviceaccount {account:?}: {error}")),
+        };
         let life = u64::try_from(seconds).unwrap_or_default();
-        let wait = if token.is_ok() { Duration::from_secs(life * 4 / 5) } else { RETRY };
+        let wait = if token.is_ok() {
+            Duration::from_secs(life * 4 / 5)
+        } else {
+            RETRY
+        };
         let renewal = Instant::now() + wait;
         self.renewal = Some(self.renewal.map_or(renewal, |earlier| earlier.min(renewal)));
         let token = token?;

@@ -1,0 +1,179 @@
+//! One run of a container: a process in its image, or a task of the lab.
+//!
+//! Start from [`Instance::process`] and [`Instance::task`]. Both have a log and an end; only a
+//! process can be joined by another. Rule: dropping an instance ends it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::node::builtin::{Builtin, BuiltinContext};
+use crate::node::log::Log;
+use crate::node::process::{Exit, Process};
+use crate::node::rootfs::ContainerFile;
+
+/// A container that has been started.
+pub(in crate::node) struct Instance {
+    /// Its id, as a runtime would name it.
+    pub(super) id: String,
+    pub(super) started: Timestamp,
+    pub(in crate::node) log: Arc<Log>,
+    body: Body,
+    /// The file of its termination message.
+    message: Option<PathBuf>,
+    _copies: Option<AbortOnDropHandle<()>>,
+}
+
+enum Body {
+    Process(Arc<Process>),
+    Task {
+        cancel: CancellationToken,
+        kill: CancellationToken,
+        exit: watch::Receiver<Option<Exit>>,
+        _task: AbortOnDropHandle<()>,
+    },
+}
+
+impl Instance {
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// With the runtime's reason.
+    pub(super) async fn process(
+        id: String,
+        log: Arc<Log>,
+        file: &ContainerFile,
+        message: PathBuf,
+    ) -> io::Result<Self> {
+        let (process, streams) = Process::start(file).await?;
+        let started = Timestamp::now();
+        let copied = log.clone();
+        let copies = tokio::spawn(async move {
+            let stdout = async {
+                if let Some(pipe) = streams.stdout {
+                    copied.copy(pipe).await;
+                }
+            };
+            let stderr = async {
+                if let Some(pipe) = streams.stderr {
+                    copied.copy(pipe).await;
+                }
+            };
+            tokio::join!(stdout, stderr);
+            copied.close();
+        });
+        Ok(Self {
+            id,
+            started,
+            log,
+            body: Body::Process(Arc::new(process)),
+            message: Some(message),
+            _copies: Some(AbortOnDropHandle::new(copies)),
+        })
+    }
+
+    /// Starts a task; `context` is what it gets, with its token and its log's line writer in it.
+    pub(super) fn task(
+        id: String,
+        log: Arc<Log>,
+        builtin: Builtin,
+        context: BuiltinContext,
+    ) -> Self {
+        let cancel = context.cancel.clone();
+        let kill = CancellationToken::new();
+        let (sender, exit) = watch::channel(None);
+        let (killed, written) = (kill.clone(), log.clone());
+        let task = tokio::spawn(async move {
+            let work = std::panic::AssertUnwindSafe(async move { builtin(context).await });
+            let code = tokio::select! {
+                () = killed.cancelled() => 137,
+                ended = work.catch_unwind() => match ended {
+                    Ok(Ok(())) => 0,
+                    Ok(Err(error)) => {
+                        written.line(&format!("error: {error:#}"));
+                        1
+                    }
+                    Err(_) => {
+                        written.line("error: panicked");
+                        2
+                    }
+                },
+            };
+            written.close();
+            let signal = (code == 137).then_some(libc::SIGKILL);
+            sender.send_replace(Some(Exit { code, signal }));
+        });
+        Self {
+            id,
+            started: Timestamp::now(),
+            log,
+            body: Body::Task {
+                cancel,
+                kill,
+                exit,
+                _task: AbortOnDropHandle::new(task),
+            },
+            message: None,
+            _copies: None,
+        }
+    }
+
+    /// The process, for what only processes can do.
+    pub(in crate::node) fn running_process(&self) -> Option<Arc<Process>> {
+        match &self.body {
+            Body::Process(process) => Some(process.clone()),
+            Body::Task { .. } => None,
+        }
+    }
+
+    /// Waits for its end.
+    pub(super) async fn wait(&self) -> Exit {
+        match &self.body {
+            Body::Process(process) => process.wait().await,
+            Body::Task { exit, .. } => {
+                let mut exit = exit.clone();
+                let exit = exit
+                    .wait_for(Option::is_some)
+                    .await
+                    .ok()
+                    .and_then(|exit| *exit);
+                exit.unwrap_or(Exit {
+                    code: 137,
+                    signal: Some(libc::SIGKILL),
+                })
+            }
+        }
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&self) {
+        match &self.body {
+            Body::Process(process) => process.signal(libc::SIGTERM),
+            Body::Task { cancel, .. } => cancel.cancel(),
+        }
+    }
+
+    /// Ends it.
+    pub(super) fn kill(&self) {
+        match &self.body {
+            Body::Process(process) => process.signal(libc::SIGKILL),
+            Body::Task { kill, .. } => kill.cancel(),
+        }
+    }
+
+    /// What it left as its termination message.
+    pub(super) fn message(&self, from_log: bool) -> Option<String> {
+        let written = self
+            .message
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok());
+        let written = written.filter(|written| !written.is_empty());
+        written.or_else(|| from_log.then(|| self.log.tail(80)))
+    }
+}
