@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::webhook::Webhooks;
 use crate::net::netns::NetNs;
+use crate::net::nft::Nft;
 
 /// What a task is given.
 pub struct BuiltinContext {
@@ -29,6 +30,8 @@ pub struct BuiltinContext {
     pub netns: NetNs,
     /// Where an admission webhook's server registers itself.
     pub webhooks: Webhooks,
+    /// The program that sets rules in network namespaces.
+    pub nft: Nft,
     /// Cancelled when the container is to stop.
     pub cancel: CancellationToken,
     /// Writes one line to the container's log.

@@ -32,6 +32,7 @@ use super::pod::{self, PodContext};
 use super::sandbox::Sandbox;
 use super::{NodeConfig, PodNetwork, Pods};
 use crate::api::webhook::Webhooks;
+use crate::net::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
 
 /// How often a Lease is renewed; it is lost after four times that.
@@ -53,6 +54,7 @@ pub(super) struct NodeContext {
     pub(super) images: Arc<Store>,
     pub(super) builtins: Builtins,
     pub(super) webhooks: Webhooks,
+    pub(super) nft: Nft,
     pub(super) root: PathBuf,
 }
 
@@ -337,6 +339,7 @@ pub(super) fn split(
         images: nodes.images.clone(),
         builtins: nodes.builtins.clone(),
         webhooks: nodes.webhooks.clone(),
+        nft: nodes.nft.clone(),
         root: nodes.root.clone(),
     };
     (Arc::new(context), facts, write)

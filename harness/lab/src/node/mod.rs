@@ -47,6 +47,7 @@ use crate::api::kubelet::{
 };
 use crate::api::webhook::Webhooks;
 use crate::net::netns::NetNs;
+use crate::net::nft::Nft;
 
 /// What joins a node's pods to the cluster's network.
 #[async_trait::async_trait]
@@ -67,6 +68,8 @@ pub struct NodesConfig {
     pub root: PathBuf,
     /// Where components register their webhooks.
     pub webhooks: Webhooks,
+    /// The program that components set rules with.
+    pub nft: Nft,
 }
 
 /// What a node is made from.
@@ -123,6 +126,7 @@ pub struct Nodes {
     images: Arc<Store>,
     root: PathBuf,
     webhooks: Webhooks,
+    nft: Nft,
     pods: Pods,
 }
 
@@ -135,12 +139,14 @@ impl Nodes {
             images,
             root,
             webhooks,
+            nft,
         } = config;
         Arc::new(Self {
             builtins,
             images,
             root,
             webhooks,
+            nft,
             pods: Pods::default(),
         })
     }

@@ -4,11 +4,7 @@
 //! They are Istio's, but for one thing: the sidecar's own connections are told by their mark, since
 //! there is only one user id.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use anyhow::Context as _;
 
 use super::{INBOUND_PORT, INBOUND_SOURCE, MARK, OUTBOUND_PORT};
 use crate::node::builtin::BuiltinContext;
@@ -47,56 +43,17 @@ table ip istio {{
 /// Installs the rules and ends.
 ///
 /// # Errors
-/// When `nft` is not found, or refuses them.
+/// When `nft` refuses them.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
-    let nft = find_nft(&context)?;
-    let mut command = Command::new(&nft);
-    command
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.kill_on_drop(true);
-    context.netns.enter(&mut command);
-    let mut child = command
-        .spawn()
-        .map_err(|error| anyhow::anyhow!("cannot start {}: {error}", nft.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(rules().as_bytes()).await?;
-    }
-    let output = child.wait_with_output().await?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::bail!(
-            "nft refused the redirection to the sidecar: {}",
-            said.trim()
-        );
-    }
+    context
+        .nft
+        .apply(&context.netns, &rules())
+        .await
+        .context("the redirection to the sidecar")?;
     (context.log)(&format!(
         "TCP goes out through {OUTBOUND_PORT} and comes in through {INBOUND_PORT}"
     ));
     Ok(())
-}
-
-/// `nft` by the container's environment, else of PATH, else where distributions keep it, which is
-/// not on an ordinary user's PATH.
-fn find_nft(context: &BuiltinContext) -> anyhow::Result<PathBuf> {
-    let named = context
-        .container
-        .env
-        .iter()
-        .flatten()
-        .find(|variable| variable.name == "NFT");
-    let named = named
-        .and_then(|variable| variable.value.clone())
-        .map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    named
-        .into_iter()
-        .chain(directories.map(|directory| directory.join("nft")))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| anyhow::anyhow!("nft was not found: install nftables"))
 }
 
 #[cfg(test)]

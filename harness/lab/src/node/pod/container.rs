@@ -442,6 +442,7 @@ impl Runner {
             node: node.name.clone(),
             netns: self.setup.netns.clone(),
             webhooks: node.webhooks.clone(),
+            nft: node.nft.clone(),
             cancel: CancellationToken::new(),
             log: Arc::new(move |line: &str| log.line(line)),
         }
