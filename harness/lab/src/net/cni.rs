@@ -41,7 +41,9 @@ impl RoutedPods {
     }
 
     fn addresses(&self) -> std::sync::MutexGuard<'_, Addresses> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn links(&self) -> anyhow::Result<&Links> {
@@ -114,7 +116,11 @@ fn gateway(pod_cidr: Ipv4Net) -> Ipv4Addr {
 /// The name of the node's end of a pod's link.
 fn interface(id: &str) -> String {
     let hash = Sha256::digest(id.as_bytes());
-    let short: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let short: String = hash
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("veth{short}")
 }
 
@@ -195,7 +201,10 @@ mod tests {
             "no address is free in 10.244.1.0/24: all 253 are taken by pods of this node"
         );
         addresses.release("7");
-        assert_eq!(addresses.take("one more").unwrap().to_string(), "10.244.1.9");
+        assert_eq!(
+            addresses.take("one more").unwrap().to_string(),
+            "10.244.1.9"
+        );
     }
 
     #[test]

@@ -145,7 +145,9 @@ pub(super) fn to(network: Ipv4Net) -> RouteMessageBuilder<Ipv4Addr> {
 
 /// A route to one address that is right behind an interface.
 pub(super) fn to_host(address: Ipv4Addr, index: u32) -> RouteMessageBuilder<Ipv4Addr> {
-    to(address.into()).output_interface(index).scope(RouteScope::Link)
+    to(address.into())
+        .output_interface(index)
+        .scope(RouteScope::Link)
 }
 
 /// The default route.
@@ -155,10 +157,12 @@ pub(super) fn to_everything() -> RouteMessageBuilder<Ipv4Addr> {
 
 /// A link's hardware address.
 pub(super) fn hardware_address(link: &LinkMessage) -> Option<&[u8]> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(address) => Some(address.as_slice()),
-        _ => None,
-    })
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => Some(address.as_slice()),
+            _ => None,
+        })
 }
 
 /// Writes kernel parameters of a namespace, by their names as `sysctl` takes them with slashes.

@@ -110,7 +110,12 @@ async fn connect(links: &Links, bridge: u32, node: &NodeLink) -> anyhow::Result<
         links.veth(&port, peer, topology::UNDERLAY_MTU).await?;
         let index = links.index(&port).await?;
         links
-            .set(LinkUnspec::new_with_index(index).controller(bridge).up().build())
+            .set(
+                LinkUnspec::new_with_index(index)
+                    .controller(bridge)
+                    .up()
+                    .build(),
+            )
             .await?;
         let inside = Links::of(netns)?;
         inside.up(inside.index("lo").await?).await?;

@@ -108,10 +108,7 @@ pub(super) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
                     .await
                     .map(|()| format!("routes to {} other nodes are in place", others.len()))
                     .unwrap_or_else(|error| format!("error: {error:#}")),
-                None => format!(
-                    "node {} has no InternalIP or no podCIDR yet",
-                    context.node
-                ),
+                None => format!("node {} has no InternalIP or no podCIDR yet", context.node),
             };
             if outcome != said {
                 (context.log)(&outcome);
@@ -311,7 +308,9 @@ fn way(route: &RouteMessage, device: u32) -> Option<(Ipv4Net, Option<Ipv4Addr>)>
             RouteAttribute::Destination(RouteAddress::Inet(address)) => network = *address,
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
             // The kernel's own table of local addresses.
-            RouteAttribute::Table(table) if *table != u32::from(libc::RT_TABLE_MAIN) => return None,
+            RouteAttribute::Table(table) if *table != u32::from(libc::RT_TABLE_MAIN) => {
+                return None;
+            }
             _ => {}
         }
     }
@@ -327,7 +326,9 @@ fn pair(entry: &NeighbourMessage) -> Option<([u8; 6], Ipv4Addr)> {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
             // A forwarding entry's destination, whose family the message does not tell.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from);
+                address = <[u8; 4]>::try_from(bytes.as_slice())
+                    .ok()
+                    .map(Ipv4Addr::from);
             }
             _ => {}
         }

@@ -140,7 +140,10 @@ fn flows(socket: &Socket) -> io::Result<Vec<Flow>> {
 
 fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
     let tuple = attribute(CTA_TUPLE_ORIG, &flow.tuple);
-    send(socket, &request(IPCTNL_MSG_CT_DELETE, libc::NLM_F_ACK, &tuple))?;
+    send(
+        socket,
+        &request(IPCTNL_MSG_CT_DELETE, libc::NLM_F_ACK, &tuple),
+    )?;
     let (datagram, _) = socket.recv_from_full()?;
     for (kind, body) in messages(&datagram) {
         if i32::from(kind) == libc::NLMSG_ERROR
@@ -156,7 +159,9 @@ fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
 
 /// An error message, which with number 0 is none.
 fn acknowledged(body: &[u8]) -> io::Result<()> {
-    let code = body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    let code = body
+        .first_chunk::<4>()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
     match code {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
@@ -168,14 +173,18 @@ fn messages(mut datagram: &[u8]) -> Vec<(u16, &[u8])> {
     let mut found = Vec::new();
     while let (Some(length), Some(kind)) = (
         datagram.first_chunk::<4>().copied(),
-        datagram.get(4..6).and_then(|kind| kind.first_chunk::<2>().copied()),
+        datagram
+            .get(4..6)
+            .and_then(|kind| kind.first_chunk::<2>().copied()),
     ) {
         let length = usize::try_from(u32::from_ne_bytes(length)).unwrap_or_default();
         let Some(body) = datagram.get(HEADER..length) else {
             break;
         };
         found.push((u16::from_ne_bytes(kind), body));
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
     }
     found
 }
@@ -241,7 +250,11 @@ mod tests {
                 plain(CTA_PROTO_DST_PORT, &to.to_be_bytes()),
             ]
             .concat();
-            [attribute(CTA_TUPLE_IP, &ip), attribute(CTA_TUPLE_PROTO, &proto)].concat()
+            [
+                attribute(CTA_TUPLE_IP, &ip),
+                attribute(CTA_TUPLE_PROTO, &proto),
+            ]
+            .concat()
         };
         let entry = [
             attribute(
@@ -282,7 +295,12 @@ mod tests {
             ("to one that is gone", (cluster_ip, 53), (ip(4), 5353), true),
             ("not translated", (cluster_ip, 53), (cluster_ip, 53), true),
             ("to another port", (cluster_ip, 54), (cluster_ip, 54), false),
-            ("to a node port", (Ipv4Addr::new(172, 30, 0, 3), 30053), (ip(3), 5353), true),
+            (
+                "to a node port",
+                (Ipv4Addr::new(172, 30, 0, 3), 30053),
+                (ip(3), 5353),
+                true,
+            ),
             ("pod to pod", (ip(9), 53), (ip(9), 53), false),
         ] {
             assert_eq!(flow(to, by).is_stale(&services), stale, "{what}");

@@ -65,9 +65,8 @@ impl HealthChecks {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let endpoints = Arc::new(AtomicUsize::new(count));
         let (counted, named) = (endpoints.clone(), service.clone());
-        let routes = Router::new().fallback(async move || {
-            answer(&named, counted.load(Ordering::Relaxed))
-        });
+        let routes =
+            Router::new().fallback(async move || answer(&named, counted.load(Ordering::Relaxed)));
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes).await {
                 tracing::warn!("health-check node port {port}: {error}");

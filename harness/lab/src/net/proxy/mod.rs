@@ -183,7 +183,12 @@ impl Proxy {
                 Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
             }
         }
-        if self.nft.apply(&self.netns, &wanted.rewrite(before)).await.is_ok() {
+        if self
+            .nft
+            .apply(&self.netns, &wanted.rewrite(before))
+            .await
+            .is_ok()
+        {
             return Ok("wrote all rules again");
         }
         self.nft.apply(&self.netns, &wanted.replace()).await?;
@@ -192,10 +197,7 @@ impl Proxy {
 }
 
 /// How many ready endpoints a node has for each Service with a health-check node port.
-fn local_counts(
-    ports: &[ServicePort],
-    node: &NodeFacts,
-) -> BTreeMap<u16, (String, String, usize)> {
+fn local_counts(ports: &[ServicePort], node: &NodeFacts) -> BTreeMap<u16, (String, String, usize)> {
     let mut addresses: BTreeMap<u16, BTreeSet<Ipv4Addr>> = BTreeMap::new();
     let mut names = BTreeMap::new();
     for port in ports.iter().filter(|port| port.external_local) {

@@ -116,7 +116,10 @@ impl<'a> Endpoints<'a> {
         );
         let local = first_not_empty(
             ready.into_iter().filter(here).collect(),
-            all().filter(|endpoint| endpoint.draining).filter(here).collect(),
+            all()
+                .filter(|endpoint| endpoint.draining)
+                .filter(here)
+                .collect(),
         );
         let any = !cluster.is_empty();
         let uses_local = service.internal_local || (service.external_local && service.external());
@@ -319,7 +322,17 @@ fn one(endpoint: &SliceEndpoint, ip: Ipv4Addr, port: u16) -> Endpoint {
         ready,
         draining: !ready && serving && conditions.terminating == Some(true),
         node: endpoint.node_name.clone(),
-        zones: hints.for_zones.into_iter().flatten().map(|zone| zone.name).collect(),
-        nodes: hints.for_nodes.into_iter().flatten().map(|node| node.name).collect(),
+        zones: hints
+            .for_zones
+            .into_iter()
+            .flatten()
+            .map(|zone| zone.name)
+            .collect(),
+        nodes: hints
+            .for_nodes
+            .into_iter()
+            .flatten()
+            .map(|node| node.name)
+            .collect(),
     }
 }

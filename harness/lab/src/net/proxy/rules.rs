@@ -203,7 +203,10 @@ fn path(service: &ServicePort) -> String {
 fn hashed(name: &str) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let digest = Sha256::digest(name.as_bytes());
-    let bits = digest.iter().take(5).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let bits = digest
+        .iter()
+        .take(5)
+        .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
     let letters = (0..8).rev().map(|place| {
         let letter = usize::try_from(bits >> (5 * place) & 31).unwrap_or_default();
         char::from(ALPHABET[letter])
@@ -212,7 +215,12 @@ fn hashed(name: &str) -> String {
 }
 
 fn endpoint_name(service: &ServicePort, endpoint: &Endpoint) -> String {
-    hashed(&format!("{}__{}/{}", path(service), endpoint.ip, endpoint.port))
+    hashed(&format!(
+        "{}__{}/{}",
+        path(service),
+        endpoint.ip,
+        endpoint.port
+    ))
 }
 
 /// What happens to packets for which a policy leaves no endpoint.
@@ -254,8 +262,14 @@ fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
 
     let restricted = !service.load_balancer_ips.is_empty()
         && !service.source_ranges.is_empty()
-        && service.source_ranges.iter().all(|range| range.prefix_len() > 0);
-    let public = service.external_ips.iter().chain(&service.load_balancer_ips);
+        && service
+            .source_ranges
+            .iter()
+            .all(|range| range.prefix_len() > 0);
+    let public = service
+        .external_ips
+        .iter()
+        .chain(&service.load_balancer_ips);
     for ip in public {
         if endpoints.any {
             // Even with nothing here for the outside: pods and the node itself go on through it.
@@ -268,7 +282,12 @@ fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
     }
     if restricted {
         for ip in &service.load_balancer_ips {
-            table.map(FIREWALL_IPS, key(ip), format!("goto {}", names.firewall), &title);
+            table.map(
+                FIREWALL_IPS,
+                key(ip),
+                format!("goto {}", names.firewall),
+                &title,
+            );
         }
         table.chain(&names.firewall, Some(&title), [firewall(service, node)]);
     }
@@ -310,7 +329,9 @@ fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
         let rules = to_endpoint(service, endpoint);
         table.chain(&chain, Some(&title), rules);
         if let Some(timeout) = service.affinity {
-            table.dynamic.insert(affinity_set(service, endpoint), timeout);
+            table
+                .dynamic
+                .insert(affinity_set(service, endpoint), timeout);
         }
     }
 }
@@ -321,12 +342,21 @@ fn affinity_set(service: &ServicePort, endpoint: &Endpoint) -> String {
 
 /// Drops what comes from nobody that the Service names.
 fn firewall(service: &ServicePort, node: &NodeFacts) -> String {
-    let mut sources: Vec<_> = service.source_ranges.iter().map(ToString::to_string).collect();
+    let mut sources: Vec<_> = service
+        .source_ranges
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let node_allowed = |range: &ipnet::Ipv4Net| node.ips.iter().any(|ip| range.contains(ip));
     if service.source_ranges.iter().any(node_allowed) {
         // A request of the node itself may carry the load balancer's address as its source.
         let own = service.load_balancer_ips.iter();
-        let own = own.filter(|ip| !service.source_ranges.iter().any(|range| range.contains(*ip)));
+        let own = own.filter(|ip| {
+            !service
+                .source_ranges
+                .iter()
+                .any(|range| range.contains(*ip))
+        });
         sources.extend(own.map(ToString::to_string));
     }
     format!("ip saddr != {{ {} }} drop", sources.join(", "))
@@ -385,7 +415,10 @@ fn to_endpoint(service: &ServicePort, endpoint: &Endpoint) -> Vec<String> {
         let set = affinity_set(service, endpoint);
         rules.push(format!("update @{set} {{ ip saddr }}"));
     }
-    rules.push(format!("meta l4proto {} dnat to {ip}:{port}", service.protocol));
+    rules.push(format!(
+        "meta l4proto {} dnat to {ip}:{port}",
+        service.protocol
+    ));
     rules
 }
 

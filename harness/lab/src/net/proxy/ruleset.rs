@@ -55,7 +55,9 @@ impl Ruleset {
         let mut script = Script::default();
         script.line(format!("add table ip {TABLE}"));
         script.line(format!("delete table ip {TABLE}"));
-        script.line(format!("add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"));
+        script.line(format!(
+            "add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"
+        ));
         self.fill(&mut script);
         script.0
     }
@@ -65,7 +67,9 @@ impl Ruleset {
     #[must_use]
     pub fn rewrite(&self, before: &Self) -> String {
         let mut script = Script::default();
-        script.line(format!("add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"));
+        script.line(format!(
+            "add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"
+        ));
         for (kind, name, definition) in before.definitions().chain(self.definitions()) {
             script.define(kind, name, definition);
             script.line(format!("flush {kind} ip {TABLE} {name}"));
@@ -74,7 +78,11 @@ impl Ruleset {
             script.add_chain(name, chain);
             script.line(format!("flush chain ip {TABLE} {name}"));
         }
-        for name in before.chains.keys().filter(|name| !self.chains.contains_key(*name)) {
+        for name in before
+            .chains
+            .keys()
+            .filter(|name| !self.chains.contains_key(*name))
+        {
             script.line(format!("delete chain ip {TABLE} {name}"));
         }
         for (name, timeout) in before.stale_dynamic(self) {
@@ -113,7 +121,11 @@ impl Ruleset {
         for (name, chain) in &changed {
             script.add_chain(name, chain);
         }
-        for name in changed.iter().map(|(name, _)| *name).chain(gone.iter().copied()) {
+        for name in changed
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(gone.iter().copied())
+        {
             script.line(format!("flush chain ip {TABLE} {name}"));
         }
         for name in gone {
@@ -162,13 +174,26 @@ impl Ruleset {
     }
 
     fn definitions(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-        let sets = self.sets.iter().map(|(name, set)| ("set", *name, set.definition));
-        sets.chain(self.maps.iter().map(|(name, map)| ("map", *name, map.definition)))
+        let sets = self
+            .sets
+            .iter()
+            .map(|(name, set)| ("set", *name, set.definition));
+        sets.chain(
+            self.maps
+                .iter()
+                .map(|(name, map)| ("map", *name, map.definition)),
+        )
     }
 
     fn elements(&self, kind: &str, name: &str) -> BTreeMap<String, Element> {
-        let of = if kind == "set" { &self.sets } else { &self.maps };
-        of.get(name).map(|of| of.elements.clone()).unwrap_or_default()
+        let of = if kind == "set" {
+            &self.sets
+        } else {
+            &self.maps
+        };
+        of.get(name)
+            .map(|of| of.elements.clone())
+            .unwrap_or_default()
     }
 
     /// The dynamic sets that are not in another table, or with another time-out.
@@ -223,7 +248,10 @@ impl Script {
     }
 
     fn element(&mut self, verb: &str, name: &str, key: &str, element: &Element) {
-        let verdict = element.verdict.iter().map(|verdict| format!(" : {verdict}"));
+        let verdict = element
+            .verdict
+            .iter()
+            .map(|verdict| format!(" : {verdict}"));
         let verdict: String = verdict.collect();
         // Deleting goes by the key; a comment would be looked at by nobody.
         let comment = if verb == "add" {
@@ -231,7 +259,9 @@ impl Script {
         } else {
             String::new()
         };
-        self.line(format!("{verb} element ip {TABLE} {name} {{ {key}{comment}{verdict} }}"));
+        self.line(format!(
+            "{verb} element ip {TABLE} {name} {{ {key}{comment}{verdict} }}"
+        ));
     }
 }
 
