@@ -4,8 +4,7 @@
 //! writes, loopback) before there is a second thread; then it runs the lab. Rule: nothing is
 //! written to a file system that outlives this process.
 
-use std::convert::Infallible;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal as _};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -127,7 +127,7 @@ fn plan(workers: usize) -> anyhow::Result<Vec<Plan>> {
 async fn timed<T>(step: &'static str, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let done = work.await;
-    tracing::info!(took = ?begun.elapsed(), step);
+    tracing::info!(took = ?begun.elapsed(), "{step}");
     done
 }
 

@@ -55,7 +55,16 @@ fn enter_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
 /// A process that stays outside, and maps every id of the user namespace to itself.
 struct Mapper {
     child: nix::unistd::Pid,
-    go: io::PipeWriter,
+    go: Option<io::PipeWriter>,
+}
+
+/// One that is not told to go ends all the same, and is not left behind.
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        if self.go.take().is_some() {
+            let _ = waitpid(self.child, None);
+        }
+    }
 }
 
 impl Mapper {
@@ -64,7 +73,10 @@ impl Mapper {
         let parent = std::process::id();
         // SAFETY: there is one thread.
         match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Self { child, go }),
+            ForkResult::Parent { child } => Ok(Self {
+                child,
+                go: Some(go),
+            }),
             ForkResult::Child => {
                 drop(go);
                 let mapped = wait.read_exact(&mut [0]).and_then(|()| {
@@ -80,10 +92,12 @@ impl Mapper {
     }
 
     fn map(mut self) -> Result<(), Errno> {
-        let told = self.go.write_all(b"+");
-        drop(self.go);
+        if let Some(mut go) = self.go.take() {
+            // One that has ended has not mapped anything, and that is what counts.
+            let _ = go.write_all(b"+");
+        }
         match waitpid(self.child, None)? {
-            WaitStatus::Exited(_, 0) if told.is_ok() => Ok(()),
+            WaitStatus::Exited(_, 0) => Ok(()),
             _ => Err(Errno::EPERM),
         }
     }
@@ -143,16 +157,15 @@ impl Facts {
 
     /// Who refused, and how to allow it.
     fn refusal(&self, error: Errno) -> String {
-        let set = |variable: &str, value: u32| {
+        let set = |variable: &str, is: u32, wanted: u32| {
             format!(
-                "{variable} is {}: set it with `sudo sysctl -w {variable}={value}`, or run as root",
-                1 - value.min(1)
+                "{variable} is {is}: set it with `sudo sysctl -w {variable}={wanted}`, or run as root"
             )
         };
         let because = if !self.root && self.unprivileged_clone == Some(0) {
-            set("kernel.unprivileged_userns_clone", 1)
+            set("kernel.unprivileged_userns_clone", 0, 1)
         } else if !self.root && self.maximum == Some(0) {
-            set("user.max_user_namespaces", 15000)
+            set("user.max_user_namespaces", 0, 15000)
         } else if error == Errno::ENOSPC {
             "as many are in use as the sysctls `user.max_*_namespaces` allow, or they are nested too deep: end what uses them, or raise the sysctls".to_owned()
         } else if self.container || (self.seccomp && self.apparmor != Some(1)) {
@@ -163,7 +176,9 @@ impl Facts {
             };
             format!("{who}, as in an ordinary container: {CONTAINER_OPTIONS}")
         } else if !self.root && self.apparmor == Some(1) {
-            set("kernel.apparmor_restrict_unprivileged_userns", 0)
+            set("kernel.apparmor_restrict_unprivileged_userns", 1, 0)
+        } else if self.root {
+            format!("the kernel says {error}: root lacks CAP_SYS_ADMIN here")
         } else {
             format!("the kernel says {error}: allow it user namespaces, or run as root")
         };
