@@ -174,6 +174,14 @@ impl Embedding {
     }
 }
 
+/// A case that fails leaves nothing either.
+impl Drop for Embedding {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs an embedding program that is to be refused a lab, and says in which words.
 pub(crate) fn refused(place: &Place, command: &mut Command, config: &LabConfig) -> String {
     let mut child = command
