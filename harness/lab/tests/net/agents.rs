@@ -318,7 +318,8 @@ async fn load_balancer(net: &Net, pods: &[Pod], agents: &mut Agents) {
     }
     let address = at([172, 30, 1, 7], 80);
     let only = |pod: &'static str| {
-        let answered = |_| ask(&net.outside, address).is_ok_and(|(name, _)| name == pod);
+        let outside = &net.outside;
+        let answered = move |_: i32| ask(outside, address).is_ok_and(|(name, _)| name == pod);
         move || (0..20).all(answered)
     };
     agents.until("every connection reaches b", only("b")).await;
