@@ -29,7 +29,7 @@ mod rows;
 mod schema;
 mod selector;
 mod serve;
-mod status;
+pub(crate) mod status;
 mod store;
 mod stream;
 mod subresource;
