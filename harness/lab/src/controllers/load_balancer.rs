@@ -87,7 +87,10 @@ impl Controller for LoadBalancers {
             match choose(self.network, &service, &taken) {
                 Ok(address) => {
                     taken.insert(address);
-                    if steps.take(self.write(&service, Some(address)).await).is_some() {
+                    if steps
+                        .take(self.write(&service, Some(address)).await)
+                        .is_some()
+                    {
                         let message = "Ensured load balancer".to_owned();
                         self.events
                             .record(&*service, Type::Normal, "EnsuredLoadBalancer", message);
@@ -97,12 +100,8 @@ impl Controller for LoadBalancers {
                     let message = format!(
                         "Error syncing load balancer: failed to ensure load balancer: {why}"
                     );
-                    self.events.record(
-                        &*service,
-                        Type::Warning,
-                        "SyncLoadBalancerFailed",
-                        message,
-                    );
+                    self.events
+                        .record(&*service, Type::Warning, "SyncLoadBalancerFailed", message);
                 }
             }
         }
@@ -184,9 +183,18 @@ mod tests {
         let table = [
             (json!({}), Ok("172.30.1.2")),
             (json!({"loadBalancerIP": "172.30.1.5"}), Ok("172.30.1.5")),
-            (json!({"loadBalancerIP": "172.30.1.1"}), Err("already taken")),
-            (json!({"loadBalancerIP": "10.0.0.1"}), Err("is not in 172.30.1.0/29")),
-            (json!({"loadBalancerIP": "x"}), Err("is not an IPv4 address")),
+            (
+                json!({"loadBalancerIP": "172.30.1.1"}),
+                Err("already taken"),
+            ),
+            (
+                json!({"loadBalancerIP": "10.0.0.1"}),
+                Err("is not in 172.30.1.0/29"),
+            ),
+            (
+                json!({"loadBalancerIP": "x"}),
+                Err("is not an IPv4 address"),
+            ),
         ];
         for (spec, expected) in table {
             match (choose(network, &service(spec.clone()), &taken), expected) {
@@ -207,9 +215,12 @@ mod tests {
         let api = cluster.api::<Service>();
         let ports = json!([{"port": 80}]);
         let balanced = json!({"type": "LoadBalancer", "ports": ports});
-        let classed = json!({"type": "LoadBalancer", "ports": ports, "loadBalancerClass": "example.com/lb"});
+        let classed =
+            json!({"type": "LoadBalancer", "ports": ports, "loadBalancerClass": "example.com/lb"});
         cluster.create(api.clone(), service("other", classed)).await;
-        cluster.create(api.clone(), service("a", balanced.clone())).await;
+        cluster
+            .create(api.clone(), service("a", balanced.clone()))
+            .await;
         let has = |name: &'static str, expected: Option<&'static str>| {
             move |found: &[Service]| {
                 found.iter().any(|service| {
@@ -225,7 +236,9 @@ mod tests {
         assert!(has("other", None)(&found), "its class is not ours");
         cluster.create(api.clone(), service("b", balanced)).await;
         let second = has("b", Some("172.30.1.2"));
-        cluster.until(api.clone(), "", "another address", second).await;
+        cluster
+            .until(api.clone(), "", "another address", second)
+            .await;
         let back = json!({"spec": {"type": "ClusterIP"}});
         cluster.merge::<Service>("a", back).await;
         let none = has("a", None);
@@ -233,8 +246,14 @@ mod tests {
         let told = |events: &[Event]| {
             ["EnsuredLoadBalancer", "DeletedLoadBalancer"]
                 .iter()
-                .all(|reason| events.iter().any(|one| one.reason.as_deref() == Some(reason)))
+                .all(|reason| {
+                    events
+                        .iter()
+                        .any(|one| one.reason.as_deref() == Some(reason))
+                })
         };
-        cluster.until(cluster.api::<Event>(), "", "events", told).await;
+        cluster
+            .until(cluster.api::<Event>(), "", "events", told)
+            .await;
     }
 }

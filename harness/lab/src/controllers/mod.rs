@@ -18,6 +18,7 @@ mod fit;
 mod garbage;
 mod load_balancer;
 mod namespace;
+mod nodes;
 mod owner;
 mod pods;
 mod replica_set;
@@ -54,6 +55,7 @@ pub async fn run(
     tasks.spawn(endpoints::run_slices(account("endpointslice-controller")));
     tasks.spawn(endpoints::run_legacy(account("endpoint-controller")));
     tasks.spawn(load_balancer::run(account("service-controller")));
+    tasks.spawn(nodes::run(account("node-controller")));
     tasks.spawn(garbage::run(account("generic-garbage-collector")));
     let ended = async {
         while let Some(result) = tasks.join_next().await {

@@ -152,11 +152,13 @@ impl Collector {
     }
 
     async fn is_absent(&self, item: &Item, owner: &OwnerReference) -> kube::Result<bool> {
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let group = owner
+            .api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group);
         let mut kinds = self.kinds.values();
-        let kind = kinds.find(|kind| {
-            kind.resource.group == group && kind.resource.kind == owner.kind
-        });
+        let kind =
+            kinds.find(|kind| kind.resource.group == group && kind.resource.kind == owner.kind);
         // A kind that is not served cannot be asked about: nothing is deleted for it.
         let Some(kind) = kind else { return Ok(false) };
         let api = if kind.namespaced {
@@ -191,7 +193,12 @@ impl Collector {
         };
         let patch = match step {
             Step::Delete(policy) => {
-                tracing::debug!(kind = kind.resource.kind, name, ?policy, "collecting garbage");
+                tracing::debug!(
+                    kind = kind.resource.kind,
+                    name,
+                    ?policy,
+                    "collecting garbage"
+                );
                 let parameters = DeleteParams {
                     propagation_policy: Some(policy),
                     preconditions: Some(Preconditions {

@@ -46,17 +46,94 @@ fn told(items: &[Item], absent: &[&str]) -> Vec<String> {
 fn what_happens_to_an_object_follows_from_its_owners() {
     let table: Vec<(&str, Vec<Item>, &[&str], &[&str])> = vec![
         ("nobody owns it", vec![item("a", &[], &[], false)], &[], &[]),
-        ("its owner is there", vec![item("o", &[], &[], false), item("a", &[("o", true)], &[], false)], &[], &[]),
-        ("its owner is not known yet", vec![item("a", &[("o", true)], &[], false)], &[], &[]),
-        ("its owner is gone", vec![item("a", &[("o", true)], &[], false)], &["o"], &["a: delete Background"]),
-        ("one of two owners is gone", vec![item("o", &[], &[], false), item("a", &[("o", true), ("p", true)], &[], false)], &["p"], &[r#"a: keep owners ["o"]"#]),
-        ("its owner waits for it", vec![item("o", &[], &["foregroundDeletion"], true), item("a", &[("o", true)], &[], false)], &[], &["a: delete Background"]),
-        ("its owner waits for it, and it has dependents", vec![item("o", &[], &["foregroundDeletion"], true), item("a", &[("o", true)], &[], false), item("b", &[("a", true)], &[], false)], &[], &["a: delete Foreground"]),
-        ("its owner waits for nothing more", vec![item("o", &[], &["foregroundDeletion", "x"], true)], &[], &[r#"o: keep finalizers ["x"]"#]),
-        ("its owner waits, but not for this one", vec![item("o", &[], &["foregroundDeletion"], true), item("a", &[("o", false)], &["x"], true)], &[], &["o: keep finalizers []"]),
-        ("its owner lets go of it", vec![item("o", &[], &["orphan"], true), item("a", &[("o", true)], &[], false)], &[], &["a: keep owners []"]),
-        ("its owner let go of all", vec![item("o", &[], &["orphan"], true), item("a", &[], &[], false)], &[], &["o: keep finalizers []"]),
-        ("it is ending already", vec![item("a", &[("o", true)], &["x"], true)], &["o"], &[]),
+        (
+            "its owner is there",
+            vec![
+                item("o", &[], &[], false),
+                item("a", &[("o", true)], &[], false),
+            ],
+            &[],
+            &[],
+        ),
+        (
+            "its owner is not known yet",
+            vec![item("a", &[("o", true)], &[], false)],
+            &[],
+            &[],
+        ),
+        (
+            "its owner is gone",
+            vec![item("a", &[("o", true)], &[], false)],
+            &["o"],
+            &["a: delete Background"],
+        ),
+        (
+            "one of two owners is gone",
+            vec![
+                item("o", &[], &[], false),
+                item("a", &[("o", true), ("p", true)], &[], false),
+            ],
+            &["p"],
+            &[r#"a: keep owners ["o"]"#],
+        ),
+        (
+            "its owner waits for it",
+            vec![
+                item("o", &[], &["foregroundDeletion"], true),
+                item("a", &[("o", true)], &[], false),
+            ],
+            &[],
+            &["a: delete Background"],
+        ),
+        (
+            "its owner waits for it, and it has dependents",
+            vec![
+                item("o", &[], &["foregroundDeletion"], true),
+                item("a", &[("o", true)], &[], false),
+                item("b", &[("a", true)], &[], false),
+            ],
+            &[],
+            &["a: delete Foreground"],
+        ),
+        (
+            "its owner waits for nothing more",
+            vec![item("o", &[], &["foregroundDeletion", "x"], true)],
+            &[],
+            &[r#"o: keep finalizers ["x"]"#],
+        ),
+        (
+            "its owner waits, but not for this one",
+            vec![
+                item("o", &[], &["foregroundDeletion"], true),
+                item("a", &[("o", false)], &["x"], true),
+            ],
+            &[],
+            &["o: keep finalizers []"],
+        ),
+        (
+            "its owner lets go of it",
+            vec![
+                item("o", &[], &["orphan"], true),
+                item("a", &[("o", true)], &[], false),
+            ],
+            &[],
+            &["a: keep owners []"],
+        ),
+        (
+            "its owner let go of all",
+            vec![
+                item("o", &[], &["orphan"], true),
+                item("a", &[], &[], false),
+            ],
+            &[],
+            &["o: keep finalizers []"],
+        ),
+        (
+            "it is ending already",
+            vec![item("a", &[("o", true)], &["x"], true)],
+            &["o"],
+            &[],
+        ),
     ];
     for (what, items, absent, expected) in table {
         let mut found = told(&items, absent);
@@ -142,14 +219,10 @@ async fn custom_owners_and_their_objects_are_collected() {
         kind: "Thing".into(),
         plural: "things".into(),
     };
-    let things =
-        Api::<DynamicObject>::default_namespaced_with(cluster.client.clone(), &resource);
+    let things = Api::<DynamicObject>::default_namespaced_with(cluster.client.clone(), &resource);
     let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}});
     let thing: DynamicObject = serde_json::from_value(thing).unwrap();
-    let thing = things
-        .create(&PostParams::default(), &thing)
-        .await
-        .unwrap();
+    let thing = things.create(&PostParams::default(), &thing).await.unwrap();
     let owned = |uid: &str| {
         json!({"metadata": {"name": "owned", "ownerReferences": [
             {"apiVersion": "example.com/v1", "kind": "Thing", "name": "t", "uid": uid}]}})
@@ -160,9 +233,7 @@ async fn custom_owners_and_their_objects_are_collected() {
     things.delete("t", &DeleteParams::default()).await.unwrap();
     let gone = |found: &[ConfigMap]| !found.iter().any(|map| map.name_any() == "owned");
     cluster.until(maps.clone(), "", "no map", gone).await;
-    cluster
-        .create(maps.clone(), owned("another-uid"))
-        .await;
+    cluster.create(maps.clone(), owned("another-uid")).await;
     cluster
         .until(maps, "", "no map of an owner that never was", gone)
         .await;
