@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -24,6 +25,9 @@ use tokio::task::JoinSet;
 
 use super::Snapshot;
 use super::validate::{find_envoy, static_bootstrap};
+
+/// Longer than Envoy takes to listen: a test must end even if it never does.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An answer, and what the backend that gave it was asked.
 #[derive(Debug)]
@@ -128,10 +132,21 @@ impl Live {
         send(connector.connect(name, stream).await.unwrap(), request).await
     }
 
+    /// Envoy has bound its sockets when it says that it starts, and listens on them a moment later.
     async fn connect(&self, listener: &str) -> UnixStream {
-        UnixStream::connect(self.directory.path().join(listener))
-            .await
-            .unwrap()
+        let path = self.directory.path().join(listener);
+        let listening = async {
+            loop {
+                match UnixStream::connect(&path).await {
+                    Ok(stream) => return stream,
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                        tokio::task::yield_now().await;
+                    }
+                    Err(error) => panic!("{}: {error}", path.display()),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, listening).await.unwrap()
     }
 }
 

@@ -68,7 +68,7 @@ async fn create(client: &Client, yaml: &str) -> Result<(), kube::Error> {
         let path = match kind {
             "GatewayClass" => "/apis/gateway.networking.k8s.io/v1/gatewayclasses".to_owned(),
             "Service" => "/api/v1/namespaces/default/services".to_owned(),
-            "Pod" => "/api/v1/namespaces/default/pods".to_owned(),
+            "ServiceAccount" => "/api/v1/namespaces/default/serviceaccounts".to_owned(),
             "EndpointSlice" => {
                 "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_owned()
             }
@@ -287,6 +287,8 @@ async fn a_gateway_is_made_and_said_to_be_programmed_when_envoy_serves_it() {
         })
         .await;
 
+        let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}";
+        create(&client, account).await.unwrap();
         let pods: Api<Pod> = Api::default_namespaced(client.clone());
         let template = deployment.spec.unwrap().template;
         let mut pod: Pod = serde_json::from_value(json!({
