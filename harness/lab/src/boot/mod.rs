@@ -1,102 +1,76 @@
 //! Starting and ending a lab: the processes and namespaces around everything else.
+//!
+//! Start from [`start`]; a program that embeds the lab calls [`init`] before anything else, since
+//! the lab is that program again, under another name. What runs in the lab is wired together in
+//! `inside`, and knows nothing of how it is enclosed. Rule: whatever dies, and however, the lab's
+//! first process dies with it, and the kernel removes all that it made.
+//!
+//! ```text
+//! start ──stdin: configuration, lifeline──► stage ──► namespaces ──fork──► first ──► inside
+//!   ◄──────stdout: ready or failed───────────────────────────────────────────┘
+//! ```
 
-use std::io;
-use std::path::{Path, PathBuf};
+mod error;
+mod first;
+mod inside;
+mod namespaces;
+mod outside;
+mod report;
+mod stage;
+mod start;
+mod system;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-/// Runs a stage of the lab, if this process is one.
-pub fn init() {}
+pub use self::error::StartError;
+pub use self::start::{Kept, Lab, start};
 
-/// What a lab is to be.
+/// Whether [`init`] was called: without it, the program started again would be itself again.
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// Runs the stage of the lab that this process was started as, and then never returns; otherwise
+/// returns at once.
+///
+/// It has to be the first statement of `main` in every program that calls [`start`]: namespaces
+/// can only be entered while there is one thread.
+pub fn init() {
+    INITIALIZED.store(true, Ordering::Relaxed);
+    let Some(argv0) = std::env::args_os().next() else {
+        return;
+    };
+    if let Some(argv0) = argv0.to_str() {
+        stage::run(argv0);
+        crate::node::stage::run(argv0);
+    }
+}
+
+/// What a lab is made from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LabConfig {
-    /// How many nodes there are beside the control plane.
+    /// How many nodes there are beside the control plane: 1 to 50.
     pub workers: usize,
-    /// The program behind the image of the host's Envoy.
+    /// The program behind the image of the host's Envoy; without it there is no such image.
     pub envoy: Option<PathBuf>,
-    /// The nft program.
+    /// The `nft` program: a path, or a name to look for on `PATH`.
     pub nft: PathBuf,
-    /// Image archives to load on every node.
+    /// Archives of images to load on every node.
     pub images: Vec<PathBuf>,
-    /// Where the lab's own tracing goes.
+    /// The file that the lab adds its own log to; `RUST_LOG` selects what of it.
     pub log: Option<PathBuf>,
 }
 
-/// Why a lab did not start.
-#[derive(Debug, thiserror::Error)]
-#[error("the lab is not built yet")]
-pub struct StartError;
-
-/// A running lab.
-#[derive(Debug)]
-pub struct Lab(());
-
-/// A lab that lives on alone.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    /// Its first process.
-    pub pid: u32,
-    /// The API server's URL.
-    pub server: String,
-    /// The kubeconfig's text.
-    pub kubeconfig: String,
-    /// The kubeconfig as a file.
-    pub kubeconfig_path: PathBuf,
-}
-
-/// Starts a lab.
-///
-/// # Errors
-/// Always, so far.
-pub async fn start(_config: LabConfig) -> Result<Lab, StartError> {
-    Err(StartError)
-}
-
-impl Lab {
-    /// The kubeconfig's text.
-    #[must_use]
-    pub fn kubeconfig(&self) -> &str {
-        ""
-    }
-
-    /// The kubeconfig as a file.
-    #[must_use]
-    pub fn kubeconfig_path(&self) -> &Path {
-        Path::new("")
-    }
-
-    /// The API server's URL.
-    #[must_use]
-    pub fn server(&self) -> &str {
-        ""
-    }
-
-    /// Its first process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        0
-    }
-
-    /// The command prefix that enters a network namespace.
-    #[must_use]
-    pub fn nsenter(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    /// When it had ended before.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    /// Lets it live on alone.
-    ///
-    /// # Errors
-    /// When it has ended.
-    pub fn keep(self) -> io::Result<Kept> {
-        Err(io::Error::other("the lab is not built yet"))
+impl Default for LabConfig {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            envoy: None,
+            nft: PathBuf::from("nft"),
+            images: Vec::new(),
+            log: None,
+        }
     }
 }
