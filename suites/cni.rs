@@ -246,10 +246,12 @@ async fn nodes_own_disjoint_pod_cidrs(scope: &Scope) -> Outcome {
     let mut taken: Vec<(String, IpNet)> = Vec::new();
     for node in scope.nodes().await? {
         let own = cidrs(&node);
-        let clash = taken
-            .iter()
-            .find(|(_, cidr)| own.iter().any(|own| own.contains(cidr) || cidr.contains(own)));
-        expect(!own.is_empty() && clash.is_none(), || Expect {
+        let clash = taken.iter().find(|(_, cidr)| {
+            own.iter()
+                .any(|own| own.contains(cidr) || cidr.contains(own))
+        });
+        expect(!own.is_empty() && clash.is_none(), || {
+            Expect {
             what: format!("spec.podCIDRs of Node {}", name(&node)),
             expected: "at least one, that overlaps no other node's".to_owned(),
             observed: clash.map_or_else(
@@ -257,6 +259,7 @@ async fn nodes_own_disjoint_pod_cidrs(scope: &Scope) -> Outcome {
                 |(other, cidr)| format!("{own:?}, and Node {other} has {cidr}"),
             ),
             likely: "the controller manager runs without --allocate-node-cidrs, or --cluster-cidr is too small".to_owned(),
+        }
         })?;
         taken.extend(own.into_iter().map(|cidr| (name(&node), cidr)));
     }
@@ -274,9 +277,13 @@ async fn plugin_is_healthy(scope: &Scope) -> Outcome {
         .map(|(namespace, selector)| plugin(scope, namespace, selector));
     let found: Vec<_> = try_join_all(places).await?.into_iter().flatten().collect();
     let Some((namespace, selector, name)) = found.first() else {
-        return Err(NoVerdict::new("no DaemonSet of a CNI plugin that we know is installed")
-            .with_likely("the plugin runs outside of pods, or is one that cni.rs does not list yet")
-            .into());
+        return Err(
+            NoVerdict::new("no DaemonSet of a CNI plugin that we know is installed")
+                .with_likely(
+                    "the plugin runs outside of pods, or is one that cni.rs does not list yet",
+                )
+                .into(),
+        );
     };
     scope.record("cni", format!("{namespace}/{name}"));
     let nodes = i32::try_from(scope.nodes().await?.len()).unwrap_or(i32::MAX);
@@ -337,7 +344,8 @@ async fn pods_have_addresses_of_their_own(scope: &Scope) -> Outcome {
         let inside = cidrs.get(&pod.node).into_iter().flatten();
         let inside = inside.into_iter().any(|cidr| cidr.contains(&pod.ip));
         let other = owners.insert(pod.ip, pod.name.clone());
-        expect(inside && other.is_none(), || Expect {
+        expect(inside && other.is_none(), || {
+            Expect {
             what: format!("the address of Pod {} on {}", pod.name, pod.node),
             expected: format!("one of {:?}, and no other pod's", cidrs.get(&pod.node)),
             observed: other.map_or_else(
@@ -345,6 +353,7 @@ async fn pods_have_addresses_of_their_own(scope: &Scope) -> Outcome {
                 |other| format!("{}, as Pod {other}", pod.ip),
             ),
             likely: "the CNI plugin's IPAM gives addresses of a range other than the node's podCIDR, or has lost track of what it gave".to_owned(),
+        }
         })?;
     }
     Ok(())
@@ -410,8 +419,14 @@ async fn nodes_reach_pods(scope: &Scope) -> Outcome {
 
 async fn host_network_pods_have_their_nodes_address(scope: &Scope) -> Outcome {
     let pairs = all_pairs(scope, "app=host", "app=host").await?;
-    let own: BTreeMap<_, _> = pairs.iter().map(|path| (&path.to.name, path.to.ip)).collect();
-    let nodes = pairs.iter().map(|path| (&path.to.name, path.to.host_ip)).collect();
+    let own: BTreeMap<_, _> = pairs
+        .iter()
+        .map(|path| (&path.to.name, path.to.ip))
+        .collect();
+    let nodes = pairs
+        .iter()
+        .map(|path| (&path.to.name, path.to.host_ip))
+        .collect();
     expect_eq(
         "the addresses of the pods with hostNetwork: true, and of their nodes",
         &nodes,
@@ -430,7 +445,10 @@ async fn pods_of_a_node_share_no_ports(scope: &Scope) -> Outcome {
     pairs.extend(all_pairs(scope, "app=host", "app=peer").await?);
     pairs.retain(|path| path.within_a_node());
     judge(scope, "HTTP", &pairs, async |path: &Path| {
-        let reply = path.from.get(format!("http://{}/", at(path.to.ip, 8080))).await?;
+        let reply = path
+            .from
+            .get(format!("http://{}/", at(path.to.ip, 8080)))
+            .await?;
         Ok(said::who(reply.error.as_ref(), reply.answer.as_ref()))
     })
     .await
@@ -479,7 +497,10 @@ async fn mtu_is_exact(scope: &Scope) -> Outcome {
             (payload + 1, "message too long".to_owned()),
         ]);
         expect_eq(
-            format!("datagrams from {} by payload, fragments forbidden; the MTU is {mtu}", path.name()),
+            format!(
+                "datagrams from {} by payload, fragments forbidden; the MTU is {mtu}",
+                path.name()
+            ),
             &expected,
             &seen,
             "the pod's MTU is larger than the underlay's less the tunnel's header (VXLAN over IPv4: 50 bytes)",
@@ -490,31 +511,43 @@ async fn mtu_is_exact(scope: &Scope) -> Outcome {
 
 async fn fragments_are_reassembled(scope: &Scope) -> Outcome {
     // Three fragments at the usual MTUs.
-    judge(scope, "UDP", &across_nodes(scope).await?, async |path: &Path| {
-        let spec = UdpSpec {
-            bytes: 4000,
-            ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
-        };
-        Ok(said::udp(&path.from.udp(&spec).await?))
-    })
+    judge(
+        scope,
+        "UDP",
+        &across_nodes(scope).await?,
+        async |path: &Path| {
+            let spec = UdpSpec {
+                bytes: 4000,
+                ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
+            };
+            Ok(said::udp(&path.from.udp(&spec).await?))
+        },
+    )
     .await
 }
 
 async fn a_mebibyte_arrives_whole(scope: &Scope) -> Outcome {
     // The probe compares the echo; a difference is an error of kind `corrupted`.
-    judge(scope, "TCP", &across_nodes(scope).await?, async |path: &Path| {
-        let spec = TcpSpec {
-            bytes: 1 << 20,
-            ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
-        };
-        Ok(said::tcp(&path.from.tcp(&spec).await?))
-    })
+    judge(
+        scope,
+        "TCP",
+        &across_nodes(scope).await?,
+        async |path: &Path| {
+            let spec = TcpSpec {
+                bytes: 1 << 20,
+                ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
+            };
+            Ok(said::tcp(&path.from.tcp(&spec).await?))
+        },
+    )
     .await
 }
 
 async fn two_hundred_connections_at_once(scope: &Scope) -> Outcome {
     let pairs = across_nodes(scope).await?;
-    let path = pairs.first().ok_or_else(|| NoVerdict::new("there is one node only"))?;
+    let path = pairs
+        .first()
+        .ok_or_else(|| NoVerdict::new("there is one node only"))?;
     // Held for a moment, so that the first is still open when the last one is opened.
     let spec = TcpSpec {
         count: 200,
@@ -526,7 +559,9 @@ async fn two_hundred_connections_at_once(scope: &Scope) -> Outcome {
     let replies = path.from.tcp(&spec).await?;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for reply in &replies {
-        *seen.entry(said::who(reply.error.as_ref(), reply.answer.as_ref())).or_default() += 1;
+        *seen
+            .entry(said::who(reply.error.as_ref(), reply.answer.as_ref()))
+            .or_default() += 1;
     }
     let outcome = expect_eq(
         format!("200 connections {}, by who answered", path.name()),
@@ -543,7 +578,9 @@ async fn replaced_pod(scope: &Scope) -> Outcome {
     scope.delete::<Pod>(&old.name).await?;
     let new = first(scope.ready_pods("app=server").await?)?;
     if new.ip == old.ip {
-        return Err(NoVerdict::new(format!("the new pod was given the old address, {}", old.ip)).into());
+        return Err(
+            NoVerdict::new(format!("the new pod was given the old address, {}", old.ip)).into(),
+        );
     }
     let ask = async |ip: IpAddr| {
         let spec = TcpSpec {
@@ -595,7 +632,14 @@ async fn network_policy_is_all_or_nothing(scope: &Scope) -> Outcome {
         .await?;
     let enforced = policy.contains("timed out");
     let ignored = policy.contains("200 by denied");
-    scope.record("networkPolicy", if enforced { "enforced" } else { "ignored: the CNI plugin knows no policies, and nothing says so" });
+    scope.record(
+        "networkPolicy",
+        if enforced {
+            "enforced"
+        } else {
+            "ignored: the CNI plugin knows no policies, and nothing says so"
+        },
+    );
     expect(enforced != ignored, || Expect {
         what: "connections to a pod that a default-deny policy selects".to_owned(),
         expected: "all time out, or all are answered".to_owned(),
@@ -632,7 +676,13 @@ impl Path {
 
     /// A cell of the matrix: by node for people, by pod so that it is one of its kind.
     fn name(&self) -> String {
-        format!("{} ({}) → {} ({})", self.node(), self.from.name(), self.to.node, self.to.name)
+        format!(
+            "{} ({}) → {} ({})",
+            self.node(),
+            self.from.name(),
+            self.to.node,
+            self.to.name
+        )
     }
 
     fn subject(&self) -> Subject<'_> {
@@ -658,7 +708,9 @@ async fn across_nodes(scope: &Scope) -> Result<Vec<Path>, NoVerdict> {
 async fn all_pairs(scope: &Scope, from: &str, to: &str) -> Result<Vec<Path>, NoVerdict> {
     let from = scope.ready_pods(from).await?;
     let to = scope.ready_pods(to).await?;
-    let pairs = from.iter().flat_map(|from| to.iter().map(move |to| (from, to)));
+    let pairs = from
+        .iter()
+        .flat_map(|from| to.iter().map(move |to| (from, to)));
     Ok(pairs.map(|(from, to)| Path::new(scope, from, to)).collect())
 }
 
@@ -697,28 +749,44 @@ async fn judge(
     explain(scope, outcome, paths, &seen).await
 }
 
-const LOST: &str = "a route or tunnel is missing on one of the two nodes, or in one of the two pods";
+const LOST: &str =
+    "a route or tunnel is missing on one of the two nodes, or in one of the two pods";
 
 fn expected(paths: &[Path]) -> Result<BTreeMap<String, String>, NoVerdict> {
     if paths.is_empty() {
-        return Err(NoVerdict::new("the fixture has no two pods to send between"));
+        return Err(NoVerdict::new(
+            "the fixture has no two pods to send between",
+        ));
     }
-    Ok(paths.iter().map(|path| (path.name(), path.to.name.clone())).collect())
+    Ok(paths
+        .iter()
+        .map(|path| (path.name(), path.to.name.clone()))
+        .collect())
 }
 
 async fn matrix(
     paths: &[Path],
     ask: &impl AsyncFn(&Path) -> Result<String, NoVerdict>,
 ) -> Result<BTreeMap<String, String>, NoVerdict> {
-    let cells = paths.iter().map(async |path| Ok::<_, NoVerdict>((path.name(), ask(path).await?)));
+    let cells = paths
+        .iter()
+        .map(async |path| Ok::<_, NoVerdict>((path.name(), ask(path).await?)));
     Ok(try_join_all(cells).await?.into_iter().collect())
 }
 
-async fn explain(scope: &Scope, outcome: Outcome, paths: &[Path], seen: &BTreeMap<String, String>) -> Outcome {
+async fn explain(
+    scope: &Scope,
+    outcome: Outcome,
+    paths: &[Path],
+    seen: &BTreeMap<String, String>,
+) -> Outcome {
     for (path, who) in seen {
         scope.record(&format!("path {path}"), who);
     }
-    match paths.iter().find(|path| seen.get(&path.name()) != Some(&path.to.name)) {
+    match paths
+        .iter()
+        .find(|path| seen.get(&path.name()) != Some(&path.to.name))
+    {
         Some(path) => scope.explain(outcome, path.subject()).await,
         None => outcome,
     }
@@ -745,11 +813,20 @@ async fn udp(path: &Path) -> Result<String, NoVerdict> {
 async fn mtu(vantage: &Vantage) -> Result<u32, NoVerdict> {
     let own = vantage.pod().map(|pod| pod.ip);
     let network = vantage.network().await?;
-    let has_own = |address: &String| address.parse::<IpNet>().ok().map(|address| address.addr()) == own;
-    let interface = network.interfaces.iter().find(|interface| interface.addresses.iter().any(has_own));
+    let has_own =
+        |address: &String| address.parse::<IpNet>().ok().map(|address| address.addr()) == own;
+    let interface = network
+        .interfaces
+        .iter()
+        .find(|interface| interface.addresses.iter().any(has_own));
     interface
         .and_then(|interface| interface.mtu)
-        .ok_or_else(|| NoVerdict::new(format!("no interface of Pod {} has its address", vantage.name())))
+        .ok_or_else(|| {
+            NoVerdict::new(format!(
+                "no interface of Pod {} has its address",
+                vantage.name()
+            ))
+        })
 }
 
 fn at(ip: IpAddr, port: u16) -> String {
@@ -757,7 +834,9 @@ fn at(ip: IpAddr, port: u16) -> String {
 }
 
 fn first(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
-    pods.into_iter().next().ok_or_else(|| NoVerdict::new("the manifest made no such pod"))
+    pods.into_iter()
+        .next()
+        .ok_or_else(|| NoVerdict::new("the manifest made no such pod"))
 }
 
 fn name(node: &Node) -> String {
@@ -765,7 +844,10 @@ fn name(node: &Node) -> String {
 }
 
 fn ready(node: &Node) -> String {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
     conditions
         .filter(|condition| condition.type_ == "Ready")
         .map(|condition| condition.status.clone())
@@ -775,7 +857,11 @@ fn ready(node: &Node) -> String {
 
 fn cidrs(node: &Node) -> Vec<IpNet> {
     let spec = node.spec.clone().unwrap_or_default();
-    let all = spec.pod_cidrs.unwrap_or_default().into_iter().chain(spec.pod_cidr);
+    let all = spec
+        .pod_cidrs
+        .unwrap_or_default()
+        .into_iter()
+        .chain(spec.pod_cidr);
     let parsed: BTreeSet<IpNet> = all.filter_map(|cidr| cidr.parse().ok()).collect();
     parsed.into_iter().collect()
 }

@@ -7,10 +7,16 @@
 
 mod cni;
 mod said;
+mod services;
 
 use strata::Suite;
 
 /// All suites, in the order of their layers.
 pub const SUITES: &[Suite] = &[
     cni::SUITE,
+    services::SUITE,
+    services::cluster_ip::SUITE,
+    services::endpoints::SUITE,
+    services::outside::SUITE,
+    services::dns::SUITE,
 ];
