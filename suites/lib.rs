@@ -6,6 +6,8 @@
 //! harness'. Rule: a check that passes has seen something that a broken cluster does not show.
 
 mod cni;
+mod entrance;
+mod ingress;
 mod said;
 mod services;
 
@@ -19,4 +21,6 @@ pub const SUITES: &[Suite] = &[
     services::endpoints::SUITE,
     services::outside::SUITE,
     services::dns::SUITE,
+    ingress::SUITE,
+    ingress::CHANGES,
 ];
