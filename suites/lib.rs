@@ -8,6 +8,7 @@
 mod cni;
 mod entrance;
 mod ingress;
+mod mesh;
 mod said;
 mod services;
 
@@ -23,4 +24,8 @@ pub const SUITES: &[Suite] = &[
     services::dns::SUITE,
     ingress::SUITE,
     ingress::CHANGES,
+    mesh::SUITE,
+    mesh::split::SUITE,
+    mesh::routing::SUITE,
+    mesh::security::SUITE,
 ];

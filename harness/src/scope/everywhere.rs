@@ -1,7 +1,9 @@
-//! Objects of all namespaces, for checks that follow an address to whoever has it.
+//! Objects of all namespaces, for checks that follow an address to whoever has it, and objects of
+//! kinds that have no type here.
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::ListParams;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, Resource};
 
 use super::Scope;
@@ -26,5 +28,26 @@ impl Scope {
             )
         })?;
         Ok(list.items)
+    }
+
+    /// Deletes an object of a kind that has no type here from [`Self::namespace`]:
+    /// `delete_kind("networking.istio.io/v1", "VirtualService", "web")`. Does not wait until it is gone.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn delete_kind(
+        &self,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<(), NoVerdict> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let client = self.client().clone();
+        let api = Api::<DynamicObject>::namespaced_with(client, self.namespace(), &resource);
+        api.delete(name, &DeleteParams::default())
+            .await
+            .doing(|| format!("deleting {kind} {}/{name}", self.namespace()))?;
+        Ok(())
     }
 }
