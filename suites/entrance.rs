@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use gateway_api::gateways::Gateway;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
+use strata::budget::CONVERGE;
+use strata::wait::{self, Progress};
 use strata::wire::{Reply, RequestSpec};
 use strata::{NoVerdict, PodView, Scope, Vantage};
 
@@ -37,10 +39,34 @@ impl Entrance {
 
     fn new(scope: &Scope, address: Option<String>, name: &str) -> Result<Self, NoVerdict> {
         let address = address.ok_or_else(|| NoVerdict::new(format!("{name} has no address")))?;
+        Self::at(scope, address)
+    }
+
+    /// Any address.
+    pub(crate) fn at(scope: &Scope, address: String) -> Result<Self, NoVerdict> {
         Ok(Self {
             outside: scope.outside()?,
             address,
         })
+    }
+
+    /// The same, once a host is served: the last of the fixture, so that with it all before it are.
+    /// Ten requests in a row, since there may be several proxies behind the address.
+    pub(crate) async fn settled(self, host: &str) -> Result<Self, NoVerdict> {
+        let spec = RequestSpec {
+            count: 10,
+            ..self.request(host, "/")
+        };
+        let what = format!("host {host}, the fixture's last, is served");
+        wait::until(&what, CONVERGE, async || {
+            let failures = self.outside.request(&spec).await?.failures();
+            Ok(match failures.is_empty() {
+                true => Progress::Ready(()),
+                false => Progress::NotYet(format!("of ten requests: {failures:?}")),
+            })
+        })
+        .await?;
+        Ok(self)
     }
 
     /// The vantage that requests start from.
@@ -53,6 +79,14 @@ impl Entrance {
         RequestSpec {
             host: (!host.is_empty()).then(|| host.to_owned()),
             ..RequestSpec::get(format!("http://{}{path}", bracketed(&self.address)))
+        }
+    }
+
+    /// The same at a port other than 80.
+    pub(crate) fn request_at(&self, port: u16, host: &str, path: &str) -> RequestSpec {
+        RequestSpec {
+            url: format!("http://{}:{port}{path}", bracketed(&self.address)),
+            ..self.request(host, path)
         }
     }
 

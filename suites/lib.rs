@@ -7,6 +7,7 @@
 
 mod cni;
 mod entrance;
+mod gateway;
 mod ingress;
 mod mesh;
 mod said;
@@ -28,4 +29,10 @@ pub const SUITES: &[Suite] = &[
     mesh::split::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
+    gateway::SUITE,
+    gateway::matching::SUITE,
+    gateway::filters::SUITE,
+    gateway::weights::SUITE,
+    gateway::conditions::SUITE,
+    gateway::attachment::SUITE,
 ];

@@ -57,6 +57,14 @@ pub(crate) fn nobody(word: String) -> String {
     }
 }
 
+/// What a failure looks like at a port that nobody serves: refused, or lost as above.
+pub(crate) fn closed(word: String) -> String {
+    match nobody(word) {
+        word if word == FailureKind::Refused.to_string() || word == "nobody" => "none".to_owned(),
+        word => word,
+    }
+}
+
 /// The cause that diagnosis names for a broken expectation; for checks of the diagnosis itself.
 pub(crate) fn cause(outcome: &Outcome) -> String {
     match outcome {

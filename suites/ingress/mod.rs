@@ -367,7 +367,7 @@ async fn missing_backends_are_503(scope: &Scope) -> Outcome {
 }
 
 async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let pods = scope.ready_pods("app=frontend").await?;
     let pods: BTreeSet<_> = pods.into_iter().map(|pod| pod.name).collect();
     // Whether endpoints are chosen at random or in turn, by several proxies: of two pods either is
@@ -388,7 +388,7 @@ async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
 }
 
 async fn tls_by_server_name(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let ca = authority(scope).await?;
     for (host, pod) in [
         ("secure.example.local", "alpha"),
@@ -408,7 +408,7 @@ async fn tls_by_server_name(scope: &Scope) -> Outcome {
 }
 
 async fn other_server_names_get_no_certificate_of_ours(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let ca = authority(scope).await?;
     let verified = entrance.secure("stranger.example.local", "/", &ca);
     let anyhow = RequestSpec {
@@ -443,7 +443,7 @@ async fn other_server_names_get_no_certificate_of_ours(scope: &Scope) -> Outcome
 }
 
 async fn forwarded_headers(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let forged = "192.0.2.66";
     let spec = RequestSpec {
         headers: vec![
@@ -476,7 +476,7 @@ async fn forwarded_headers(scope: &Scope) -> Outcome {
 }
 
 async fn requests_arrive_unchanged(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
         let spec = RequestSpec {
             method: method.to_owned(),
@@ -522,7 +522,7 @@ async fn statuses_arrive_unchanged(scope: &Scope) -> Outcome {
 }
 
 async fn large_bodies_arrive_whole(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let size = 10 << 20;
     let up = RequestSpec {
         method: "POST".to_owned(),
@@ -609,6 +609,14 @@ async fn api_refuses_what_is_invalid(scope: &Scope) -> Outcome {
     Ok(())
 }
 
+/// The way in, once the last Ingress of the fixture is served: then all of them are.
+async fn entrance(scope: &Scope) -> Result<Entrance, NoVerdict> {
+    Entrance::of_ingress(scope, TUTORIAL)
+        .await?
+        .settled("last.example.local")
+        .await
+}
+
 /// The authority of the fixture's certificates.
 async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
     let secret: Secret = scope.get_in(scope.fixture(), "secure").await?;
@@ -623,7 +631,7 @@ async fn table(
     ingress: &str,
     cases: &[(&'static str, &'static str, &'static str)],
 ) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let Table { expected, seen } = entrance.table(cases).await?;
     let outcome = expect_eq(
         "who answers, by host and path",

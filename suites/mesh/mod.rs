@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use strata::budget::CONVERGE;
+use strata::wait::{self, Progress};
 use strata::wire::Reply;
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Subject, Suite, Vantage};
 
@@ -161,6 +163,26 @@ fn identity(reply: &Reply) -> String {
         || format!("no URI in {header}"),
         |uri| uri.trim_matches('"').to_owned(),
     )
+}
+
+/// The fixture's client, once the last VirtualService of the fixture is in force in its sidecar: then
+/// all of them are.
+async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
+    let client = of_fixture(scope, "app=client").await?;
+    let url = format!("http://last.{}/", scope.fixture());
+    wait::until(
+        "the fixture's last VirtualService is in force",
+        CONVERGE,
+        async || {
+            let said = said::said(&client.get(&url).await?);
+            Ok(match said.as_str() {
+                "299" => Progress::Ready(()),
+                _ => Progress::NotYet(format!("GET {url} gives {said}, not 299")),
+            })
+        },
+    )
+    .await?;
+    Ok(client)
 }
 
 /// A pod of the fixture, whatever namespace the check has.

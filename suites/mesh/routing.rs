@@ -11,7 +11,7 @@ use strata::{
     Check, Eventually, Expect, Layer, NoVerdict, Outcome, Scope, Subject, Suite, expect, expect_eq,
 };
 
-use super::{explain_host, of_fixture};
+use super::{client, explain_host};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -379,7 +379,7 @@ async fn missing_destination_is_503(scope: &Scope) -> Outcome {
 }
 
 async fn removal_restores_the_service(scope: &Scope) -> Outcome {
-    let client = of_fixture(scope, "app=client").await?;
+    let client = client(scope).await?;
     let url = format!("http://web.{}/", scope.namespace());
     for (taken_away, expected) in [(false, "200 by other"), (true, "200 by web")] {
         if taken_away {
@@ -485,10 +485,6 @@ async fn invalid_configuration_is_refused(scope: &Scope) -> Outcome {
         })?;
     }
     Ok(())
-}
-
-async fn client(scope: &Scope) -> Result<strata::Vantage, NoVerdict> {
-    of_fixture(scope, "app=client").await
 }
 
 async fn get(scope: &Scope, url: &str) -> Result<Reply, NoVerdict> {

@@ -12,7 +12,7 @@ use strata::verdict::bound::ErrorBound;
 use strata::wire::{Connections, Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, Outcome, Scope, Subject, Suite};
 
-use super::{explain_host, of_fixture};
+use super::{client, explain_host};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -123,7 +123,7 @@ async fn weight_zero_receives_nothing(scope: &Scope) -> Outcome {
 }
 
 async fn weights_change_without_loss(scope: &Scope) -> Outcome {
-    let client = of_fixture(scope, "app=client").await?;
+    let client = client(scope).await?;
     let host = format!("moving.{}", scope.namespace());
     let url = format!("http://{host}/");
     // Both arms are asked for, so the route in force shows by whether the other one still answers:
@@ -196,7 +196,7 @@ async fn judge(
     arms: &[(&str, f64)],
     connections: Connections,
 ) -> Outcome {
-    let client = scope.pod("app=client").await?;
+    let client = client(scope).await?;
     let spec = RequestSpec {
         connections,
         ..RequestSpec::get(format!("http://{host}/"))
