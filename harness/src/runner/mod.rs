@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, FormatSetting};
 use rand::RngExt as _;
 
@@ -51,7 +51,7 @@ pub type BringUp = for<'a> fn(
     &'a Arc<Cluster>,
     &'a RunInfo,
     &'a (dyn Fn(&str) + Sync),
-) -> BoxFuture<'a, Result<(), NotPassed>>;
+) -> LocalBoxFuture<'a, Result<(), NotPassed>>;
 
 /// A run with its parts exchangeable.
 #[derive(Clone, Copy)]

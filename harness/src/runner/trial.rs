@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument as _;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use super::plan::Item;
 use super::progress::Progress;
@@ -106,7 +107,7 @@ impl Stage {
         }
         let evidence = self.evidence_dir(&item.name());
         let opened = tokio::select! {
-            opened = Scope::open(Arc::clone(cluster), check, &self.info, &evidence) => opened,
+            opened = Scope::open(Arc::clone(cluster), check, item.home, &self.info, &evidence) => opened,
             () = self.stop.asked() => return End::Stopped,
         };
         let scope = match opened {
@@ -133,24 +134,31 @@ impl Stage {
         end
     }
 
-    /// The check's own code, in a task of its own: a panic ends the task, and dropping the handle
-    /// ends it too.
+    /// The check's own code, on a thread of its own: a panic ends that thread alone, and a body that
+    /// blocks it keeps neither the deadline nor a signal from ending the trial.
     async fn body(&self, check: &'static Check, scope: &Arc<Scope>) -> End {
-        let own = Arc::clone(scope);
-        let body = async move { (check.run)(&own).await };
-        let mut task = AbortOnDropHandle::new(tokio::spawn(body.in_current_span()));
+        let (own, runtime, span) = (Arc::clone(scope), Handle::current(), Span::current());
+        let ended = CancellationToken::new();
+        let given_up = ended.clone();
+        let mut thread = tokio::task::spawn_blocking(move || {
+            let body = (check.run)(&own).instrument(span);
+            runtime.block_on(given_up.run_until_cancelled(body))
+        });
+        // Also when this trial itself is dropped, its body is not left behind.
+        let ended = ended.drop_guard();
         let limit = self.runner.deadline;
         let end = tokio::select! {
-            joined = tokio::time::timeout(limit, &mut task) => match joined {
-                Ok(Ok(outcome)) => return End::Judged(outcome),
+            joined = tokio::time::timeout(limit, &mut thread) => match joined {
+                Ok(Ok(Some(outcome))) => return End::Judged(outcome),
+                Ok(Ok(None)) => return End::Stopped,
                 Ok(Err(error)) => return NoVerdict::panic(panic_text(error)).into(),
                 Err(_) => NoVerdict::deadline(limit).into(),
             },
             () = self.stop.asked() => End::Stopped,
         };
-        task.abort();
-        // Until the task is gone it holds the scope. One that blocks its thread never goes.
-        let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
+        drop(ended);
+        // Until its thread has ended it holds the scope. One that blocks never does.
+        let _ = tokio::time::timeout(Duration::from_secs(2), thread).await;
         end
     }
 

@@ -1,0 +1,1 @@
+//! Manifests: read, checked before any cluster exists, and applied.
