@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 
 use super::labels::{self, Labels};
 use crate::verdict::cause::{Cause, CauseKind, Object, did_you_mean};

@@ -167,6 +167,8 @@ kinds! {
     GatewayMissing = "gateway-missing",
     /// A condition of the Gateway, or of one of its listeners, is false.
     GatewayCondition = "gateway-condition",
+    /// The Gateway has no address.
+    GatewayAddressMissing = "gateway-address-missing",
     /// The controller has not seen the last change.
     StaleGeneration = "stale-generation",
     /// There is no such HTTPRoute.
