@@ -38,7 +38,10 @@ pub(super) async fn diagnose(
         let same = |pod: &&Pod| {
             pod.name_any() == view.name && pod.namespace().as_deref() == Some(&view.namespace)
         };
-        pods.iter().find(same).cloned().unwrap_or_else(|| view.pod.clone())
+        pods.iter()
+            .find(same)
+            .cloned()
+            .unwrap_or_else(|| view.pod.clone())
     };
     let to_pod = now(to);
     let peers: Vec<_> = look
@@ -53,9 +56,11 @@ pub(super) async fn diagnose(
     let to_vantage = look.scope.from_pod(to);
     let (to_network, from_network) = join(to_vantage.network(), from.network()).await;
     let networks = join_all(peers.iter().map(|(_, vantage)| vantage.network())).await;
-    let tried = join_all(tcp_ports(&to_pod).into_iter().map(|port| async move {
-        Some((port, attempt(from, to.ip, port).await?))
-    }))
+    let tried = join_all(
+        tcp_ports(&to_pod)
+            .into_iter()
+            .map(|port| async move { Some((port, attempt(from, to.ip, port).await?)) }),
+    )
     .await;
     let mut seen = Seen {
         from: from.pod().map(|view| End {
@@ -90,7 +95,9 @@ pub(super) async fn diagnose(
     if seen.tried.iter().all(silent) {
         seen.across = crossings(&peers).await;
         let port = tcp_ports(&seen.to.pod)[0];
-        let others = peers.iter().map(|(_, vantage)| attempt(vantage, to.ip, port));
+        let others = peers
+            .iter()
+            .map(|(_, vantage)| attempt(vantage, to.ip, port));
         seen.others_at_to = join_all(others).await.into_iter().flatten().collect();
     }
     Ok(judge::cause(&seen))
@@ -100,7 +107,12 @@ pub(super) async fn diagnose(
 fn some_a_node(peers: Vec<(PodView, Vantage)>) -> Vec<(PodView, Vantage)> {
     let mut some: Vec<(PodView, Vantage)> = Vec::new();
     for peer in peers {
-        if some.iter().filter(|(has, _)| has.node == peer.0.node).count() < PEERS {
+        if some
+            .iter()
+            .filter(|(has, _)| has.node == peer.0.node)
+            .count()
+            < PEERS
+        {
             some.push(peer);
         }
     }
@@ -110,20 +122,27 @@ fn some_a_node(peers: Vec<(PodView, Vantage)>) -> Vec<(PodView, Vantage)> {
 /// A DaemonSet's pod on the node's own network.
 fn agent(pod: &Pod) -> bool {
     let host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
-    let daemon = pod.owner_references().iter().any(|owner| owner.kind == "DaemonSet");
+    let daemon = pod
+        .owner_references()
+        .iter()
+        .any(|owner| owner.kind == "DaemonSet");
     host && daemon && !workload::leaving(pod)
 }
 
 /// Attempts from every peer at every other.
 async fn crossings(peers: &[(PodView, Vantage)]) -> Vec<Crossing> {
-    let pairs = peers.iter().flat_map(|from| peers.iter().map(move |to| (from, to)));
-    let tried = pairs.filter(|(from, to)| from.0.ip != to.0.ip).map(|(from, to)| async move {
-        let port = *tcp_ports(&to.0.pod).first()?;
-        Some(Crossing {
-            from: from.0.node.clone(),
-            to: to.0.node.clone(),
-            tried: attempt(&from.1, to.0.ip, port).await?,
-        })
-    });
+    let pairs = peers
+        .iter()
+        .flat_map(|from| peers.iter().map(move |to| (from, to)));
+    let tried = pairs
+        .filter(|(from, to)| from.0.ip != to.0.ip)
+        .map(|(from, to)| async move {
+            let port = *tcp_ports(&to.0.pod).first()?;
+            Some(Crossing {
+                from: from.0.node.clone(),
+                to: to.0.node.clone(),
+                tried: attempt(&from.1, to.0.ip, port).await?,
+            })
+        });
     join_all(tried).await.into_iter().flatten().collect()
 }

@@ -60,7 +60,9 @@ async fn name(look: Look<'_>, subject: &Subject<'_>) -> Result<Option<Cause>, No
             expected,
             observed,
         } => {
-            let expected = expected.iter().map(|(arm, weight)| ((*arm).to_owned(), *weight));
+            let expected = expected
+                .iter()
+                .map(|(arm, weight)| ((*arm).to_owned(), *weight));
             let observed = observed.iter().map(|(arm, share)| (arm.clone(), *share));
             let (expected, observed) = (expected.collect(), observed.collect());
             mesh::diagnose_split(look, namespace, virtual_service, expected, observed).await

@@ -43,7 +43,9 @@ pub(super) async fn diagnose_route(
     path: &str,
 ) -> Result<Option<Cause>, NoVerdict> {
     let group = "gateway.networking.k8s.io";
-    let grants = look.untyped(None, group, &["v1", "v1beta1"], "ReferenceGrant").await?;
+    let grants = look
+        .untyped(None, group, &["v1", "v1beta1"], "ReferenceGrant")
+        .await?;
     let grants = grants.iter().filter_map(|grant| {
         let spec = ReferenceGrantSpec::deserialize(grant.data.get("spec")?).ok()?;
         Some((grant.namespace().unwrap_or_default(), spec))

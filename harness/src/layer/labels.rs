@@ -116,8 +116,13 @@ pub(super) fn miss(terms: &Labels, name: &str, all: &[&Labels]) -> Option<Miss> 
             .find(|(key, value)| closest.get(*key) != Some(value))
     })?;
     let known = values(key);
-    let near_value = nearest(value, known.iter().copied().filter(|known| known != value))
-        .or_else(|| known.contains(name).then_some(name).filter(|name| name != value));
+    let near_value =
+        nearest(value, known.iter().copied().filter(|known| known != value)).or_else(|| {
+            known
+                .contains(name)
+                .then_some(name)
+                .filter(|name| name != value)
+        });
     let carriers = all
         .iter()
         .flat_map(|labels| labels.iter())
@@ -152,13 +157,25 @@ mod tests {
     #[test]
     fn the_term_that_was_meant() {
         let cases = [
-            ("app=backedn", &["app=backend", "app=client"][..], Some("app: backend")),
-            ("app=nothing", &["app=backend", "app=client"], Some("app: backend")),
+            (
+                "app=backedn",
+                &["app=backend", "app=client"][..],
+                Some("app: backend"),
+            ),
+            (
+                "app=nothing",
+                &["app=backend", "app=client"],
+                Some("app: backend"),
+            ),
             ("app=nothing", &["app=client"], None),
             ("ap=backend", &["app=backend"], Some("app: backend")),
             ("name=backend", &["app=backend"], Some("app: backend")),
             ("name=zzz", &["app=backend"], None),
-            ("app=backend,tier=bakc", &["app=backend,tier=back"], Some("tier: back")),
+            (
+                "app=backend,tier=bakc",
+                &["app=backend,tier=back"],
+                Some("tier: back"),
+            ),
             (
                 "app=backend,tier=front",
                 &["app=backend,tier=back", "app=client,tier=front"],

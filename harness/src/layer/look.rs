@@ -98,7 +98,10 @@ impl<'a> Look<'a> {
     ) -> Result<Vec<EndpointSlice>, NoVerdict> {
         let mut slices: Vec<EndpointSlice> = self.within(namespace).await?;
         slices.retain(|slice| {
-            slice.labels().get("kubernetes.io/service-name").is_some_and(|it| it == service)
+            slice
+                .labels()
+                .get("kubernetes.io/service-name")
+                .is_some_and(|it| it == service)
         });
         Ok(slices)
     }
@@ -133,7 +136,8 @@ impl<'a> Look<'a> {
         let containers = pods.iter().flat_map(|pod| {
             let status = pod.status.iter();
             let containers = status.flat_map(|it| it.container_statuses.iter().flatten());
-            let ended = containers.filter(|container| !container.ready && container.restart_count > 0);
+            let ended =
+                containers.filter(|container| !container.ready && container.restart_count > 0);
             ended.map(move |container| (pod.name_any(), container.name.clone()))
         });
         let api = Api::<Pod>::namespaced(self.scope.client().clone(), namespace);
@@ -164,7 +168,9 @@ impl<'a> Look<'a> {
                 && image.is_some_and(|image| image.contains(PROBE_IMAGE))
         });
         let views = probes.filter_map(PodView::of);
-        views.map(|view| (view.clone(), self.scope.from_pod(&view))).collect()
+        views
+            .map(|view| (view.clone(), self.scope.from_pod(&view)))
+            .collect()
     }
 }
 
@@ -182,7 +188,10 @@ where
 /// Tries to connect; nothing if that could not be tried, or would say nothing: a sidecar accepts
 /// every connection itself.
 pub(super) async fn attempt(from: &Vantage, ip: IpAddr, port: u16) -> Option<Tried> {
-    if from.pod().is_some_and(|pod| super::mesh::has_sidecar(&pod.pod)) {
+    if from
+        .pod()
+        .is_some_and(|pod| super::mesh::has_sidecar(&pod.pod))
+    {
         return None;
     }
     let spec = TcpSpec {

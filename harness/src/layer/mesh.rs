@@ -74,6 +74,8 @@ async fn objects_of<T: DeserializeOwned>(
     namespace: &str,
     kind: &str,
 ) -> Result<Vec<Read<T>>, NoVerdict> {
-    let found = look.untyped(Some(namespace), GROUP, &VERSIONS, kind).await?;
+    let found = look
+        .untyped(Some(namespace), GROUP, &VERSIONS, kind)
+        .await?;
     Ok(found.iter().filter_map(read).collect())
 }

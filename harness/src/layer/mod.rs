@@ -18,6 +18,11 @@ mod subject;
 mod tried;
 mod workload;
 
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod workload_tests;
+
 use std::sync::Arc;
 
 pub use diagnose::diagnose;

@@ -140,7 +140,11 @@ mod tests {
             (How::Other, "/x.*", "/y", true),
         ];
         for (how, rule, asked, matches) in cases {
-            assert_eq!(path(how, rule).matches(asked), matches, "{how:?} {rule} {asked}");
+            assert_eq!(
+                path(how, rule).matches(asked),
+                matches,
+                "{how:?} {rule} {asked}"
+            );
         }
     }
 
@@ -148,9 +152,27 @@ mod tests {
     #[test]
     fn the_path_that_was_meant() {
         let cases = [
-            (How::Prefix, "/frontnd", "/frontend", Some("/frontend"), false),
-            (How::Prefix, "/frontnd", "/frontend/cart/7", Some("/frontend"), false),
-            (How::Prefix, "/Frontend", "/frontend", Some("/frontend"), false),
+            (
+                How::Prefix,
+                "/frontnd",
+                "/frontend",
+                Some("/frontend"),
+                false,
+            ),
+            (
+                How::Prefix,
+                "/frontnd",
+                "/frontend/cart/7",
+                Some("/frontend"),
+                false,
+            ),
+            (
+                How::Prefix,
+                "/Frontend",
+                "/frontend",
+                Some("/frontend"),
+                false,
+            ),
             (How::Prefix, "/foo", "/foobar", Some("/foo"), true),
             (How::Exact, "/foo", "/foo/bar", Some("/foo"), true),
             (How::Exact, "/foo/", "/foo", Some("/foo/"), true),

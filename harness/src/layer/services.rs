@@ -61,9 +61,16 @@ pub(super) async fn diagnose(
         return Ok(Some(cause));
     }
     // Not the Service's own: an endpoint that is not reached, or its name that is not resolved.
-    let unreached = seen.direct.iter().find(|direct| direct.tried != Tried::Answers);
+    let unreached = seen
+        .direct
+        .iter()
+        .find(|direct| direct.tried != Tried::Answers);
     let endpoint = unreached.and_then(|direct| {
-        let pod = seen.workload.pods.iter().find(|pod| pod.name_any() == direct.pod)?;
+        let pod = seen
+            .workload
+            .pods
+            .iter()
+            .find(|pod| pod.name_any() == direct.pod)?;
         PodView::of(pod)
     });
     match endpoint {
@@ -108,27 +115,41 @@ async fn inside(
         .filter_map(|port| u16::try_from(port.port).ok())
         .filter(|port| seen.port.is_none_or(|asked| asked == *port))
         .collect();
-    let direct = endpoints(seen, service, &ports).into_iter().map(|(pod, ip, port)| async move {
-        Some(Direct {
-            pod,
-            at: std::net::SocketAddr::new(ip, port).to_string(),
-            tried: attempt(from, ip, port).await?,
-        })
-    });
+    let direct = endpoints(seen, service, &ports)
+        .into_iter()
+        .map(|(pod, ip, port)| async move {
+            Some(Direct {
+                pod,
+                at: std::net::SocketAddr::new(ip, port).to_string(),
+                tried: attempt(from, ip, port).await?,
+            })
+        });
     seen.direct = join_all(direct).await.into_iter().flatten().collect();
     let Some(ip) = cluster_ip else { return Ok(()) };
-    let tried = ports.iter().map(|port| async move { Some((*port, attempt(from, ip, *port).await?)) });
+    let tried = ports
+        .iter()
+        .map(|port| async move { Some((*port, attempt(from, ip, *port).await?)) });
     seen.at_cluster_ip = join_all(tried).await.into_iter().flatten().collect();
-    let bad = seen.at_cluster_ip.iter().find(|(_, tried)| *tried != Tried::Answers);
-    let Some((port, _)) = bad.copied() else { return Ok(()) };
+    let bad = seen
+        .at_cluster_ip
+        .iter()
+        .find(|(_, tried)| *tried != Tried::Answers);
+    let Some((port, _)) = bad.copied() else {
+        return Ok(());
+    };
     let own = from.pod().map(|pod| pod.node.clone());
     let mut pods = seen.workload.pods.clone();
     if let Some(pod) = from.pod().filter(|pod| pod.namespace != seen.namespace) {
         pods.extend(look.within::<Pod>(&pod.namespace).await?);
     }
-    let other = look.askable(&pods).into_iter().find(|(view, _)| Some(&view.node) != own.as_ref());
+    let other = look
+        .askable(&pods)
+        .into_iter()
+        .find(|(view, _)| Some(&view.node) != own.as_ref());
     if let Some((view, vantage)) = other {
-        seen.elsewhere = attempt(&vantage, ip, port).await.map(|tried| (view.node, tried));
+        seen.elsewhere = attempt(&vantage, ip, port)
+            .await
+            .map(|tried| (view.node, tried));
     }
     Ok(())
 }
@@ -136,7 +157,9 @@ async fn inside(
 /// Endpoints to try: pod (its name, or nothing), address, port.
 fn endpoints(seen: &Seen, service: &Service, ports: &[u16]) -> Vec<(String, IpAddr, u16)> {
     let name_of = |port: u16| {
-        let of = judge::ports(service).iter().find(|it| it.port == i32::from(port));
+        let of = judge::ports(service)
+            .iter()
+            .find(|it| it.port == i32::from(port));
         of.and_then(|it| it.name.clone()).unwrap_or_default()
     };
     let names: Vec<_> = ports.iter().map(|port| name_of(*port)).collect();
@@ -144,18 +167,29 @@ fn endpoints(seen: &Seen, service: &Service, ports: &[u16]) -> Vec<(String, IpAd
     let all = slices.flat_map(|slice| {
         let of_slice = slice.ports.iter().flatten();
         let wanted = of_slice.filter(|port| names.contains(&port.name.clone().unwrap_or_default()));
-        let numbers: Vec<_> = wanted.filter_map(|port| u16::try_from(port.port?).ok()).collect();
+        let numbers: Vec<_> = wanted
+            .filter_map(|port| u16::try_from(port.port?).ok())
+            .collect();
         let ready = slice.endpoints.iter().filter(|endpoint| {
             let conditions = endpoint.conditions.as_ref();
             conditions.and_then(|conditions| conditions.ready) != Some(false)
         });
         ready.flat_map(move |endpoint| {
-            let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
-            let ip = endpoint.addresses.first().and_then(|ip| ip.parse::<IpAddr>().ok());
+            let pod = endpoint
+                .target_ref
+                .as_ref()
+                .and_then(|target| target.name.clone());
+            let ip = endpoint
+                .addresses
+                .first()
+                .and_then(|ip| ip.parse::<IpAddr>().ok());
             let numbers = numbers.clone();
             ip.into_iter().flat_map(move |ip| {
                 let pod = pod.clone().unwrap_or_default();
-                numbers.clone().into_iter().map(move |port| (pod.clone(), ip, port))
+                numbers
+                    .clone()
+                    .into_iter()
+                    .map(move |port| (pod.clone(), ip, port))
             })
         })
     });
@@ -177,7 +211,9 @@ async fn outside(
         .collect();
     let at = nodes.iter().filter_map(|node| {
         let addresses = node.status.as_ref()?.addresses.as_ref()?;
-        let internal = addresses.iter().find(|address| address.type_ == "InternalIP")?;
+        let internal = addresses
+            .iter()
+            .find(|address| address.type_ == "InternalIP")?;
         Some((node.name_any(), internal.address.parse::<IpAddr>().ok()?))
     });
     let tried = at.flat_map(|(node, ip)| {
@@ -220,12 +256,19 @@ pub(super) async fn diagnose_dns(
     if let Some(cause) = dns::cause(&seen) {
         return Ok(Some(cause));
     }
-    let selector = seen.service.as_ref().map(judge::selector).unwrap_or_default();
+    let selector = seen
+        .service
+        .as_ref()
+        .map(judge::selector)
+        .unwrap_or_default();
     if selector.is_empty() {
         return Ok(None);
     }
     let pods = labels::selected(&selector, &seen.workload.pods).into_iter();
-    let views: Vec<_> = pods.filter(|pod| workload::ready(pod)).filter_map(PodView::of).collect();
+    let views: Vec<_> = pods
+        .filter(|pod| workload::ready(pod))
+        .filter_map(PodView::of)
+        .collect();
     let direct: Vec<(PodView, Option<DnsReply>)> = join_all(views.into_iter().map(|view| async {
         let reply = ask(Some(view.ip.to_string())).await;
         (view, reply)

@@ -51,7 +51,9 @@ pub(super) fn ready(pod: &Pod) -> bool {
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, &'a str)> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions.iter().find(|condition| condition.type_ == kind)?;
+    let condition = conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)?;
     Some((
         &condition.status,
         condition.message.as_deref().unwrap_or_default(),
@@ -152,7 +154,11 @@ pub(super) fn not_ready(seen: &Seen, pod: &Pod) -> Option<Cause> {
             see: describe,
         });
     }
-    let set_up = ["FailedMount", "FailedCreatePodSandBox", "FailedAttachVolume"];
+    let set_up = [
+        "FailedMount",
+        "FailedCreatePodSandBox",
+        "FailedAttachVolume",
+    ];
     if status.phase.as_deref() == Some("Pending")
         && let Some((reason, message)) = warning(&seen.events, "Pod", &name, &set_up)
     {
@@ -195,13 +201,20 @@ fn stopped(seen: &Seen, pod: &Pod, container: &ContainerStatus) -> Option<Cause>
         .unwrap_or_default();
     match reason {
         Some(
-            reason @ ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName"
-            | "ErrImageNeverPull" | "ImageInspectError" | "RegistryUnavailable"),
+            reason @ ("ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"),
         ) => {
             return Some(Cause {
                 kind: CauseKind::ImageNotThere,
                 wrong: sentence(
-                    &format!("image {} of {object} is not there: {reason}", container.image),
+                    &format!(
+                        "image {} of {object} is not there: {reason}",
+                        container.image
+                    ),
                     message,
                 ),
                 change: format!(
@@ -211,7 +224,9 @@ fn stopped(seen: &Seen, pod: &Pod, container: &ContainerStatus) -> Option<Cause>
                 see: object.describe(),
             });
         }
-        Some(reason @ ("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError")) => {
+        Some(
+            reason @ ("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"),
+        ) => {
             return Some(Cause {
                 kind: CauseKind::PodConfiguration,
                 wrong: sentence(
@@ -269,9 +284,7 @@ fn stopped(seen: &Seen, pod: &Pod, container: &ContainerStatus) -> Option<Cause>
     })
 }
 
-fn ended(
-    state: &ContainerState,
-) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
+fn ended(state: &ContainerState) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
     state.terminated.as_ref()
 }
 
@@ -285,7 +298,9 @@ pub(super) fn warning<'a>(
     let about = |event: &&Event| {
         let object = &event.involved_object;
         let is = object.name.as_deref().is_some_and(|is| match kind {
-            "ReplicaSet" => is.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')),
+            "ReplicaSet" => is
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('-')),
             _ => is == name,
         });
         let reason = event.reason.as_deref().unwrap_or_default();

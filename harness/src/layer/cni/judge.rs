@@ -100,16 +100,26 @@ impl End {
             ip.as_deref().is_some_and(|ip| bare.any(|has| has == ip))
         };
         let mut others = network.interfaces.iter().filter(|i| i.name != "lo");
-        network.interfaces.iter().find(has).or_else(|| others.next())
+        network
+            .interfaces
+            .iter()
+            .find(has)
+            .or_else(|| others.next())
     }
 
     fn see(&self, what: &str) -> String {
-        format!("kubectl -n {} exec {} -- {what}", self.namespace(), self.name())
+        format!(
+            "kubectl -n {} exec {} -- {what}",
+            self.namespace(),
+            self.name()
+        )
     }
 }
 
 fn bare(address: &str) -> &str {
-    address.split_once('/').map_or(address, |(address, _)| address)
+    address
+        .split_once('/')
+        .map_or(address, |(address, _)| address)
 }
 
 /// The cause, if evidence names one.
@@ -139,7 +149,8 @@ fn inside(seen: &Seen, end: &End) -> Option<Cause> {
     let said = end.said();
     let remedy = "its interfaces, addresses and routes are its CNI's to make";
     let node = end.node().unwrap_or("its node");
-    let change = format!("delete {said}, so that the CNI on {node} sets its network up anew; {remedy}");
+    let change =
+        format!("delete {said}, so that the CNI on {node} sets its network up anew; {remedy}");
     let see = end.see("/strata-probe routes");
     let interface = end.interface()?;
     if !interface.up {
@@ -153,7 +164,10 @@ fn inside(seen: &Seen, end: &End) -> Option<Cause> {
     let ip = end.ip()?;
     let has = network.interfaces.iter().flat_map(|i| &i.addresses);
     if !has.clone().any(|address| bare(address) == ip.to_string()) {
-        let has: Vec<_> = has.filter(|address| !bare(address).starts_with("127.")).cloned().collect();
+        let has: Vec<_> = has
+            .filter(|address| !bare(address).starts_with("127."))
+            .cloned()
+            .collect();
         let has = if has.is_empty() {
             "it has none".to_owned()
         } else {
@@ -215,9 +229,8 @@ fn inside(seen: &Seen, end: &End) -> Option<Cause> {
 
 /// Pods of the same node, other than the end itself.
 fn peers<'a>(seen: &'a Seen, end: &End) -> Vec<&'a End> {
-    let same = |peer: &&End| {
-        peer.node() == end.node() && peer.ip() != end.ip() && !peer.on_host_network()
-    };
+    let same =
+        |peer: &&End| peer.node() == end.node() && peer.ip() != end.ip() && !peer.on_host_network();
     let ends = seen.from.iter().chain([&seen.to]);
     seen.peers.iter().chain(ends).filter(same).collect()
 }
@@ -241,7 +254,11 @@ fn route(network: &Network, to: IpAddr) -> Option<&Route> {
 
 /// A route as `ip route` writes it.
 fn written(route: &Route) -> String {
-    let destination = if default(route) { "default" } else { &route.destination };
+    let destination = if default(route) {
+        "default"
+    } else {
+        &route.destination
+    };
     let via = route
         .gateway
         .map(|gateway| format!(" via {gateway}"))
@@ -251,8 +268,14 @@ fn written(route: &Route) -> String {
 
 /// The port is refused: packets arrive, nobody listens.
 fn refused(seen: &Seen) -> Option<Cause> {
-    let (port, _) = seen.tried.iter().find(|(_, tried)| *tried == Tried::Refused)?;
-    let declared: Vec<_> = workload_ports(&seen.to.pod).iter().map(ToString::to_string).collect();
+    let (port, _) = seen
+        .tried
+        .iter()
+        .find(|(_, tried)| *tried == Tried::Refused)?;
+    let declared: Vec<_> = workload_ports(&seen.to.pod)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let declared = if declared.is_empty() {
         String::new()
     } else {
@@ -261,8 +284,12 @@ fn refused(seen: &Seen) -> Option<Cause> {
     let said = seen.to.said();
     Some(Cause {
         kind: CauseKind::NothingListens,
-        wrong: format!("nothing listens on port {port} of {said}: connections are refused{declared}"),
-        change: format!("the port that is asked for, or the one that the container of {said} serves"),
+        wrong: format!(
+            "nothing listens on port {port} of {said}: connections are refused{declared}"
+        ),
+        change: format!(
+            "the port that is asked for, or the one that the container of {said} serves"
+        ),
         see: Object::new("Pod", &seen.to.namespace(), &seen.to.name()).see(),
     })
 }
@@ -313,11 +340,18 @@ fn nodes(seen: &Seen) -> Option<Cause> {
     if seen.tried.iter().any(|(_, tried)| tried.arrives()) {
         return None;
     }
-    let ends: Vec<_> = seen.from.iter().chain([&seen.to]).filter_map(End::node).collect();
+    let ends: Vec<_> = seen
+        .from
+        .iter()
+        .chain([&seen.to])
+        .filter_map(End::node)
+        .collect();
     let unready = ends.iter().find_map(|name| {
         let node = seen.nodes.iter().find(|node| node.name_any() == *name)?;
         let conditions = node.status.as_ref()?.conditions.as_ref()?;
-        let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        let ready = conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")?;
         (ready.status != "True").then(|| (*name, ready.message.clone().unwrap_or_default()))
     });
     if let Some((name, message)) = unready {
@@ -330,16 +364,25 @@ fn nodes(seen: &Seen) -> Option<Cause> {
         });
     }
     let agent = seen.agents.iter().find(|agent| {
-        let node = agent.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = agent
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.as_deref());
         !workload::ready(agent) && node.is_some_and(|node| ends.contains(&node))
     });
     if let Some(agent) = agent {
         let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
         let object = Object::new("Pod", &namespace, &name);
-        let node = agent.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = agent
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.as_deref());
         return Some(Cause {
             kind: CauseKind::NodeAgentNotReady,
-            wrong: format!("{object}, the network agent of {}, is not ready", node.unwrap_or("its node")),
+            wrong: format!(
+                "{object}, the network agent of {}, is not ready",
+                node.unwrap_or("its node")
+            ),
             change: format!("what the events and the log of {object} name"),
             see: object.describe(),
         });
@@ -370,16 +413,24 @@ fn apart(seen: &Seen) -> Option<Cause> {
         Some(false) => "nor back".to_owned(),
         None => "the way back was not tried".to_owned(),
     };
-    let others: BTreeSet<_> = seen.across.iter().map(|crossing| crossing.from.as_str()).collect();
-    let third = others.into_iter().filter(|node| *node != a && *node != b).find_map(|c| {
-        match (arrives(c, a), arrives(c, b)) {
+    let others: BTreeSet<_> = seen
+        .across
+        .iter()
+        .map(|crossing| crossing.from.as_str())
+        .collect();
+    let third = others
+        .into_iter()
+        .filter(|node| *node != a && *node != b)
+        .find_map(|c| match (arrives(c, a), arrives(c, b)) {
             (Some(true), Some(false)) => Some((b, c)),
             (Some(false), Some(true)) => Some((a, c)),
             _ => None,
-        }
-    });
+        });
     let (culprit, witness) = match third {
-        Some((culprit, witness)) => (culprit, format!("; {witness} does not reach {culprit} either")),
+        Some((culprit, witness)) => (
+            culprit,
+            format!("; {witness} does not reach {culprit} either"),
+        ),
         None => (b, String::new()),
     };
     Some(Cause {
@@ -402,7 +453,10 @@ fn alone(seen: &Seen) -> Option<Cause> {
     let node = seen.to.node()?;
     let dead = !seen.tried.is_empty() && seen.tried.iter().all(|(_, tried)| silent(tried));
     let for_all = !seen.others_at_to.is_empty() && seen.others_at_to.iter().all(silent);
-    let peers = seen.across.iter().any(|crossing| crossing.to == node && crossing.tried.arrives());
+    let peers = seen
+        .across
+        .iter()
+        .any(|crossing| crossing.to == node && crossing.tried.arrives());
     if !(dead && for_all && peers) {
         return None;
     }
@@ -414,6 +468,10 @@ fn alone(seen: &Seen) -> Option<Cause> {
             "the route of {node} to {}, which its CNI makes; delete {said} to have it made anew",
             seen.to.ip()?
         ),
-        see: format!("kubectl -n {} get pod {} -o wide", seen.to.namespace(), seen.to.name()),
+        see: format!(
+            "kubectl -n {} get pod {} -o wide",
+            seen.to.namespace(),
+            seen.to.name()
+        ),
     })
 }

@@ -25,8 +25,15 @@ enum Way {
 
 /// The policies that forbid the path, if they do and nothing answered.
 pub(super) fn cause(seen: &Seen) -> Option<Cause> {
-    let (port, _) = *seen.tried.iter().find(|(_, tried)| *tried != Tried::Answers)?;
-    if seen.tried.iter().any(|(tried, outcome)| *tried == port && *outcome == Tried::Answers) {
+    let (port, _) = *seen
+        .tried
+        .iter()
+        .find(|(_, tried)| *tried != Tried::Answers)?;
+    if seen
+        .tried
+        .iter()
+        .any(|(tried, outcome)| *tried == port && *outcome == Tried::Answers)
+    {
         return None;
     }
     let from = seen.from.as_ref();
@@ -43,7 +50,10 @@ fn forbids(seen: &Seen, way: Way, end: &End, other: Option<&End>, port: u16) -> 
         .filter(|policy| isolates(policy, way, end.pod.labels()))
         .collect();
     let first = *isolating.first()?;
-    if isolating.iter().any(|policy| allows(seen, policy, way, other, &seen.to.pod, port)) {
+    if isolating
+        .iter()
+        .any(|policy| allows(seen, policy, way, other, &seen.to.pod, port))
+    {
         return None;
     }
     let name = first.name_any();
@@ -72,8 +82,15 @@ fn forbids(seen: &Seen, way: Way, end: &End, other: Option<&End>, port: u16) -> 
 }
 
 fn isolates(policy: &NetworkPolicy, way: Way, labels: &Labels) -> bool {
-    let Some(spec) = &policy.spec else { return false };
-    let types: Vec<_> = spec.policy_types.iter().flatten().map(String::as_str).collect();
+    let Some(spec) = &policy.spec else {
+        return false;
+    };
+    let types: Vec<_> = spec
+        .policy_types
+        .iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
     let of_way = match way {
         Way::Ingress => types.is_empty() || types.contains(&"Ingress"),
         Way::Egress => types.contains(&"Egress") || (types.is_empty() && spec.egress.is_some()),
@@ -89,7 +106,9 @@ fn allows(
     server: &Pod,
     port: u16,
 ) -> bool {
-    let Some(spec) = &policy.spec else { return true };
+    let Some(spec) = &policy.spec else {
+        return true;
+    };
     let own = policy.namespace().unwrap_or_default();
     let peer = |peers: &Option<Vec<NetworkPolicyPeer>>| {
         let peers = peers.as_deref().unwrap_or_default();

@@ -34,7 +34,12 @@ impl Seen {
     /// The Gateway of a namespace whose name is nearest.
     pub(super) fn near(&self, namespace: &str, name: &str) -> Option<String> {
         let here = |gateway: &&Gateway| gateway.namespace().as_deref() == Some(namespace);
-        let names: Vec<_> = self.gateways.iter().filter(here).map(ResourceExt::name_any).collect();
+        let names: Vec<_> = self
+            .gateways
+            .iter()
+            .filter(here)
+            .map(ResourceExt::name_any)
+            .collect();
         nearest(name, names.iter().map(String::as_str)).map(ToOwned::to_owned)
     }
 }
@@ -62,9 +67,17 @@ fn class(seen: &Seen, object: &Object<'_>, gateway: &Gateway) -> Option<Cause> {
     let see = "kubectl get gatewayclasses".to_owned();
     let Some(class) = seen.classes.iter().find(|class| class.name_any() == *name) else {
         let names: Vec<_> = seen.classes.iter().map(ResourceExt::name_any).collect();
-        let near = nearest(name, names.iter().map(String::as_str))
-            .or_else(|| names.first().filter(|_| names.len() == 1).map(String::as_str));
-        let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let near = nearest(name, names.iter().map(String::as_str)).or_else(|| {
+            names
+                .first()
+                .filter(|_| names.len() == 1)
+                .map(String::as_str)
+        });
+        let there = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
         return Some(Cause {
             kind: CauseKind::GatewayClassMissing,
             wrong: format!(
@@ -73,12 +86,17 @@ fn class(seen: &Seen, object: &Object<'_>, gateway: &Gateway) -> Option<Cause> {
             ),
             change: match near {
                 Some(near) => format!("set spec.gatewayClassName of {object} to {near}"),
-                None => format!("create GatewayClass {name}, or change spec.gatewayClassName of {object}"),
+                None => format!(
+                    "create GatewayClass {name}, or change spec.gatewayClassName of {object}"
+                ),
             },
             see,
         });
     };
-    let conditions = class.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let conditions = class
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
     let accepted = find(conditions.unwrap_or_default(), "Accepted");
     if accepted.is_some_and(|accepted| accepted.status == "True") {
         return None;
@@ -132,7 +150,12 @@ pub(super) fn stale(
             format!("its generation is {generation}, and the conditions are about {observed}")
         }
         Some(_) => return None,
-        None if conditions.iter().any(|condition| condition.status != "Unknown") => return None,
+        None if conditions
+            .iter()
+            .any(|condition| condition.status != "Unknown") =>
+        {
+            return None;
+        }
         None => "nobody has written its conditions".to_owned(),
     };
     Some(Cause {
@@ -145,7 +168,9 @@ pub(super) fn stale(
 
 fn unseen(object: &Object<'_>, gateway: &Gateway) -> Option<Cause> {
     let status = gateway.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let conditions = status
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
     let generation = gateway.metadata.generation;
     stale(object, generation, conditions, "the Gateway's controller")
 }
@@ -164,10 +189,18 @@ fn said(object: &Object<'_>, gateway: &Gateway) -> Option<Cause> {
     let of_listener = |kind: &str, bad: &str| {
         listeners.clone().find_map(|listener| {
             let condition = find(&listener.conditions, kind)?;
-            let at = gateway.spec.listeners.iter().position(|has| has.name == listener.name);
+            let at = gateway
+                .spec
+                .listeners
+                .iter()
+                .position(|has| has.name == listener.name);
             (condition.status == bad).then(|| {
                 let at = at.map_or_else(String::new, |at| at.to_string());
-                (format!("listener {} of {object}", listener.name), format!("spec.listeners[{at}]"), condition)
+                (
+                    format!("listener {} of {object}", listener.name),
+                    format!("spec.listeners[{at}]"),
+                    condition,
+                )
             })
         })
     };
@@ -181,7 +214,12 @@ fn said(object: &Object<'_>, gateway: &Gateway) -> Option<Cause> {
         .find_map(|(kind, bad)| of_listener(kind, bad).or_else(|| of_gateway(kind, bad)))?;
     Some(Cause {
         kind: CauseKind::GatewayCondition,
-        wrong: format!("{who} is {} {}: {}", condition.type_, condition.status, words(condition)),
+        wrong: format!(
+            "{who} is {} {}: {}",
+            condition.type_,
+            condition.status,
+            words(condition)
+        ),
         change: format!("what the message names, in {field} of {object}"),
         see: object.describe(),
     })

@@ -44,14 +44,19 @@ pub(in crate::layer) struct Seen {
 
 impl Seen {
     fn route(&self) -> Option<&HttpRoute> {
-        self.routes.iter().find(|route| route.name_any() == self.name)
+        self.routes
+            .iter()
+            .find(|route| route.name_any() == self.name)
     }
 }
 
 /// The Service that the request leads to: namespace, name, port; for what is wrong behind it.
 pub(in crate::layer) fn backend(seen: &Seen) -> Option<(String, String, Option<u16>)> {
     let (_, _, backend) = backends(seen, seen.route()?).into_iter().next()?;
-    let namespace = backend.namespace.clone().unwrap_or_else(|| seen.namespace.clone());
+    let namespace = backend
+        .namespace
+        .clone()
+        .unwrap_or_else(|| seen.namespace.clone());
     let port = backend.port.and_then(|port| u16::try_from(port).ok());
     Some((namespace, backend.name.clone(), port))
 }
@@ -88,7 +93,9 @@ fn parents(seen: &Seen, object: &Object<'_>, route: &HttpRoute) -> Option<Cause>
             see: object.see(),
         });
     }
-    gateways.into_iter().find_map(|(at, parent)| self::parent(seen, object, route, at, parent))
+    gateways
+        .into_iter()
+        .find_map(|(at, parent)| self::parent(seen, object, route, at, parent))
 }
 
 fn parent(
@@ -104,15 +111,25 @@ fn parent(
     let gateway_object = Object::new("Gateway", namespace, name);
     let Some(gateway) = seen.gateways.find(namespace, name) else {
         let near = seen.gateways.near(namespace, name);
-        let elsewhere = seen.gateways.gateways.iter().find(|gateway| gateway.name_any() == *name);
+        let elsewhere = seen
+            .gateways
+            .gateways
+            .iter()
+            .find(|gateway| gateway.name_any() == *name);
         let elsewhere = elsewhere.and_then(ResourceExt::namespace);
         let (hint, change) = match (&near, elsewhere) {
-            (Some(near), _) => (did_you_mean(Some(near)), format!("set {field}.name of {object} to {near}")),
+            (Some(near), _) => (
+                did_you_mean(Some(near)),
+                format!("set {field}.name of {object} to {near}"),
+            ),
             (None, Some(other)) => (
                 format!("; namespace {other} has one of that name"),
                 format!("set {field}.namespace of {object} to {other}"),
             ),
-            (None, None) => (String::new(), format!("{field} of {object}, or create {gateway_object}")),
+            (None, None) => (
+                String::new(),
+                format!("{field} of {object}, or create {gateway_object}"),
+            ),
         };
         return Some(Cause {
             kind: CauseKind::ParentMissing,
@@ -122,19 +139,31 @@ fn parent(
         });
     };
     let of_ref = |listener: &&GatewayListeners| {
-        parent.section_name.as_ref().is_none_or(|section| *section == listener.name)
+        parent
+            .section_name
+            .as_ref()
+            .is_none_or(|section| *section == listener.name)
             && parent.port.is_none_or(|port| port == listener.port)
     };
     let listeners: Vec<_> = gateway.spec.listeners.iter().filter(of_ref).collect();
     if listeners.is_empty() {
-        let names: Vec<_> = gateway.spec.listeners.iter().map(|it| it.name.as_str()).collect();
+        let names: Vec<_> = gateway
+            .spec
+            .listeners
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
         let (asked, field, near) = match (&parent.section_name, parent.port) {
             (Some(section), _) if !names.contains(&section.as_str()) => (
                 format!("listener {section}"),
                 format!("{field}.sectionName"),
                 nearest(section, names.iter().copied()),
             ),
-            (_, port) => (format!("listener on port {}", port.unwrap_or_default()), format!("{field}.port"), None),
+            (_, port) => (
+                format!("listener on port {}", port.unwrap_or_default()),
+                format!("{field}.port"),
+                None,
+            ),
         };
         let has: Vec<_> = gateway
             .spec
@@ -173,7 +202,13 @@ fn hostnames(
     gateway: &Object<'_>,
     listeners: &[&GatewayListeners],
 ) -> Option<Cause> {
-    let of_route: Vec<_> = route.spec.hostnames.iter().flatten().map(String::as_str).collect();
+    let of_route: Vec<_> = route
+        .spec
+        .hostnames
+        .iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
     let open = |listener: &&GatewayListeners| {
         let host = listener.hostname.as_deref().unwrap_or_default();
         host.is_empty() || of_route.iter().any(|name| intersect(host, name))
@@ -181,8 +216,13 @@ fn hostnames(
     if of_route.is_empty() || listeners.iter().any(open) {
         return None;
     }
-    let hosts: Vec<_> = listeners.iter().filter_map(|listener| listener.hostname.as_deref()).collect();
-    let near = of_route.iter().find_map(|name| nearest(name, hosts.iter().copied()));
+    let hosts: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| listener.hostname.as_deref())
+        .collect();
+    let near = of_route
+        .iter()
+        .find_map(|name| nearest(name, hosts.iter().copied()));
     Some(Cause {
         kind: CauseKind::HostnameMismatch,
         wrong: format!(
@@ -201,7 +241,10 @@ fn intersect(a: &str, b: &str) -> bool {
     let under = |wildcard: &str, name: &str| {
         let suffix = wildcard.strip_prefix('*');
         suffix.is_some_and(|suffix| {
-            name.len() > suffix.len() && name.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase())
+            name.len() > suffix.len()
+                && name
+                    .to_ascii_lowercase()
+                    .ends_with(&suffix.to_ascii_lowercase())
         })
     };
     a.eq_ignore_ascii_case(b) || under(a, b) || under(b, a)
@@ -215,9 +258,15 @@ fn allowed(
     listeners: &[&GatewayListeners],
 ) -> Option<Cause> {
     let own = gateway.namespace().unwrap_or_default();
-    let labels = seen.namespaces.iter().find(|(name, _)| *name == seen.namespace);
+    let labels = seen
+        .namespaces
+        .iter()
+        .find(|(name, _)| *name == seen.namespace);
     let takes = |listener: &&GatewayListeners| {
-        let namespaces = listener.allowed_routes.as_ref().and_then(|routes| routes.namespaces.as_ref());
+        let namespaces = listener
+            .allowed_routes
+            .as_ref()
+            .and_then(|routes| routes.namespaces.as_ref());
         match namespaces.and_then(|namespaces| namespaces.from.as_ref()) {
             Some(From::All) => true,
             None | Some(From::Same) => own == seen.namespace,
@@ -242,7 +291,10 @@ fn allowed(
     if listeners.iter().any(takes) {
         return None;
     }
-    let names: Vec<_> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let names: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.name.as_str())
+        .collect();
     Some(Cause {
         kind: CauseKind::NamespaceNotAllowed,
         wrong: format!(
@@ -261,14 +313,20 @@ fn rule_paths(route: &HttpRoute) -> Vec<(usize, Path)> {
         .flat_map(|(rule, of)| {
             let matches: Vec<_> = of.matches.iter().flatten().enumerate().collect();
             // Without a match, and in a match without a path, everything matches.
-            let all = Path { how: How::Prefix, path: "/".into(), field: format!("spec.rules[{rule}]") };
+            let all = Path {
+                how: How::Prefix,
+                path: "/".into(),
+                field: format!("spec.rules[{rule}]"),
+            };
             if matches.is_empty() {
                 return vec![(rule, all)];
             }
             matches
                 .into_iter()
                 .map(|(at, of)| {
-                    let Some(path) = &of.path else { return (rule, all.clone()) };
+                    let Some(path) = &of.path else {
+                        return (rule, all.clone());
+                    };
                     let how = match path.r#type {
                         Some(HttpRouteRulesMatchesPathType::Exact) => How::Exact,
                         Some(HttpRouteRulesMatchesPathType::RegularExpression) => How::Other,
@@ -284,7 +342,10 @@ fn rule_paths(route: &HttpRoute) -> Vec<(usize, Path)> {
 }
 
 fn path(seen: &Seen, object: &Object<'_>, route: &HttpRoute) -> Option<Cause> {
-    let paths: Vec<_> = rule_paths(route).into_iter().map(|(_, path)| path).collect();
+    let paths: Vec<_> = rule_paths(route)
+        .into_iter()
+        .map(|(_, path)| path)
+        .collect();
     if paths.is_empty() {
         return None;
     }
@@ -293,7 +354,10 @@ fn path(seen: &Seen, object: &Object<'_>, route: &HttpRoute) -> Option<Cause> {
     let (tail, change) = match (&miss.near, &miss.because) {
         (Some((path, _)), Some(because)) => (
             because.clone(),
-            format!("the path that is asked for, or {} (or its type) of {object}", path.field),
+            format!(
+                "the path that is asked for, or {} (or its type) of {object}",
+                path.field
+            ),
         ),
         (Some((path, should)), None) => (
             format!("{} is {}", path.field, path.path),
@@ -317,11 +381,18 @@ fn backends<'a>(
     seen: &Seen,
     route: &'a HttpRoute,
 ) -> Vec<(usize, usize, &'a HttpRouteRulesBackendRefs)> {
-    let matching = rule_paths(route).into_iter().filter(|(_, path)| path.matches(&seen.path));
+    let matching = rule_paths(route)
+        .into_iter()
+        .filter(|(_, path)| path.matches(&seen.path));
     let best = matching.max_by_key(|(_, path)| (path.how == How::Exact, path.path.len()));
-    let Some((rule, _)) = best else { return Vec::new() };
+    let Some((rule, _)) = best else {
+        return Vec::new();
+    };
     let refs = route.spec.rules.iter().flatten().nth(rule);
-    let refs = refs.into_iter().flat_map(|rule| rule.backend_refs.iter().flatten()).enumerate();
+    let refs = refs
+        .into_iter()
+        .flat_map(|rule| rule.backend_refs.iter().flatten())
+        .enumerate();
     refs.filter(|(_, backend)| backend.kind.as_deref().unwrap_or("Service") == "Service")
         .map(|(at, backend)| (rule, at, backend))
         .collect()
@@ -391,7 +462,10 @@ fn granted(seen: &Seen, namespace: &str, service: &str) -> bool {
                 && from.namespace == seen.namespace
         });
         let to = grant.to.iter().any(|to| {
-            let named = to.name.as_deref().is_none_or(|name| name.is_empty() || name == service);
+            let named = to
+                .name
+                .as_deref()
+                .is_none_or(|name| name.is_empty() || name == service);
             to.group.is_empty() && to.kind == "Service" && named
         });
         from && to
@@ -400,14 +474,33 @@ fn granted(seen: &Seen, namespace: &str, service: &str) -> bool {
 
 /// What the controllers say.
 fn status(object: &Object<'_>, route: &HttpRoute) -> Option<Cause> {
-    let parents = route.status.as_ref().map(|status| status.parents.as_slice()).unwrap_or_default();
+    let parents = route
+        .status
+        .as_ref()
+        .map(|status| status.parents.as_slice())
+        .unwrap_or_default();
     let generation = route.metadata.generation;
     if parents.is_empty() {
-        return stale(object, generation.or(Some(1)), &[], "the Gateway's controller");
+        return stale(
+            object,
+            generation.or(Some(1)),
+            &[],
+            "the Gateway's controller",
+        );
     }
     parents.iter().find_map(|parent| {
-        stale(object, generation, &parent.conditions, &parent.controller_name).or_else(|| {
-            let bad = [("Accepted", "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")];
+        stale(
+            object,
+            generation,
+            &parent.conditions,
+            &parent.controller_name,
+        )
+        .or_else(|| {
+            let bad = [
+                ("Accepted", "False"),
+                ("ResolvedRefs", "False"),
+                ("PartiallyInvalid", "True"),
+            ];
             let condition = bad.iter().find_map(|(kind, status)| {
                 find(&parent.conditions, kind).filter(|condition| condition.status == *status)
             })?;

@@ -84,7 +84,12 @@ pub(in crate::layer) fn backend(seen: &Seen) -> Option<Backend> {
     let port = backend.port.as_ref()?;
     let ports = services::ports(service).iter();
     let port = match (&port.name, port.number) {
-        (Some(name), _) => ports.clone().find(|has| has.name.as_ref() == Some(name))?.port,
+        (Some(name), _) => {
+            ports
+                .clone()
+                .find(|has| has.name.as_ref() == Some(name))?
+                .port
+        }
         (None, number) => number?,
     };
     Some(Backend {
@@ -96,7 +101,12 @@ pub(in crate::layer) fn backend(seen: &Seen) -> Option<Backend> {
 fn missing(seen: &Seen) -> Cause {
     let object = seen.object();
     let here = |ingress: &&Ingress| ingress.namespace().as_deref() == Some(&seen.namespace);
-    let names: Vec<_> = seen.ingresses.iter().filter(here).map(ResourceExt::name_any).collect();
+    let names: Vec<_> = seen
+        .ingresses
+        .iter()
+        .filter(here)
+        .map(ResourceExt::name_any)
+        .collect();
     let near = nearest(&seen.name, names.iter().map(String::as_str));
     Cause {
         kind: CauseKind::IngressMissing,
@@ -110,7 +120,11 @@ fn class(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
     let object = seen.object();
     let see = "kubectl get ingressclass".to_owned();
     let names: Vec<_> = seen.classes.iter().map(ResourceExt::name_any).collect();
-    let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let there = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
     let spec = ingress.spec.as_ref()?;
     let Some(class) = &spec.ingress_class_name else {
         // The old annotation names a controller's own word, which need be no IngressClass.
@@ -118,7 +132,10 @@ fn class(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
             return None;
         }
         let default = |class: &IngressClass| {
-            class.annotations().get(DEFAULT_CLASS).is_some_and(|value| value == "true")
+            class
+                .annotations()
+                .get(DEFAULT_CLASS)
+                .is_some_and(|value| value == "true")
         };
         return (!seen.classes.iter().any(default)).then(|| Cause {
             kind: CauseKind::IngressClassUnset,
@@ -132,8 +149,12 @@ fn class(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
     if names.contains(class) {
         return None;
     }
-    let near = nearest(class, names.iter().map(String::as_str))
-        .or_else(|| names.first().filter(|_| names.len() == 1).map(String::as_str));
+    let near = nearest(class, names.iter().map(String::as_str)).or_else(|| {
+        names
+            .first()
+            .filter(|_| names.len() == 1)
+            .map(String::as_str)
+    });
     Some(Cause {
         kind: CauseKind::IngressClassMissing,
         wrong: format!(
@@ -142,7 +163,9 @@ fn class(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
         ),
         change: match near {
             Some(near) => format!("set spec.ingressClassName of {object} to {near}"),
-            None => format!("spec.ingressClassName of {object}, or install the controller of {class}"),
+            None => {
+                format!("spec.ingressClassName of {object}, or install the controller of {class}")
+            }
         },
         see,
     })
@@ -150,7 +173,8 @@ fn class(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
 
 fn rules(ingress: &Ingress) -> &[IngressRule] {
     let spec = ingress.spec.as_ref();
-    spec.and_then(|spec| spec.rules.as_deref()).unwrap_or_default()
+    spec.and_then(|spec| spec.rules.as_deref())
+        .unwrap_or_default()
 }
 
 /// Whether a rule is for a host: equal, or by a wildcard for exactly one label.
@@ -158,10 +182,14 @@ fn is_for(rule: &IngressRule, host: Option<&str>) -> bool {
     let Some(of_rule) = rule.host.as_deref().filter(|host| !host.is_empty()) else {
         return true;
     };
-    let Some(host) = host.map(bare_host) else { return false };
+    let Some(host) = host.map(bare_host) else {
+        return false;
+    };
     let of_rule = of_rule.to_ascii_lowercase();
     match of_rule.strip_prefix("*.") {
-        Some(suffix) => host.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == suffix),
+        Some(suffix) => host
+            .split_once('.')
+            .is_some_and(|(first, rest)| !first.is_empty() && rest == suffix),
         None => host == of_rule,
     }
 }
@@ -183,19 +211,26 @@ fn host(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
     if has_default_backend(ingress) || rules.iter().any(|rule| is_for(rule, asked)) {
         return None;
     }
-    let hosts: BTreeSet<_> = rules.iter().filter_map(|rule| rule.host.as_deref()).collect();
+    let hosts: BTreeSet<_> = rules
+        .iter()
+        .filter_map(|rule| rule.host.as_deref())
+        .collect();
     let said = hosts.iter().copied().collect::<Vec<_>>().join(", ");
     let Some(asked) = asked else {
         return Some(Cause {
             kind: CauseKind::IngressHost,
-            wrong: format!("the request names no host, and every rule of {object} is for one ({said})"),
+            wrong: format!(
+                "the request names no host, and every rule of {object} is for one ({said})"
+            ),
             change: format!("send Host: {said}, or take spec.rules[].host out of {object}"),
             see: object.see(),
         });
     };
     let bare = bare_host(asked);
     let near = nearest(&bare, hosts.iter().copied());
-    let at = rules.iter().position(|rule| rule.host.as_deref() == near && near.is_some());
+    let at = rules
+        .iter()
+        .position(|rule| rule.host.as_deref() == near && near.is_some());
     Some(Cause {
         kind: CauseKind::IngressHost,
         wrong: format!(
@@ -205,7 +240,10 @@ fn host(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
                 None => format!("its hosts are {said}"),
             }
         ),
-        change: format!("set spec.rules[{}].host of {object} to {bare}", at.unwrap_or_default()),
+        change: format!(
+            "set spec.rules[{}].host of {object} to {bare}",
+            at.unwrap_or_default()
+        ),
         see: object.see(),
     })
 }
@@ -236,17 +274,27 @@ fn candidates<'a>(seen: &Seen, ingress: &'a Ingress) -> Vec<(Path, &'a HTTPIngre
 
 fn path(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
     let object = seen.object();
-    let candidates: Vec<_> = candidates(seen, ingress).into_iter().map(|(path, _)| path).collect();
+    let candidates: Vec<_> = candidates(seen, ingress)
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
     if candidates.is_empty() || has_default_backend(ingress) {
         return None;
     }
     let miss = paths::miss(&seen.path, &candidates)?;
-    let host = seen.host.as_deref().map(|host| format!(" of host {host}")).unwrap_or_default();
+    let host = seen
+        .host
+        .as_deref()
+        .map(|host| format!(" of host {host}"))
+        .unwrap_or_default();
     let said: Vec<_> = candidates.iter().map(ToString::to_string).collect();
     let (tail, change) = match (&miss.near, &miss.because) {
         (Some((path, _)), Some(because)) => (
             because.clone(),
-            format!("the path that is asked for, or {} (or its pathType) of {object}", path.field),
+            format!(
+                "the path that is asked for, or {} (or its pathType) of {object}",
+                path.field
+            ),
         ),
         (Some((path, should)), None) => (
             format!("{} is {}", path.field, path.path),
@@ -254,7 +302,10 @@ fn path(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
         ),
         (None, _) => (
             format!("its paths are {}", said.join(", ")),
-            format!("add the path {} to spec.rules[].http.paths of {object}", seen.path),
+            format!(
+                "add the path {} to spec.rules[].http.paths of {object}",
+                seen.path
+            ),
         ),
     };
     Some(Cause {
@@ -267,10 +318,7 @@ fn path(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
 
 /// The backend that the request leads to, and the field that names it: Exact before prefixes, the
 /// longest first.
-fn chosen<'a>(
-    seen: &Seen,
-    ingress: &'a Ingress,
-) -> Option<(String, &'a IngressServiceBackend)> {
+fn chosen<'a>(seen: &Seen, ingress: &'a Ingress) -> Option<(String, &'a IngressServiceBackend)> {
     let mut matching = candidates(seen, ingress);
     matching.retain(|(path, _)| path.matches(&seen.path));
     let best = matching
@@ -279,11 +327,17 @@ fn chosen<'a>(
     match best {
         Some((path, rule)) => {
             let field = path.field.trim_end_matches(".path").to_owned();
-            Some((format!("{field}.backend.service"), rule.backend.service.as_ref()?))
+            Some((
+                format!("{field}.backend.service"),
+                rule.backend.service.as_ref()?,
+            ))
         }
         None => {
             let backend = ingress.spec.as_ref()?.default_backend.as_ref()?;
-            Some(("spec.defaultBackend.service".into(), backend.service.as_ref()?))
+            Some((
+                "spec.defaultBackend.service".into(),
+                backend.service.as_ref()?,
+            ))
         }
     }
 }
@@ -315,10 +369,12 @@ fn service(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
         });
     };
     let port = backend.port.as_ref()?;
-    let known = services::ports(service).iter().any(|has| match (&port.name, port.number) {
-        (Some(name), _) => has.name.as_ref() == Some(name),
-        (None, number) => Some(has.port) == number,
-    });
+    let known = services::ports(service)
+        .iter()
+        .any(|has| match (&port.name, port.number) {
+            (Some(name), _) => has.name.as_ref() == Some(name),
+            (None, number) => Some(has.port) == number,
+        });
     if known {
         return None;
     }
@@ -341,7 +397,10 @@ fn tls(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
     let object = seen.object();
     let entries = ingress.spec.as_ref()?.tls.iter().flatten().enumerate();
     entries.into_iter().find_map(|(at, entry)| {
-        let name = entry.secret_name.as_deref().filter(|name| !name.is_empty())?;
+        let name = entry
+            .secret_name
+            .as_deref()
+            .filter(|name| !name.is_empty())?;
         let secret = seen.secrets.iter().find(|secret| secret.name_any() == name);
         let what = match secret {
             None => "which is not there".to_owned(),
@@ -352,7 +411,13 @@ fn tls(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
             Some(_) => return None,
         };
         let names: Vec<_> = seen.secrets.iter().map(ResourceExt::name_any).collect();
-        let near = nearest(name, names.iter().map(String::as_str).filter(|near| *near != name));
+        let near = nearest(
+            name,
+            names
+                .iter()
+                .map(String::as_str)
+                .filter(|near| *near != name),
+        );
         Some(Cause {
             kind: CauseKind::TlsSecret,
             wrong: format!(
@@ -383,10 +448,15 @@ fn address(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
         class.spec.as_ref()?.controller.clone()
     });
     let of = match (&class, &controller) {
-        (Some(class), Some(controller)) => format!("its class {class} belongs to controller {controller}"),
+        (Some(class), Some(controller)) => {
+            format!("its class {class} belongs to controller {controller}")
+        }
         _ => "it names no class".to_owned(),
     };
-    let other = seen.ingresses.iter().find(|other| addressed(other) && name(other) != class);
+    let other = seen
+        .ingresses
+        .iter()
+        .find(|other| addressed(other) && name(other) != class);
     let other = other
         .and_then(|other| name(other))
         .map(|class| format!("; Ingresses of class {class} have one"))

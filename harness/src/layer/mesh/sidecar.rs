@@ -43,13 +43,18 @@ pub(in crate::layer) fn has_sidecar(pod: &Pod) -> bool {
         let init = spec.init_containers.iter().flatten();
         spec.containers.iter().chain(init)
     });
-    containers.into_iter().any(|container| container.name == SIDECAR)
+    containers
+        .into_iter()
+        .any(|container| container.name == SIDECAR)
 }
 
 /// The cause, if evidence names one.
 pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     let selected = labels::selected(&seen.workload.selector, &seen.workload.pods);
-    let mut bare: Vec<_> = selected.into_iter().filter(|pod| !workload::leaving(pod)).collect();
+    let mut bare: Vec<_> = selected
+        .into_iter()
+        .filter(|pod| !workload::leaving(pod))
+        .collect();
     bare.retain(|pod| !has_sidecar(pod));
     bare.sort_by_key(|pod| pod.name_any());
     let Some(pod) = bare.first() else {
@@ -67,9 +72,10 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     if injectors.is_empty() {
         return Some(Cause {
             kind: CauseKind::InjectorMissing,
-            wrong: "nothing injects sidecars: there is no MutatingWebhookConfiguration for pods of \
+            wrong:
+                "nothing injects sidecars: there is no MutatingWebhookConfiguration for pods of \
                     Istio's"
-                .into(),
+                    .into(),
             change: "install the mesh's control plane (istiod), which registers \
                      istio-sidecar-injector"
                 .into(),
@@ -81,14 +87,20 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     let for_namespace: Vec<_> = injectors
         .into_iter()
         .filter(|(_, webhook)| {
-            webhook.namespace_selector.as_ref().is_none_or(|selector| selects(selector, namespace))
+            webhook
+                .namespace_selector
+                .as_ref()
+                .is_none_or(|selector| selects(selector, namespace))
         })
         .collect();
     if for_namespace.is_empty() {
         return Some(label(seen, pod));
     }
     let injector = for_namespace.into_iter().find(|(_, webhook)| {
-        webhook.object_selector.as_ref().is_none_or(|selector| selects(selector, pod.labels()))
+        webhook
+            .object_selector
+            .as_ref()
+            .is_none_or(|selector| selects(selector, pod.labels()))
     });
     let Some((configuration, webhook)) = injector else {
         return opted_out;
@@ -103,7 +115,8 @@ fn injects(configuration: &MutatingWebhookConfiguration, webhook: &MutatingWebho
     let has = |all: &Option<Vec<String>>, one: &str| {
         all.iter().flatten().any(|has| has == one || has == "*")
     };
-    let rule = |rule: &RuleWithOperations| has(&rule.resources, "pods") && has(&rule.operations, "CREATE");
+    let rule =
+        |rule: &RuleWithOperations| has(&rule.resources, "pods") && has(&rule.operations, "CREATE");
     let named = |name: &str| name.contains("sidecar-injector");
     (named(&configuration.name_any()) || named(&webhook.name))
         && webhook.rules.iter().flatten().any(rule)
@@ -114,7 +127,10 @@ fn label(seen: &Seen, pod: &Pod) -> Cause {
     let name = seen.namespace.name_any();
     let object = Object::of_cluster("Namespace", &name);
     let has = seen.namespace.labels();
-    let others = has.keys().map(String::as_str).filter(|key| *key != INJECTION);
+    let others = has
+        .keys()
+        .map(String::as_str)
+        .filter(|key| *key != INJECTION);
     let (what, change) = match (has.get(INJECTION), nearest(INJECTION, others)) {
         (Some(value), _) => (
             format!("label {INJECTION} is {value}, not enabled"),
@@ -153,11 +169,20 @@ fn opt_out(seen: &Seen, pod: &Pod) -> Option<Cause> {
     let host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
     let false_in = |map: &labels::Labels| map.get(INJECT).is_some_and(|value| value == "false");
     let (what, field) = if false_in(pod.labels()) {
-        (format!("its label {INJECT} is false"), format!("metadata.labels.{INJECT}"))
+        (
+            format!("its label {INJECT} is false"),
+            format!("metadata.labels.{INJECT}"),
+        )
     } else if false_in(pod.annotations()) {
-        (format!("its annotation {INJECT} is false"), format!("metadata.annotations.{INJECT}"))
+        (
+            format!("its annotation {INJECT} is false"),
+            format!("metadata.annotations.{INJECT}"),
+        )
     } else if host {
-        ("it is on its node's own network".to_owned(), "spec.hostNetwork".to_owned())
+        (
+            "it is on its node's own network".to_owned(),
+            "spec.hostNetwork".to_owned(),
+        )
     } else {
         return None;
     };
@@ -219,7 +244,10 @@ fn too_late(seen: &Seen, pod: &Pod, configuration: &MutatingWebhookConfiguration
             // A ReplicaSet's name is its Deployment's and a hash.
             "ReplicaSet" => format!(
                 "deployment/{}",
-                owner.name.rsplit_once('-').map_or(owner.name.as_str(), |(name, _)| name)
+                owner
+                    .name
+                    .rsplit_once('-')
+                    .map_or(owner.name.as_str(), |(name, _)| name)
             ),
             kind => format!("{}/{}", kind.to_lowercase(), owner.name),
         })

@@ -65,7 +65,10 @@ fn missing(seen: &Seen) -> Cause {
     let names = seen.virtual_services.iter().map(|it| it.name.as_str());
     Cause {
         kind: CauseKind::VirtualServiceMissing,
-        wrong: format!("there is no {object}{}", did_you_mean(nearest(&seen.name, names))),
+        wrong: format!(
+            "there is no {object}{}",
+            did_you_mean(nearest(&seen.name, names))
+        ),
         change: format!("create {object}"),
         see: format!("kubectl -n {} get virtualservices", seen.namespace),
     }
@@ -120,7 +123,9 @@ fn destinations(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
                 see: object.see(),
             });
         }
-        let Some(subset) = &of.destination.subset else { continue };
+        let Some(subset) = &of.destination.subset else {
+            continue;
+        };
         if let Some(cause) = no_subset(seen, host, subset, &field) {
             return Some(cause);
         }
@@ -162,12 +167,18 @@ fn no_subset(seen: &Seen, host: &str, subset: &str, field: &str) -> Option<Cause
             kind: CauseKind::SubsetMissing,
             wrong: format!(
                 "{object} leads to subset {subset} of {host}; {destination_rule} has {}{}",
-                if has.is_empty() { "no subset".to_owned() } else { has.join(", ") },
+                if has.is_empty() {
+                    "no subset".to_owned()
+                } else {
+                    has.join(", ")
+                },
                 did_you_mean(near)
             ),
             change: match near {
                 Some(near) => format!("set {field}.subset of {object} to {near}"),
-                None => format!("{field}.subset of {object}, or spec.subsets of {destination_rule}"),
+                None => {
+                    format!("{field}.subset of {object}, or spec.subsets of {destination_rule}")
+                }
             },
             see: destination_rule.see(),
         });
@@ -177,7 +188,12 @@ fn no_subset(seen: &Seen, host: &str, subset: &str, field: &str) -> Option<Cause
     terms.extend(found.labels.clone());
     let all: Vec<_> = of_host.iter().map(|pod| pod.labels()).collect();
     let miss = labels::miss(&terms, subset, &all)?;
-    let at = first.spec.subsets.iter().position(|has| has.name == subset).unwrap_or_default();
+    let at = first
+        .spec
+        .subsets
+        .iter()
+        .position(|has| has.name == subset)
+        .unwrap_or_default();
     Some(Cause {
         kind: CauseKind::SubsetMatchesNothing,
         wrong: format!(
@@ -187,7 +203,10 @@ fn no_subset(seen: &Seen, host: &str, subset: &str, field: &str) -> Option<Cause
             miss.instead(),
             did_you_mean(miss.near_value.as_deref().or(miss.near_key.as_deref()))
         ),
-        change: format!("spec.subsets[{at}].labels.{} of {destination_rule}", miss.key),
+        change: format!(
+            "spec.subsets[{at}].labels.{} of {destination_rule}",
+            miss.key
+        ),
         see: destination_rule.see(),
     })
 }
@@ -195,7 +214,12 @@ fn no_subset(seen: &Seen, host: &str, subset: &str, field: &str) -> Option<Cause
 /// The VirtualService is for hosts that no Service has, so it applies to nothing.
 fn host(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
     let object = object(seen);
-    let (at, host) = it.spec.hosts.iter().enumerate().find(|(_, host)| !known(seen, host))?;
+    let (at, host) = it
+        .spec
+        .hosts
+        .iter()
+        .enumerate()
+        .find(|(_, host)| !known(seen, host))?;
     let near = near(seen, host)?;
     Some(Cause {
         kind: CauseKind::VirtualServiceHost,
@@ -214,7 +238,12 @@ fn matched<'a>(
     it: &'a Read<VirtualServiceSpec>,
 ) -> Option<(usize, Vec<(&'a str, f64, Option<(usize, &'a Arm)>)>)> {
     // A rule per arm would be something else than a split; the first with weights is judged.
-    let rule = it.spec.http.iter().position(|rule| rule.route.len() > 1).unwrap_or_default();
+    let rule = it
+        .spec
+        .http
+        .iter()
+        .position(|rule| rule.route.len() > 1)
+        .unwrap_or_default();
     let routes: Vec<_> = it.spec.http.get(rule)?.route.iter().enumerate().collect();
     let total: f64 = seen.expected.iter().map(|(_, weight)| weight).sum();
     let mut found = Vec::new();
@@ -244,7 +273,10 @@ fn matched<'a>(
 fn names(route: &Arm, arm: &str) -> bool {
     let short = route.destination.host.split('.').next().unwrap_or_default();
     let ends = |long: &str, short: &str| {
-        long == short || long.strip_suffix(short).is_some_and(|rest| rest.ends_with(['-', '.', '/']))
+        long == short
+            || long
+                .strip_suffix(short)
+                .is_some_and(|rest| rest.ends_with(['-', '.', '/']))
     };
     match &route.destination.subset {
         Some(subset) => ends(arm, subset) || ends(subset, arm),
@@ -255,7 +287,14 @@ fn names(route: &Arm, arm: &str) -> bool {
 fn weights(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
     let object = object(seen);
     let (rule, arms) = matched(seen, it)?;
-    let total: u32 = it.spec.http.get(rule)?.route.iter().map(|arm| arm.weight).sum();
+    let total: u32 = it
+        .spec
+        .http
+        .get(rule)?
+        .route
+        .iter()
+        .map(|arm| arm.weight)
+        .sum();
     // A single route may leave its weight out.
     let share = |weight: u32| match (total, it.spec.http[rule].route.len()) {
         (0, 1) => 100.0,
@@ -280,7 +319,10 @@ fn weights(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
         return None;
     }
     let said: Vec<_> = differs.iter().map(|(said, _)| said.as_str()).collect();
-    let fields: Vec<_> = differs.iter().filter_map(|(_, field)| field.as_deref()).collect();
+    let fields: Vec<_> = differs
+        .iter()
+        .filter_map(|(_, field)| field.as_deref())
+        .collect();
     let change = if fields.is_empty() {
         format!("add the arm to spec.http[{rule}].route of {object}")
     } else {
@@ -299,22 +341,30 @@ fn weights(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
 
 /// An arm that nobody stands behind.
 fn arms(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
-    routes(it).find_map(|(_, _, of)| {
-        let host = &of.destination.host;
-        let (name, namespace) = parts(host, &seen.namespace)?;
-        let slices = seen.slices.iter().filter(|slice| {
-            slice.labels().get("kubernetes.io/service-name").is_some_and(|has| has == name)
-        });
-        services::cause(&services::Seen {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            services: seen.services.clone(),
-            slices: slices.cloned().collect(),
-            workload: seen.workload.clone(),
-            ..services::Seen::default()
+    let shared: u32 = routes(it).map(|(_, _, of)| of.weight).sum();
+    // Who is to get nothing need not be there.
+    let counts = |of: &Arm| shared == 0 || of.weight > 0;
+    routes(it)
+        .filter(|(_, _, of)| counts(of))
+        .find_map(|(_, _, of)| {
+            let host = &of.destination.host;
+            let (name, namespace) = parts(host, &seen.namespace)?;
+            let slices = seen.slices.iter().filter(|slice| {
+                slice
+                    .labels()
+                    .get("kubernetes.io/service-name")
+                    .is_some_and(|has| has == name)
+            });
+            services::cause(&services::Seen {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                services: seen.services.clone(),
+                slices: slices.cloned().collect(),
+                workload: seen.workload.clone(),
+                ..services::Seen::default()
+            })
+            .filter(|_| namespace == seen.namespace)
         })
-        .filter(|_| namespace == seen.namespace)
-    })
 }
 
 /// Every object is right: so it is those who should follow them.
@@ -325,8 +375,12 @@ fn data_plane(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
         .iter()
         .filter_map(|(arm, expected, _)| {
             let (_, share) = seen.observed.iter().find(|(name, _)| name == arm)?;
-            ((share - expected / 100.0).abs() > CLOSE)
-                .then(|| format!("{arm} gets {:.1} % instead of {expected:.0} %", share * 100.0))
+            ((share - expected / 100.0).abs() > CLOSE).then(|| {
+                format!(
+                    "{arm} gets {:.1} % instead of {expected:.0} %",
+                    share * 100.0
+                )
+            })
         })
         .collect();
     if off.is_empty() {

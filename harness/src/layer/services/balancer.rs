@@ -51,10 +51,14 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     };
     if !is_balancer(service) {
         let spec = service.spec.as_ref();
-        let is = spec.and_then(|spec| spec.type_.as_deref()).unwrap_or("ClusterIP");
+        let is = spec
+            .and_then(|spec| spec.type_.as_deref())
+            .unwrap_or("ClusterIP");
         return Some(Cause {
             kind: CauseKind::ServiceType,
-            wrong: format!("{object} is of type {is}, so nobody gives it an address of a load balancer"),
+            wrong: format!(
+                "{object} is of type {is}, so nobody gives it an address of a load balancer"
+            ),
             change: format!("set spec.type of {object} to LoadBalancer"),
             see: object.see(),
         });
@@ -82,16 +86,33 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
 fn pending(seen: &Seen, service: &Service, object: &Object<'_>) -> (String, String) {
     if let Some(class) = class(service) {
         let served = |other: &&Service| is_balancer(other) && addressed(other);
-        let others = seen.services.iter().filter(served).any(|other| self::class(other).is_none());
-        let others = if others { "; Services without a class get one" } else { "" };
+        let others = seen
+            .services
+            .iter()
+            .filter(served)
+            .any(|other| self::class(other).is_none());
+        let others = if others {
+            "; Services without a class get one"
+        } else {
+            ""
+        };
         return (
             format!("nobody implements its spec.loadBalancerClass {class}{others}"),
-            format!("install the implementation of {class}, or make {object} anew without the class"),
+            format!(
+                "install the implementation of {class}, or make {object} anew without the class"
+            ),
         );
     }
-    let minikube = |node: &Node| node.labels().keys().any(|key| key.starts_with("minikube.k8s.io/"));
+    let minikube = |node: &Node| {
+        node.labels()
+            .keys()
+            .any(|key| key.starts_with("minikube.k8s.io/"))
+    };
     let kind = |node: &Node| {
-        let id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
+        let id = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.provider_id.as_deref());
         id.is_some_and(|id| id.starts_with("kind://"))
     };
     let (why, change) = if seen.nodes.iter().any(minikube) {

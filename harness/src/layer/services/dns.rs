@@ -97,7 +97,11 @@ fn server(seen: &Seen, service: &Service, reply: &DnsReply) -> Option<Cause> {
         .chain(&spec.cluster_ip)
         .filter_map(|ip| ip.parse().ok())
         .collect();
-    let asked: BTreeSet<_> = reply.exchanges.iter().map(|exchange| exchange.server.ip()).collect();
+    let asked: BTreeSet<_> = reply
+        .exchanges
+        .iter()
+        .map(|exchange| exchange.server.ip())
+        .collect();
     if own.is_empty() || asked.is_empty() || asked.intersection(&own).next().is_some() {
         return None;
     }
@@ -115,9 +119,10 @@ fn server(seen: &Seen, service: &Service, reply: &DnsReply) -> Option<Cause> {
             KUBE_DNS.0,
             KUBE_DNS.1
         ),
-        change: "clusterDNS in the kubelet's configuration, or spec.dnsPolicy and spec.dnsConfig of \
+        change:
+            "clusterDNS in the kubelet's configuration, or spec.dnsPolicy and spec.dnsConfig of \
                  the pod"
-            .into(),
+                .into(),
         see: format!("kubectl -n {} get service {}", KUBE_DNS.0, KUBE_DNS.1),
     })
 }
@@ -141,14 +146,19 @@ fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
             "nothing in the Service: look at the rules and the log of kube-proxy (or what stands for it) \
              on {node}; restarting it writes them anew"
         ),
-        see: format!("kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}"),
+        see: format!(
+            "kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}"
+        ),
     })
 }
 
 fn answered_badly(seen: &Seen, reply: &DnsReply, outcome: Lookup) -> Option<Cause> {
     let (namespace, name) = KUBE_DNS;
     let config = format!("kubectl -n {namespace} get configmap coredns -o yaml");
-    let asked = reply.exchanges.last().map(|exchange| exchange.server.to_string());
+    let asked = reply
+        .exchanges
+        .last()
+        .map(|exchange| exchange.server.to_string());
     let asked = asked.unwrap_or_else(|| "the name server".into());
     match outcome {
         Lookup::NoSuchName => Some(Cause {
@@ -162,12 +172,16 @@ fn answered_badly(seen: &Seen, reply: &DnsReply, outcome: Lookup) -> Option<Caus
             see: config,
         }),
         Lookup::Failed => {
-            let code = reply.rcode.as_ref().map_or_else(|| "an error".into(), ToString::to_string);
+            let code = reply
+                .rcode
+                .as_ref()
+                .map_or_else(|| "an error".into(), ToString::to_string);
             Some(Cause {
                 kind: CauseKind::DnsFails,
                 wrong: format!("{asked} answers {NAME} with {code}, asked by {}", seen.from),
-                change: "what the log of CoreDNS names: mostly that it does not reach the API server"
-                    .into(),
+                change:
+                    "what the log of CoreDNS names: mostly that it does not reach the API server"
+                        .into(),
                 see: format!("kubectl -n {namespace} logs -l k8s-app={name}"),
             })
         }

@@ -136,19 +136,22 @@ pub(in crate::layer) fn near_service(
 
 fn spec_type(service: &Service) -> &str {
     let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.type_.as_deref()).unwrap_or("ClusterIP")
+    spec.and_then(|spec| spec.type_.as_deref())
+        .unwrap_or("ClusterIP")
 }
 
 /// The selector of a Service; empty if it has none.
 pub(in crate::layer) fn selector(service: &Service) -> Labels {
     let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.selector.clone()).unwrap_or_default()
+    spec.and_then(|spec| spec.selector.clone())
+        .unwrap_or_default()
 }
 
 /// The ports of a Service.
 pub(in crate::layer) fn ports(service: &Service) -> &[ServicePort] {
     let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
+    spec.and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default()
 }
 
 /// The ports of a Service, in words: `80 (http), 443`.
@@ -171,7 +174,9 @@ fn external(seen: &Seen, service: &Service) -> Option<Cause> {
     (spec_type(service) == "ExternalName").then(|| {
         let object = object(seen);
         let spec = service.spec.as_ref();
-        let to = spec.and_then(|spec| spec.external_name.as_deref()).unwrap_or("nothing");
+        let to = spec
+            .and_then(|spec| spec.external_name.as_deref())
+            .unwrap_or("nothing");
         Cause {
             kind: CauseKind::ServiceType,
             wrong: format!(
@@ -194,7 +199,10 @@ fn port(seen: &Seen, service: &Service) -> Option<Cause> {
         return None;
     }
     let object = object(seen);
-    let numbers: Vec<_> = ports(service).iter().map(|port| port.port.to_string()).collect();
+    let numbers: Vec<_> = ports(service)
+        .iter()
+        .map(|port| port.port.to_string())
+        .collect();
     let near = match numbers.as_slice() {
         [only] => Some(only.as_str()),
         all => nearest(&asked.to_string(), all.iter().map(String::as_str)),
@@ -217,7 +225,9 @@ fn selection(seen: &Seen, service: &Service) -> Option<Cause> {
     if selector.is_empty() {
         return addresses(seen).is_empty().then(|| Cause {
             kind: CauseKind::EndpointsNotMade,
-            wrong: format!("{object} has no spec.selector, and no EndpointSlice has addresses for it"),
+            wrong: format!(
+                "{object} has no spec.selector, and no EndpointSlice has addresses for it"
+            ),
             change: format!(
                 "give {object} a spec.selector, or make an EndpointSlice labelled \
                  kubernetes.io/service-name={}",
@@ -293,9 +303,15 @@ fn named_port(seen: &Seen, service: &Service) -> Option<Cause> {
         let has = names(pod);
         let near = nearest(name, has.iter().map(String::as_str));
         let numbers: Vec<_> = declared(pod)
-            .map(|(port, name)| name.map_or_else(|| port.to_string(), |name| format!("{port} ({name})")))
+            .map(|(port, name)| {
+                name.map_or_else(|| port.to_string(), |name| format!("{port} ({name})"))
+            })
             .collect();
-        let numbers = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
+        let numbers = if numbers.is_empty() {
+            "none".to_owned()
+        } else {
+            numbers.join(", ")
+        };
         Some(Cause {
             kind: CauseKind::NamedPortMissing,
             wrong: format!(
@@ -305,7 +321,9 @@ fn named_port(seen: &Seen, service: &Service) -> Option<Cause> {
                 pod.name_any(),
                 did_you_mean(near)
             ),
-            change: format!("spec.ports[].targetPort of {object}, or ports[].name of the containers"),
+            change: format!(
+                "spec.ports[].targetPort of {object}, or ports[].name of the containers"
+            ),
             see: object.see(),
         })
     })
@@ -356,7 +374,10 @@ fn endpoints(seen: &Seen, service: &Service) -> Option<Cause> {
         .collect();
     let listed = addresses(seen);
     // The other family's addresses are in slices of their own.
-    let listed: BTreeSet<_> = listed.into_iter().filter(|ip| same_family(ip, &pods)).collect();
+    let listed: BTreeSet<_> = listed
+        .into_iter()
+        .filter(|ip| same_family(ip, &pods))
+        .collect();
     let absent: Vec<_> = pods.difference(&listed).cloned().collect();
     let extra: Vec<_> = listed.difference(&pods).cloned().collect();
     if absent.is_empty() && extra.is_empty() {
@@ -373,9 +394,10 @@ fn endpoints(seen: &Seen, service: &Service) -> Option<Cause> {
     Some(Cause {
         kind: CauseKind::EndpointsDiffer,
         wrong: format!("the EndpointSlices of {object} {}", parts.join(" and ")),
-        change: "nothing in the Service: the EndpointSlice controller does not follow the pods; see \
+        change:
+            "nothing in the Service: the EndpointSlice controller does not follow the pods; see \
                  that kube-controller-manager runs"
-            .into(),
+                .into(),
         see: format!(
             "kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml",
             seen.namespace, seen.name
@@ -390,18 +412,32 @@ fn same_family(ip: &str, pods: &BTreeSet<String>) -> bool {
 /// Every endpoint refuses the target port: nothing listens there.
 fn target_port(seen: &Seen, service: &Service) -> Option<Cause> {
     let first = seen.direct.first()?;
-    if seen.direct.iter().any(|direct| direct.tried != Tried::Refused) {
+    if seen
+        .direct
+        .iter()
+        .any(|direct| direct.tried != Tried::Refused)
+    {
         return None;
     }
     let target = first.at.rsplit_once(':')?.1;
-    let port = asked_ports(seen, service).into_iter().find(|port| match &port.target_port {
-        Some(IntOrString::Int(number)) => number.to_string() == target,
-        Some(IntOrString::String(_)) => true,
-        None => port.port.to_string() == target,
-    })?;
+    let port = asked_ports(seen, service)
+        .into_iter()
+        .find(|port| match &port.target_port {
+            Some(IntOrString::Int(number)) => number.to_string() == target,
+            Some(IntOrString::String(_)) => true,
+            None => port.port.to_string() == target,
+        })?;
     let pods = seen.pods();
-    let has: BTreeSet<_> = pods.iter().flat_map(|pod| declared(pod)).map(|(port, _)| port).collect();
-    let has: Vec<_> = has.iter().map(ToString::to_string).filter(|port| port != target).collect();
+    let has: BTreeSet<_> = pods
+        .iter()
+        .flat_map(|pod| declared(pod))
+        .map(|(port, _)| port)
+        .collect();
+    let has: Vec<_> = has
+        .iter()
+        .map(ToString::to_string)
+        .filter(|port| port != target)
+        .collect();
     let near = match has.as_slice() {
         [] => String::new(),
         [only] => did_you_mean(Some(only)),
@@ -429,13 +465,19 @@ fn local(seen: &Seen, service: &Service) -> Option<Cause> {
     };
     let (field, node) = match &seen.from.node {
         Some(node) => {
-            let failed = seen.at_cluster_ip.iter().any(|(_, tried)| *tried != Tried::Answers);
+            let failed = seen
+                .at_cluster_ip
+                .iter()
+                .any(|(_, tried)| *tried != Tried::Answers);
             let local = spec.internal_traffic_policy.as_deref() == Some("Local");
             ("internalTrafficPolicy", (failed && local).then_some(node)?)
         }
         None => {
             let local = spec.external_traffic_policy.as_deref() == Some("Local");
-            let mut failed = seen.at_nodes.iter().filter(|(_, _, tried)| *tried != Tried::Answers);
+            let mut failed = seen
+                .at_nodes
+                .iter()
+                .filter(|(_, _, tried)| *tried != Tried::Answers);
             let (node, ..) = failed.find(|(node, ..)| local && !on(node))?;
             ("externalTrafficPolicy", node)
         }
@@ -458,13 +500,28 @@ fn local(seen: &Seen, service: &Service) -> Option<Cause> {
 fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
     let object = object(seen);
     if let Some(node) = &seen.from.node {
-        let (port, tried) = seen.at_cluster_ip.iter().find(|(_, tried)| *tried != Tried::Answers)?;
-        let answer = seen.direct.iter().all(|direct| direct.tried == Tried::Answers);
+        let (port, tried) = seen
+            .at_cluster_ip
+            .iter()
+            .find(|(_, tried)| *tried != Tried::Answers)?;
+        let answer = seen
+            .direct
+            .iter()
+            .all(|direct| direct.tried == Tried::Answers);
         if seen.direct.is_empty() || !answer {
             return None;
         }
-        let ip = service.spec.as_ref()?.cluster_ip.as_deref().filter(|ip| *ip != "None")?;
-        let at = if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+        let ip = service
+            .spec
+            .as_ref()?
+            .cluster_ip
+            .as_deref()
+            .filter(|ip| *ip != "None")?;
+        let at = if ip.contains(':') {
+            format!("[{ip}]:{port}")
+        } else {
+            format!("{ip}:{port}")
+        };
         let elsewhere = match &seen.elsewhere {
             Some((other, Tried::Answers)) => format!("; from node {other} it answers"),
             Some((other, tried)) => format!("; from node {other} it {tried} too"),
@@ -479,8 +536,14 @@ fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
             ),
         ));
     }
-    let answers = seen.at_nodes.iter().find(|(.., tried)| *tried == Tried::Answers)?;
-    let (node, port, tried) = seen.at_nodes.iter().find(|(.., tried)| *tried != Tried::Answers)?;
+    let answers = seen
+        .at_nodes
+        .iter()
+        .find(|(.., tried)| *tried == Tried::Answers)?;
+    let (node, port, tried) = seen
+        .at_nodes
+        .iter()
+        .find(|(.., tried)| *tried != Tried::Answers)?;
     Some(not_programmed(
         node,
         format!(
