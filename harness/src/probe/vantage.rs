@@ -208,10 +208,10 @@ impl Vantage {
 /// What the probe wrote, if it ended well: by its contract every other exit code is our mistake.
 fn text(output: Output) -> Result<String, Failure> {
     if output.exit_code != 0 {
-        return Err(Failure::Exit(
-            output.exit_code,
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ));
+        return Err(Failure::Exit {
+            code: output.exit_code,
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
     }
     String::from_utf8(output.stdout).map_err(|_| Failure::NotText)
 }

@@ -24,6 +24,7 @@ use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, FormatSetting};
 use rand::RngExt as _;
 
+use crate::apply::{Manifests, load_planned};
 use crate::check::{Layer, NotPassed, Suite};
 use crate::exit::Exit;
 use crate::provider::{self, Cluster, Provider};
@@ -33,7 +34,7 @@ use plan::Plan;
 use stage::Stage;
 
 /// What identifies a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunInfo {
     /// A short random name, part of every namespace's name.
     pub id: String,
@@ -43,6 +44,8 @@ pub struct RunInfo {
     pub report_dir: PathBuf,
     /// What a person types to run one check again, up to the check's id.
     pub again: String,
+    /// Everything that the run will apply.
+    pub manifests: Arc<Manifests>,
 }
 
 /// How a layer is brought up: [`crate::layer::bring_up`], but for the runner's own tests.
@@ -58,6 +61,8 @@ pub type BringUp = for<'a> fn(
 pub struct Runner {
     /// What is judged.
     pub suites: &'static [Suite],
+    /// The folder of manifests; a relative path is taken from the workspace's root.
+    pub manifests: &'static str,
     /// Who makes the cluster.
     pub provider: fn(&Settings) -> Result<Box<dyn Provider>, BadInput>,
     /// How a layer is brought up.
@@ -68,10 +73,15 @@ pub struct Runner {
 }
 
 /// The `main` of a test target: does everything, and returns an exit code of [`crate::exit`].
+///
+/// The lab starts itself by executing this program again, so this must be the first statement of
+/// `main`, before there is a second thread.
 #[must_use]
 pub fn main(suites: &'static [Suite]) -> ExitCode {
+    strata_lab::boot::init();
     Runner {
         suites,
+        manifests: "manifests",
         provider: provider::choose,
         bring_up: |layer, cluster, run, progress| {
             Box::pin(crate::layer::bring_up(layer, cluster, run, progress))
@@ -114,6 +124,12 @@ impl Runner {
         if let Some(program) = &settings.after_layer {
             hook::check(program)?;
         }
+        let manifests = load_planned(
+            &workspace().join(self.manifests),
+            provider.profile(),
+            plan.layers(),
+            plan.run.iter().filter_map(|item| item.check),
+        )?;
         let _lock = prepare(&settings.report_dir)?;
         narrate(&settings)?;
         let mut random = rand::rng();
@@ -125,6 +141,7 @@ impl Runner {
             seed: settings.seed.unwrap_or_else(|| random.random()),
             report_dir: settings.report_dir.clone(),
             again: again(&settings),
+            manifests: Arc::new(manifests),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

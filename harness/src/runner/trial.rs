@@ -20,6 +20,8 @@ use crate::verdict::{Doing as _, NoVerdict};
 
 /// A layer that is not up by then will not be.
 const BRING_UP: Duration = Duration::from_secs(300);
+/// A manifest that is not applied and ready by then will not be.
+const OPEN: Duration = Duration::from_secs(150);
 /// Evidence is for reading; it must not hold up the run.
 const EVIDENCE: Duration = Duration::from_secs(20);
 /// How long a namespace may take to go.
@@ -106,15 +108,22 @@ impl Stage {
             Err(no_verdict) => return no_verdict.into(),
         }
         let evidence = self.evidence_dir(&item.name());
+        let cluster = Arc::clone(cluster);
+        let scope = Scope::new(cluster, check, item.home, &self.info, &evidence);
+        let scope = Arc::new(scope);
         let opened = tokio::select! {
-            opened = Scope::open(Arc::clone(cluster), check, item.home, &self.info, &evidence) => opened,
-            () = self.stop.asked() => return End::Stopped,
+            opened = tokio::time::timeout(OPEN, scope.open(&self.info)) => opened,
+            () = self.stop.asked() => Ok(Ok(())),
         };
-        let scope = match opened {
-            Ok(scope) => Arc::new(scope),
-            Err(no_verdict) => return no_verdict.into(),
+        let end = match opened {
+            _ if self.stop.by().is_some() => End::Stopped,
+            Ok(Ok(())) => self.body(check, &scope).await,
+            Ok(Err(no_verdict)) => no_verdict.into(),
+            Err(_) => {
+                let because = format!("its manifest is not ready after {} s", OPEN.as_secs());
+                NoVerdict::not_reached(because).into()
+            }
         };
-        let end = self.body(check, &scope).await;
         trial.records = scope.records();
         if matches!(end, End::Judged(Err(_))) {
             match tokio::time::timeout(EVIDENCE, scope.collect_evidence()).await {

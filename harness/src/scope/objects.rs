@@ -2,13 +2,16 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::Scope;
+use crate::apply::{FIELD_MANAGER, Manifest};
 use crate::budget::GONE;
 use crate::verdict::{Doing as _, NoVerdict};
 use crate::wait::{self, Progress};
@@ -125,8 +128,9 @@ impl Scope {
         api_version: &str,
         kind: &str,
     ) -> Result<Vec<DynamicObject>, NoVerdict> {
-        let _ = (namespace, api_version, kind);
-        Err(NoVerdict::new("not built yet"))
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        self.applier.list(namespace, &gvk).await
     }
 
     /// Applies documents (server-side, as the field manager `strata`) into [`Self::namespace`].
@@ -134,8 +138,19 @@ impl Scope {
     /// # Errors
     /// When one is malformed, or the API refuses it.
     pub async fn apply(&self, yaml: &str) -> Result<(), NoVerdict> {
-        let _ = yaml;
-        Err(NoVerdict::new("not built yet"))
+        let manifest = self.written(yaml)?;
+        if let Some(stands) = manifest.documents.iter().find(|it| it.is_namespace()) {
+            let api = Api::<Namespace>::all(self.client().clone());
+            let metadata = stands.object.pointer("/metadata");
+            let field = |name: &str| metadata.and_then(|metadata| metadata.get(name));
+            let patch = json!({"metadata": {
+                "labels": field("labels"), "annotations": field("annotations"),
+            }});
+            api.patch(self.namespace(), &patch_parameters(), &Patch::Merge(patch))
+                .await
+                .doing(|| format!("patching Namespace {}", self.namespace()))?;
+        }
+        self.apply_manifest(&manifest).await
     }
 
     /// Creates the one object of a document in [`Self::namespace`] and says what the API said.
@@ -143,8 +158,24 @@ impl Scope {
     /// # Errors
     /// When the document is malformed, or the API cannot be asked.
     pub async fn attempt(&self, yaml: &str) -> Result<Result<DynamicObject, Refusal>, NoVerdict> {
-        let _ = yaml;
-        Err(NoVerdict::new("not built yet"))
+        let manifest = self.written(yaml)?;
+        let [document] = manifest.documents.as_slice() else {
+            let found = manifest.documents.len();
+            return Err(NoVerdict::new(format!(
+                "{found} documents where one object is to be created"
+            )));
+        };
+        let created = self.applier.create(self.namespace(), document).await?;
+        Ok(created.map(|(object, global)| {
+            self.remember(global);
+            object
+        }))
+    }
+
+    fn written(&self, yaml: &str) -> Result<Manifest, NoVerdict> {
+        let shown = format!("the YAML of {}", self.check().id);
+        let manifest = Manifest::parse(yaml, &shown)?;
+        Ok(manifest.without_namespaces(&shown)?)
     }
 
     /// Merges a patch (RFC 7386) into an object of [`Self::namespace`].
@@ -156,11 +187,7 @@ impl Scope {
         K: Object + Resource<Scope = NamespaceResourceScope>,
     {
         let api = Api::<K>::namespaced(self.client().clone(), self.namespace());
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        api.patch(name, &parameters, &Patch::Merge(patch))
+        api.patch(name, &patch_parameters(), &Patch::Merge(patch))
             .await
             .doing(|| format!("patching {} {}/{name}", kind::<K>(), self.namespace()))
     }
@@ -201,8 +228,12 @@ impl Scope {
     }
 }
 
-/// Who changes objects, in their `managedFields`.
-pub(crate) const FIELD_MANAGER: &str = "strata";
+fn patch_parameters() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
 
 fn kind<K: Resource<DynamicType: Default>>() -> String {
     K::kind(&K::DynamicType::default()).into_owned()

@@ -30,7 +30,7 @@ use super::images::{Store, archive_architecture};
 use super::objects::Objects;
 use super::pod::{self, PodContext};
 use super::sandbox::Sandbox;
-use super::{NodeConfig, PodNetwork, Pods};
+use super::{HostPids, NodeConfig, PodNetwork, Pods};
 use crate::api::webhook::Webhooks;
 use crate::net::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
@@ -55,12 +55,8 @@ pub(super) struct NodeContext {
     pub(super) builtins: Builtins,
     pub(super) webhooks: Webhooks,
     pub(super) nft: Nft,
+    pub(super) host_pids: HostPids,
     pub(super) root: PathBuf,
-}
-
-/// The id by which the host knows one of the lab's processes.
-pub(super) fn host_pid(pid: u32) -> Option<u32> {
-    Some(pid)
 }
 
 /// Runs the node until cancelled.
@@ -113,7 +109,7 @@ async fn register(node: &NodeContext, facts: &NodeFacts) -> anyhow::Result<()> {
         labels[key] = json!(value);
     }
     let mut annotations = json!({});
-    if let Some(pid) = host_pid(node.sandbox.pid()) {
+    if let Some(pid) = node.host_pids.of(node.sandbox.pid()) {
         annotations[HOST_PID_ANNOTATION] = json!(pid.to_string());
     }
     let object = serde_json::from_value::<Node>(json!({
@@ -340,6 +336,7 @@ pub(super) fn split(
         builtins: nodes.builtins.clone(),
         webhooks: nodes.webhooks.clone(),
         nft: nodes.nft.clone(),
+        host_pids: nodes.host_pids.clone(),
         root: nodes.root.clone(),
     };
     (Arc::new(context), facts, write)

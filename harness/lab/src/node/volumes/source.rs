@@ -293,8 +293,13 @@ impl Tokens {
             .create_token_request(&account, &PostParams::default(), &request)
             .await;
         let token = match answer {
-            Ok(TokenRequest { status: Some(status), .. }) => Ok(status.token),
-            Ok(_) => Err(format!("serviceaccount {account:?}: the answer has no token")),
+            Ok(TokenRequest {
+                status: Some(status),
+                ..
+            }) => Ok(status.token),
+            Ok(_) => Err(format!(
+                "serviceaccount {account:?}: the answer has no token"
+            )),
             Err(error) => Err(format!("serviceaccount {account:?}: {error}")),
         };
         let life = u64::try_from(seconds).unwrap_or_default();
