@@ -29,13 +29,13 @@ mod rows;
 mod schema;
 mod selector;
 mod serve;
-mod status;
+pub(crate) mod status;
 mod store;
 mod stream;
 mod subresource;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 mod verbs;
 pub mod webhook;

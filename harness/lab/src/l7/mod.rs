@@ -17,9 +17,9 @@ mod manifest;
 mod mesh;
 mod publish;
 mod ready;
-mod world;
 
 use crate::node::builtin::Builtins;
+use crate::world;
 
 /// Adds the layer 7 controllers to the lab's components.
 #[must_use]

@@ -30,7 +30,7 @@ use super::images::{Store, archive_architecture};
 use super::objects::Objects;
 use super::pod::{self, PodContext};
 use super::sandbox::Sandbox;
-use super::{NodeConfig, PodNetwork, Pods};
+use super::{HostPids, NodeConfig, PodNetwork, Pods};
 use crate::api::webhook::Webhooks;
 use crate::net::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
@@ -55,12 +55,8 @@ pub(super) struct NodeContext {
     pub(super) builtins: Builtins,
     pub(super) webhooks: Webhooks,
     pub(super) nft: Nft,
+    pub(super) host_pids: HostPids,
     pub(super) root: PathBuf,
-}
-
-/// The id by which the host knows one of the lab's processes.
-pub(super) fn host_pid(pid: u32) -> Option<u32> {
-    Some(pid)
 }
 
 /// Runs the node until cancelled.
@@ -113,7 +109,7 @@ async fn register(node: &NodeContext, facts: &NodeFacts) -> anyhow::Result<()> {
         labels[key] = json!(value);
     }
     let mut annotations = json!({});
-    if let Some(pid) = host_pid(node.sandbox.pid()) {
+    if let Some(pid) = node.host_pids.of(node.sandbox.pid()) {
         annotations[HOST_PID_ANNOTATION] = json!(pid.to_string());
     }
     let object = serde_json::from_value::<Node>(json!({
@@ -210,6 +206,7 @@ fn status(node: &NodeContext) -> serde_json::Value {
 
 async fn heartbeat(node: &NodeContext) {
     let leases = Api::<Lease>::namespaced(node.client.clone(), "kube-node-lease");
+    let nodes = Api::<Node>::all(node.client.clone());
     let mut beats = interval(HEARTBEAT);
     loop {
         beats.tick().await;
@@ -220,7 +217,27 @@ async fn heartbeat(node: &NodeContext) {
         if let Err(error) = renewal {
             tracing::warn!(%error, node = node.name, "the node's lease was not renewed");
         }
+        // Who was not heard of for long is taken for lost, until it says that it is not.
+        let known = nodes.get(&node.name).await;
+        if known.is_ok_and(|known| is_lost(&known)) {
+            let status = Patch::Merge(json!({"status": status(node)}));
+            let reported = nodes
+                .patch_status(&node.name, &PatchParams::default(), &status)
+                .await;
+            if let Err(error) = reported {
+                tracing::warn!(%error, node = node.name, "the node's status was not reported");
+            }
+        }
     }
+}
+
+fn is_lost(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one.type_ == "Ready" && one.status == "Unknown")
 }
 
 struct Worker {
@@ -340,6 +357,7 @@ pub(super) fn split(
         builtins: nodes.builtins.clone(),
         webhooks: nodes.webhooks.clone(),
         nft: nodes.nft.clone(),
+        host_pids: nodes.host_pids.clone(),
         root: nodes.root.clone(),
     };
     (Arc::new(context), facts, write)

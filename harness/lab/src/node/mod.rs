@@ -11,6 +11,7 @@
 
 pub mod builtin;
 mod event;
+mod host_pid;
 pub mod images;
 mod kubelet;
 mod log;
@@ -35,6 +36,9 @@ use ipnet::Ipv4Net;
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use self::host_pid::HostPids;
+pub(crate) use self::spawn::pidfd_open;
 
 use self::builtin::Builtins;
 use self::images::Store;
@@ -70,6 +74,8 @@ pub struct NodesConfig {
     pub webhooks: Webhooks,
     /// The program that components set rules with.
     pub nft: Nft,
+    /// Tells the ids that Nodes and Pods are annotated with.
+    pub host_pids: HostPids,
 }
 
 /// What a node is made from.
@@ -127,6 +133,7 @@ pub struct Nodes {
     root: PathBuf,
     webhooks: Webhooks,
     nft: Nft,
+    host_pids: HostPids,
     pods: Pods,
 }
 
@@ -140,6 +147,7 @@ impl Nodes {
             root,
             webhooks,
             nft,
+            host_pids,
         } = config;
         Arc::new(Self {
             builtins,
@@ -147,6 +155,7 @@ impl Nodes {
             root,
             webhooks,
             nft,
+            host_pids,
             pods: Pods::default(),
         })
     }

@@ -81,12 +81,24 @@ impl Process {
     /// # Errors
     /// With the reason, in the words of the stage.
     pub async fn start(file: &ContainerFile) -> io::Result<(Self, Streams)> {
+        Self::start_with(file, Stdio::null()).await
+    }
+
+    /// Starts a container's entrypoint, whose standard input is the caller's to write.
+    ///
+    /// # Errors
+    /// With the reason, in the words of the stage.
+    pub async fn start_with_input(file: &ContainerFile) -> io::Result<(Self, Streams)> {
+        Self::start_with(file, Stdio::piped()).await
+    }
+
+    async fn start_with(file: &ContainerFile, stdin: Stdio) -> io::Result<(Self, Streams)> {
         let path = file.write()?;
         let mut stage = Stage::new(stage::CONTAINER)?;
         stage.arg(&path);
         stage
             .command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let Started {

@@ -115,7 +115,8 @@ fn sandbox(arguments: &mut Arguments, status: &mut Option<Status>) -> Result<Inf
     }
 }
 
-fn loopback_up() -> io::Result<()> {
+/// Brings up the loopback interface of the caller's network namespace.
+pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
     // SAFETY: an all-zero ifreq is valid; the ioctls read and write only it.
     unsafe {

@@ -202,7 +202,7 @@ impl PodContext {
 
     /// Says, for tools outside the lab, which process is in the pod's network namespace.
     async fn annotate(&self, pid: u32) {
-        let Some(pid) = super::kubelet::host_pid(pid) else {
+        let Some(pid) = self.node.host_pids.of(pid) else {
             return;
         };
         let patch = json!({"metadata": {"uid": self.uid, "annotations": {HOST_PID_ANNOTATION: pid.to_string()}}});

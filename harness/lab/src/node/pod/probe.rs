@@ -255,14 +255,23 @@ pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(),
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(error.to_string()))?;
+    let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = tokio::select! {
-        answer = sender.send_request(request) => answer,
+        answer = &mut answer => answer,
+        // The connection may end in the same moment in which the answer is there.
         ended = connection => match ended {
-            Ok(()) => return Err(failed("EOF".to_owned())),
+            Ok(()) => answer.await,
             Err(error) => Err(error),
         },
     };
-    let status = answer.map_err(|error| failed(error.to_string()))?.status();
+    let answer = answer.map_err(|error| {
+        if error.is_canceled() {
+            "EOF".to_owned()
+        } else {
+            error.to_string()
+        }
+    });
+    let status = answer.map_err(failed)?.status();
     if status.is_success() || status.is_redirection() {
         return Ok(());
     }

@@ -1,0 +1,258 @@
+//! However a lab ends, nothing is left of it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::pty::{OpenptyResult, openpty};
+use strata_lab::boot::LabConfig;
+
+use crate::embed::{self, Embedding, Place};
+use crate::life::{Cluster, SHELL_POD};
+use crate::processes::{self, Tree, assert_no_mount, marked, signal};
+use crate::{Case, Who};
+
+pub(crate) const CASES: &[Case] = &[
+    ("ends_when_the_embedding_program_is_killed", embedder_killed),
+    ("ends_when_its_boot_process_is_killed", boot_killed),
+    ("ends_when_its_first_process_is_killed", first_killed),
+    ("ends_when_its_handle_is_dropped", dropped),
+    ("is_gone_when_stop_returns", stopped),
+    ("ends_when_ctrl_c_ends_the_embedding_program", interrupted),
+    (
+        "takes_no_notice_of_ctrl_c_itself",
+        interrupt_is_the_embedders,
+    ),
+    ("ends_when_its_starter_dies_during_the_start", dies_early),
+    ("lives_on_when_kept_until_it_is_told_to_end", kept),
+    ("in_the_foreground_ends_on_ctrl_c", foreground),
+];
+
+/// A lab with a pod in it, and all its processes.
+fn lab(who: Who) -> (Embedding, Tree) {
+    let embedding = Embedding::start(who);
+    let tree = populate(&embedding);
+    (embedding, tree)
+}
+
+fn populate(embedding: &Embedding) -> Tree {
+    let mark = embedding.place.mark();
+    Cluster::of(embedding).run_pod(SHELL_POD, &mark);
+    let tree = Tree::of(embedding.boot());
+    assert!(
+        tree.count("strata-lab:boot") == 2,
+        "the boot process and the first one"
+    );
+    assert!(
+        tree.count("strata-lab:sandbox") >= 4,
+        "three nodes and the outside"
+    );
+    assert!(tree.count("/envoy") >= 1, "a container");
+    assert!(!marked(&mark).is_empty());
+    assert_no_mount();
+    tree
+}
+
+fn assert_gone(place: &Place, tree: &Tree) {
+    tree.wait();
+    assert_eq!(marked(&place.mark()), Vec::<String>::new());
+    assert_no_mount();
+}
+
+fn embedder_killed(who: Who) {
+    let (mut embedding, tree) = lab(who);
+    embedding.child.kill().unwrap();
+    embedding.child.wait().unwrap();
+    assert_gone(&embedding.place, &tree);
+}
+
+fn boot_killed(who: Who) {
+    let (embedding, tree) = lab(who);
+    signal(embedding.boot().into(), libc::SIGKILL);
+    tree.wait();
+    end_after(embedding, &tree);
+}
+
+fn first_killed(who: Who) {
+    let (embedding, tree) = lab(who);
+    signal(embedding.first().into(), libc::SIGKILL);
+    tree.wait();
+    end_after(embedding, &tree);
+}
+
+/// Ends an embedding program whose lab has ended already.
+fn end_after(mut embedding: Embedding, tree: &Tree) {
+    drop(embedding.stdin.take());
+    assert!(embedding.child.wait().unwrap().success());
+    assert_gone(&embedding.place, tree);
+}
+
+fn dropped(who: Who) {
+    let (mut embedding, tree) = lab(who);
+    embedding.tell("drop");
+    tree.wait();
+    end_after(embedding, &tree);
+}
+
+fn stopped(who: Who) {
+    let (mut embedding, tree) = lab(who);
+    embedding.tell("stop");
+    tree.assert_ended();
+    end_after(embedding, &tree);
+}
+
+/// A terminal of which the command's process is the foreground.
+fn terminal(command: &mut Command) -> File {
+    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    command.stdin(Stdio::from(slave));
+    // SAFETY: both calls are async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    File::from(master)
+}
+
+const CTRL_C: &[u8] = b"\x03";
+
+fn interrupted(who: Who) {
+    let place = Place::new();
+    let mut command = Command::new(place.program());
+    let mut keyboard = terminal(embed::by(who, &mut command));
+    let mut embedding = Embedding::start_as(place, &mut command, &embed::config());
+    // The terminal's other side is the embedding program's alone.
+    drop(command);
+    let tree = populate(&embedding);
+    keyboard.write_all(CTRL_C).unwrap();
+    let status = embedding.child.wait().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(libc::SIGINT)
+    );
+    assert_gone(&embedding.place, &tree);
+}
+
+fn interrupt_is_the_embedders(who: Who) {
+    let place = Place::new();
+    let mut command = Command::new(place.program());
+    let keyboard = terminal(embed::by(who, &mut command));
+    // SAFETY: the call is async-signal-safe. An ignored signal stays ignored over exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let mut embedding = Embedding::start_as(place, &mut command, &embed::config());
+    drop(command);
+    let tree = populate(&embedding);
+    let foreground = nix::unistd::tcgetpgrp(&keyboard).unwrap();
+    assert_eq!(
+        foreground.as_raw(),
+        i32::try_from(embedding.child.id()).unwrap()
+    );
+    signal(-i64::from(foreground.as_raw()), libc::SIGINT);
+    // A lab that took notice would end before it could answer, or not long after: ask, and see
+    // that it is told from outside only.
+    assert_eq!(Cluster::of(&embedding).ready_nodes().len(), 3);
+    for pid in [embedding.boot(), embedding.first()] {
+        // SAFETY: takes a number only.
+        let session = unsafe { libc::getsid(i32::try_from(pid).unwrap()) };
+        assert_ne!(session, foreground.as_raw());
+    }
+    embedding.child.kill().unwrap();
+    embedding.child.wait().unwrap();
+    assert_gone(&embedding.place, &tree);
+}
+
+/// The lifeline ends before the configuration, with it, and after half of it.
+fn dies_early(who: Who) {
+    let place = Place::new();
+    let config = format!("{}\n", serde_json::to_string(&embed::config()).unwrap());
+    for said in ["", &config[..config.len() / 2], &config] {
+        let mut command = Command::new(place.program());
+        let mut child = embed::by(who, &mut command)
+            .arg0("strata-lab:boot")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(said.as_bytes())
+            .unwrap();
+        assert!(child.wait().unwrap().success(), "after {said:?}");
+        assert_eq!(
+            marked(&place.mark()),
+            Vec::<String>::new(),
+            "after {said:?}"
+        );
+    }
+    assert_no_mount();
+}
+
+fn kept(who: Who) {
+    let (mut embedding, tree) = lab(who);
+    let (boot, first) = (embedding.boot(), embedding.first());
+    embedding.tell("keep");
+    drop(embedding.stdin.take());
+    assert!(embedding.child.wait().unwrap().success());
+    assert_eq!(Cluster::of(&embedding).ready_nodes().len(), 3);
+    assert_eq!(processes::parent(first), Some(boot));
+    let path = embedding.lab["path"].as_str().unwrap().to_owned();
+    assert!(Path::new(&path).exists());
+    signal(first.into(), libc::SIGTERM);
+    assert_gone(&embedding.place, &tree);
+    assert!(!Path::new(&path).exists());
+}
+
+fn foreground(who: Who) {
+    let place = Place::new();
+    let program = place.path().join("strata-lab");
+    std::fs::copy(env!("CARGO_BIN_EXE_strata-lab"), &program).unwrap();
+    let LabConfig { nft, .. } = embed::config();
+    let mut command = Command::new(program);
+    let mut keyboard = terminal(embed::by(who, &mut command));
+    let mut child = command
+        .args(["up", "--workers", "1", "--nft"])
+        .arg(nft)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut stdout = child.stdout.take().unwrap();
+    let mut said = String::new();
+    while !said.contains("ip address") {
+        let mut buffer = [0; 1024];
+        let count = stdout.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    let path = said
+        .split("KUBECONFIG=")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap();
+    assert!(
+        std::fs::read_to_string(path)
+            .unwrap()
+            .contains("https://127.0.0.1:")
+    );
+    let tree = Tree::of(child.id());
+    assert!(tree.count("strata-lab:sandbox") >= 3);
+    assert!(keyboard.as_raw_fd() >= 0);
+    keyboard.write_all(CTRL_C).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_gone(&place, &tree);
+}
