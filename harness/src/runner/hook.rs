@@ -1,11 +1,10 @@
 //! `STRATA_AFTER_LAYER`: a program of the person's, run between a layer's bring-up and its checks.
 //!
-//! It finds in its environment `LAYER`, `NAMESPACE` (of the layer's fixture), `KUBECONFIG` and, where
-//! the harness runs on the nodes' machine, a way into every network namespace: `STRATA_NETNS`, a
-//! file with a line
-//! `kind<TAB>namespace<TAB>name<TAB>pid` each; the same as `NODE_PID_<NAME>` and
-//! `POD_PID_<NAMESPACE>_<NAME>` (upper case, other characters as `_`); and `STRATA_NSENTER`, the
-//! command prefix that a process id follows.
+//! It finds in its environment `LAYER`, `KUBECONFIG`, `NAMESPACE` (the one that the layer's fixture
+//! is in) and, where the harness runs on the nodes' machine, a way into every network namespace:
+//! `STRATA_NETNS`, a file with a line `kind<TAB>namespace<TAB>name<TAB>pid` each; the same as
+//! `NODE_PID_<NAME>` and `POD_PID_<NAMESPACE>_<NAME>` (upper case, other characters as `_`); and
+//! `STRATA_NSENTER`, the command prefix that a process id follows.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -71,6 +70,10 @@ pub(super) async fn run(
         (
             "KUBECONFIG".to_owned(),
             cluster.kubeconfig.clone().into_os_string(),
+        ),
+        (
+            "NAMESPACE".to_owned(),
+            fixture_namespace(layer, run).into(),
         ),
     ];
     if let Some(annotation) = cluster.pid_annotation {
