@@ -8,6 +8,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub(super) struct Stage {
     pub(super) info: RunInfo,
     pub(super) provider: Box<dyn Provider>,
     pub(super) cluster: OnceCell<Arc<Cluster>>,
+    /// Whether anybody wanted a cluster, so that there may be one, or part of one.
+    wanted: AtomicBool,
     pub(super) stop: Stop,
     started: Instant,
     selected: bool,
@@ -94,6 +97,7 @@ impl Stage {
             info,
             provider,
             cluster: OnceCell::new(),
+            wanted: AtomicBool::new(false),
             stop: Stop::default(),
             started: Instant::now(),
             selected: !plan.run.is_empty(),
@@ -247,6 +251,7 @@ impl Stage {
         &self,
         progress: &(dyn Fn(&str) + Sync),
     ) -> Result<&Arc<Cluster>, NoVerdict> {
+        self.wanted.store(true, Ordering::SeqCst);
         self.cluster
             .get_or_try_init(|| async {
                 let cluster = self.provider.create(&self.info, progress).await?;
@@ -261,6 +266,9 @@ impl Stage {
 
     /// Keeps the cluster, if the person asked for that, or takes it away.
     pub(super) async fn tear_down(&self) {
+        if !self.wanted.load(Ordering::SeqCst) {
+            return;
+        }
         let stopped = self.stop.by().is_some();
         if self.settings.keep && self.cluster.get().is_some() && !stopped {
             for line in self.provider.keep().await {

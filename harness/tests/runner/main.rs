@@ -95,6 +95,7 @@ impl Run {
             .env(toys::TOY, "1")
             .env(toys::TOY_LOG, self.path("provider.log"))
             .env(toys::TOY_MANIFESTS, self.path("manifests"))
+            .env("RUST_BACKTRACE", "0")
             .env("STRATA_REPORT_DIR", self.path("report"))
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
@@ -209,7 +210,7 @@ fn everything(run: &Run) -> anyhow::Result<()> {
             .is_some_and(|it| !it.is_empty())
     );
     for text in [
-        r#"<testsuite name="cni""#,
+        r#"<testsuite name="strata.cni""#,
         "<failure",
         "<error",
         "<skipped",

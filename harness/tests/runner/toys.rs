@@ -1,5 +1,7 @@
 //! Suites of toy checks and a provider that makes nothing: what a run is made of, but for a cluster.
 
+#![expect(clippy::panic, reason = "toys that fall are what is tested")]
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -14,13 +16,13 @@ use strata::runner::{RunInfo, Runner};
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 /// Set in a run, and only there.
-pub const TOY: &str = "TOY";
+pub(crate) const TOY: &str = "TOY";
 /// The file that a run tells what is done to its provider.
-pub const TOY_LOG: &str = "TOY_LOG";
+pub(crate) const TOY_LOG: &str = "TOY_LOG";
 /// The folder of manifests.
-pub const TOY_MANIFESTS: &str = "TOY_MANIFESTS";
+pub(crate) const TOY_MANIFESTS: &str = "TOY_MANIFESTS";
 /// What goes wrong: `create`, `up`, `up-panic`.
-pub const TOY_WRONG: &str = "TOY_WRONG";
+pub(crate) const TOY_WRONG: &str = "TOY_WRONG";
 
 const fn check(id: &'static str, run: BodyOf) -> Check {
     Check {
@@ -91,7 +93,7 @@ static SUITES: &[Suite] = &[
 ];
 
 /// The `main` of a run.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let folder = std::env::var(TOY_MANIFESTS).unwrap_or_default();
     Runner {
         suites: SUITES,
@@ -108,7 +110,7 @@ pub fn main() -> ExitCode {
             })
         },
         // Nothing here takes long but what hangs for ever; with a signal to come, nothing ends first.
-        deadline: Duration::from_millis(if wrong() == "signal" { 600_000 } else { 300 }),
+        deadline: Duration::from_millis(if wrong() == "signal" { 600_000 } else { 3_000 }),
     }
     .main()
 }
