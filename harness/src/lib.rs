@@ -25,4 +25,4 @@ pub use runner::{RunInfo, main};
 pub use scope::{Eventually, PodView, Refusal, Scope};
 /// The probe's wire types: specifications and replies.
 pub use strata_probe as wire;
-pub use verdict::{Cause, Doing, Expect, Finding, NoVerdict, expect, expect_eq};
+pub use verdict::{Cause, CauseKind, Doing, Expect, Finding, NoVerdict, expect, expect_eq};

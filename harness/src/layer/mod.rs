@@ -5,8 +5,23 @@
 //! the cause. Rule: bring-up waits for pods and nothing else, since whatever else must come true is
 //! a gate's to judge.
 
+mod cni;
 mod diagnose;
+mod gateway;
+mod ingress;
+mod labels;
+mod look;
+mod mesh;
+mod paths;
+mod services;
 mod subject;
+mod tried;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod workload_tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -268,7 +268,7 @@ mod tests {
             (5, "REFUSED"),
             (11, "RCODE11"),
         ] {
-            assert_eq!(rcode(ResponseCode::from(code)).to_string(), name);
+            assert_eq!(rcode(ResponseCode::from(0, code)).to_string(), name);
         }
     }
 

@@ -90,6 +90,9 @@ fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("nullable");
+            if let Some(Value::Array(allowed)) = fields.get_mut("enum") {
+                allowed.retain(|value| !value.is_null());
+            }
             if let Some(Value::String(text)) = fields.get_mut("description") {
                 let first = text.split("\n\n").next().unwrap_or_default();
                 *text = first.replace('\n', " ").trim().to_owned();
