@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 
 use crate::scope::Scope;
 use crate::verdict::{Cause, Finding, NoVerdict};
@@ -102,8 +102,8 @@ pub struct Check {
     /// A file below `manifests/`, applied in a namespace of the check's own before the body runs
     /// and deleted after it. Without one the check only looks at its layer's fixture.
     pub manifest: Option<&'static str>,
-    /// The body.
-    pub run: for<'a> fn(&'a Scope) -> BoxFuture<'a, Outcome>,
+    /// The body. It runs on a thread of its own, so nothing in it needs to be `Send`.
+    pub run: for<'a> fn(&'a Scope) -> LocalBoxFuture<'a, Outcome>,
 }
 
 impl fmt::Debug for Check {

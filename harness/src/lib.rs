@@ -19,6 +19,10 @@ pub mod verdict;
 pub mod wait;
 
 pub use check::{Check, Layer, Need, NotPassed, Outcome, Suite};
+pub use layer::Subject;
+pub use probe::{Answers, Vantage};
 pub use runner::{RunInfo, main};
-pub use scope::Scope;
-pub use verdict::{Cause, Doing, Expect, Finding, NoVerdict, expect, expect_eq};
+pub use scope::{Eventually, PodView, Refusal, Scope};
+/// The probe's wire types: specifications and replies.
+pub use strata_probe as wire;
+pub use verdict::{Cause, CauseKind, Doing, Expect, Finding, NoVerdict, expect, expect_eq};

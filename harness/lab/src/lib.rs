@@ -18,3 +18,4 @@ pub mod l7;
 pub mod net;
 pub mod node;
 pub mod topology;
+mod world;

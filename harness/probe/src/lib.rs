@@ -16,5 +16,6 @@ pub use wire::http::{
     ApiReply, ApiSpec, Body, Connections, HttpVersion, PeerTls, Reply, RequestSpec,
 };
 pub use wire::network::{Interface, Network, Route};
+pub use wire::serve::Listening;
 pub use wire::stream::{TcpReply, TcpSpec, UdpReply, UdpSpec};
 pub use wire::{BINARY, Spec, UnreadableReply, replies};

@@ -1,20 +1,90 @@
-//! Stub: the `suites` part owns this folder. The runner calls [`bring_up`].
+//! Layers: bringing them up, and saying why one of their claims was broken.
+//!
+//! Start from [`bring_up`], which applies `manifests/<layer>/` and waits for workloads, the same for
+//! every layer. What a failure is about is a [`Subject`]; [`diagnose`] looks at objects and names
+//! the cause. Rule: bring-up waits for pods and nothing else, since whatever else must come true is
+//! a gate's to judge.
 
+mod cni;
+mod diagnose;
+mod gateway;
+mod ingress;
+mod labels;
+mod look;
+mod mesh;
+mod paths;
+mod services;
+mod subject;
+mod tried;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod workload_tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use diagnose::diagnose;
+pub use subject::Subject;
+
+use crate::apply::{self, Applier};
 use crate::check::{Layer, NotPassed};
 use crate::provider::Cluster;
 use crate::runner::RunInfo;
+use crate::scope::{RUN_LABEL, open_namespace};
+use crate::verdict::{Doing as _, NoVerdict};
 
-/// Installs a layer, waits until it is ready and applies its fixture.
+/// The label of a fixture's namespace, with the layer's name.
+pub const LAYER_LABEL: &str = "strata.dev/layer";
+
+/// The namespace of a layer's fixture in a run.
+#[must_use]
+pub fn fixture_namespace(layer: Layer, run: &RunInfo) -> String {
+    format!("strata-{layer}-{}", run.id)
+}
+
+/// Installs a layer, waits until its workloads are ready, applies its fixture and waits for that
+/// one's.
 ///
 /// # Errors
-/// When the layer cannot be installed, or never gets ready.
+/// When the API refuses a document, or a workload never gets ready.
 pub async fn bring_up(
-    _layer: Layer,
-    _cluster: &Arc<Cluster>,
-    _run: &RunInfo,
-    _progress: &(dyn Fn(&str) + Sync),
+    layer: Layer,
+    cluster: &Arc<Cluster>,
+    run: &RunInfo,
+    progress: &(dyn Fn(&str) + Sync),
 ) -> Result<(), NotPassed> {
+    let manifests = run.manifests.layer(layer);
+    let manifests =
+        manifests.ok_or_else(|| NoVerdict::new(format!("manifests/{layer}/ was not read")))?;
+    let client = &cluster.client;
+    let applier = Applier::new(client.clone());
+    for (manifest, what) in [
+        (&manifests.kinds, "its kinds"),
+        (&manifests.install, "what it consists of"),
+    ] {
+        if let Some(manifest) = manifest {
+            progress(&format!("applying {what}"));
+            applier.apply(manifest).await?;
+            apply::ready(client, manifest, None, progress).await?;
+        }
+    }
+    progress("applying its fixture");
+    let namespace = fixture_namespace(layer, run);
+    let labels = BTreeMap::from([
+        (RUN_LABEL.to_owned(), run.id.clone()),
+        (LAYER_LABEL.to_owned(), layer.name().to_owned()),
+    ]);
+    let fixture = &manifests.fixture;
+    let doing = || format!("bringing up the fixture of {layer}");
+    open_namespace(&applier, client, &namespace, &labels, fixture)
+        .await
+        .doing(doing)?;
+    applier.apply_into(&namespace, fixture).await.doing(doing)?;
+    apply::ready(client, fixture, Some(&namespace), progress)
+        .await
+        .doing(doing)?;
     Ok(())
 }

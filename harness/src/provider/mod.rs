@@ -6,6 +6,7 @@
 
 mod capability;
 mod cluster;
+mod lab;
 pub mod tools;
 
 use std::sync::Arc;
@@ -28,6 +29,9 @@ const LATER: &[&str] = &["kind", "minikube", "k3s", "existing"];
 /// When there is none of that name.
 pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     let name = settings.provider.as_str();
+    if name == "lab" {
+        return Ok(Box::new(lab::Lab::new(settings)));
+    }
     if LATER.contains(&name) {
         return Err(BadInput(format!(
             "STRATA_PROVIDER={name} is not part of this version; the only provider is lab, the \
@@ -49,6 +53,9 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
 pub trait Provider: Send + Sync {
     /// Its name, as `STRATA_PROVIDER` has it.
     fn name(&self) -> &'static str;
+
+    /// Which variant of the layers' manifests suits its clusters: [`Cluster::profile`].
+    fn profile(&self) -> &'static str;
 
     /// Makes the cluster; `progress` is shown to the person who waits.
     ///

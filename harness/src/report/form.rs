@@ -93,6 +93,7 @@ pub(super) mod tests {
             observed: "{\"web-0\"}\n(9 tries in 30 s)".into(),
             likely: "a node has not programmed an endpoint that the EndpointSlice lists".into(),
             diagnosed: false,
+            cause: None,
         });
         trial.evidence = Some(Evidence {
             dir: "target/strata/evidence/services/reaches_every_ready_pod".into(),

@@ -105,9 +105,11 @@ fn status(trial: &TrialReport) -> TestCaseStatus {
         Verdict::Passed => TestCaseStatus::success(),
         Verdict::Failed => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            let message = trial.finding.as_ref().map(|finding| finding.likely.clone());
+            let finding = trial.finding.as_ref();
+            let message = finding.map(|finding| finding.likely.clone());
+            let cause = finding.and_then(|finding| finding.cause.as_deref());
             status
-                .set_type("claim-broken")
+                .set_type(cause.unwrap_or("claim-broken"))
                 .set_message(message.unwrap_or_default());
             status.set_description(form(trial));
             status
@@ -168,6 +170,7 @@ mod tests {
             observed: NASTY.into(),
             likely: NASTY.into(),
             diagnosed: true,
+            cause: Some("selector-matches-nothing".into()),
         });
         failed.records = vec![
             ("alpha".into(), "1e-6".into()),
@@ -227,6 +230,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r#"<property name="reaches_every_ready_pod.alpha" value="1e-6"/>"#));
+        assert!(
+            text.contains(r#"type="selector-matches-nothing""#),
+            "{text}"
+        );
     }
 
     #[test]

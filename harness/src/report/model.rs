@@ -192,6 +192,7 @@ impl From<&Finding> for FindingReport {
             observed: finding.observed().to_owned(),
             likely: finding.likely(),
             diagnosed: finding.cause().is_some(),
+            cause: finding.cause().map(|cause| cause.kind.name().to_owned()),
         }
     }
 }
@@ -221,6 +222,9 @@ pub struct FindingReport {
     pub likely: String,
     /// Whether evidence names the cause, or its author only thought of it.
     pub diagnosed: bool,
+    /// The kind of the cause that evidence names (`docs/causes.md`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// Why nothing can be said.

@@ -52,9 +52,8 @@ pub(super) fn report_bad_input(bad: &BadInput) {
     let dir = Settings::report_dir_anyway();
     let info = RunInfo {
         id: "none".into(),
-        seed: 0,
         report_dir: dir.clone(),
-        again: String::new(),
+        ..RunInfo::default()
     };
     let mut report = empty(&info);
     // As a case of its own, so that CI shows the sentence rather than an empty file.
@@ -76,12 +75,7 @@ mod tests {
     use super::*;
 
     fn report(trials: &[(TrialKind, Verdict)]) -> Report {
-        let info = RunInfo {
-            id: String::new(),
-            seed: 0,
-            report_dir: String::new().into(),
-            again: String::new(),
-        };
+        let info = RunInfo::default();
         let trials = trials
             .iter()
             .map(|(kind, verdict)| TrialReport::pending("x", *kind).with(*verdict));

@@ -1,10 +1,10 @@
 //! `STRATA_AFTER_LAYER`: a program of the person's, run between a layer's bring-up and its checks.
 //!
-//! It finds in its environment `LAYER`, `KUBECONFIG` and, where the harness runs on the nodes'
-//! machine, a way into every network namespace: `STRATA_NETNS`, a file with a line
-//! `kind<TAB>namespace<TAB>name<TAB>pid` each; the same as `NODE_PID_<NAME>` and
-//! `POD_PID_<NAMESPACE>_<NAME>` (upper case, other characters as `_`); and `STRATA_NSENTER`, the
-//! command prefix that a process id follows.
+//! It finds in its environment `LAYER`, `KUBECONFIG`, `NAMESPACE` (the one that the layer's fixture
+//! is in) and, where the harness runs on the nodes' machine, a way into every network namespace:
+//! `STRATA_NETNS`, a file with a line `kind<TAB>namespace<TAB>name<TAB>pid` each; the same as
+//! `NODE_PID_<NAME>` and `POD_PID_<NAMESPACE>_<NAME>` (upper case, other characters as `_`); and
+//! `STRATA_NSENTER`, the command prefix that a process id follows.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -17,9 +17,12 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt as _};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::RunInfo;
 use crate::check::Layer;
+use crate::layer::fixture_namespace;
 use crate::provider::Cluster;
 use crate::settings::BadInput;
 
@@ -63,9 +66,14 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let mut variables = vec![
         ("LAYER".to_owned(), OsString::from(layer.name())),
+        ("NAMESPACE".to_owned(), fixture_namespace(layer, run).into()),
         (
             "KUBECONFIG".to_owned(),
             cluster.kubeconfig.clone().into_os_string(),
+        ),
+        (
+            "NAMESPACE".to_owned(),
+            fixture_namespace(layer, run).into(),
         ),
     ];
     if let Some(annotation) = cluster.pid_annotation {
@@ -84,18 +92,24 @@ pub(super) async fn run(
                 .map(|entry| (entry.variable(), (&entry.pid).into())),
         );
     }
-    let output = tokio::process::Command::new(program)
+    let name = program.display();
+    let child = tokio::process::Command::new(program)
         .envs(variables)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A group of its own: what the program starts is ended with it.
+        .process_group(0)
         .kill_on_drop(true)
-        .output();
-    let name = program.display();
-    let output = tokio::time::timeout(DEADLINE, output)
+        .spawn()
+        .with_context(|| format!("cannot run {name}"))?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok());
+    let ended = Group(group.map(Pid::from_raw));
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
         .await
         .with_context(|| format!("{name} did not end within {} s", DEADLINE.as_secs()))?
         .with_context(|| format!("cannot run {name}"))?;
+    drop(ended);
     let stderr = String::from_utf8_lossy(&output.stderr);
     tracing::info!(%layer, stdout = %String::from_utf8_lossy(&output.stdout), %stderr, "after layer");
     if !output.status.success() {
@@ -107,6 +121,18 @@ pub(super) async fn run(
         );
     }
     Ok(())
+}
+
+/// The processes of the program; dropped, whatever is left of them ends.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Mostly there is nobody left, which is an error that means success.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
 }
 
 /// A network namespace that can be entered.

@@ -14,16 +14,18 @@ mod signals;
 mod stage;
 mod trial;
 
+use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, FormatSetting};
 use rand::RngExt as _;
 
+use crate::apply::{Manifests, load_planned};
 use crate::check::{Layer, NotPassed, Suite};
 use crate::exit::Exit;
 use crate::provider::{self, Cluster, Provider};
@@ -33,7 +35,7 @@ use plan::Plan;
 use stage::Stage;
 
 /// What identifies a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunInfo {
     /// A short random name, part of every namespace's name.
     pub id: String,
@@ -43,6 +45,8 @@ pub struct RunInfo {
     pub report_dir: PathBuf,
     /// What a person types to run one check again, up to the check's id.
     pub again: String,
+    /// Everything that the run will apply.
+    pub manifests: Arc<Manifests>,
 }
 
 /// How a layer is brought up: [`crate::layer::bring_up`], but for the runner's own tests.
@@ -51,13 +55,15 @@ pub type BringUp = for<'a> fn(
     &'a Arc<Cluster>,
     &'a RunInfo,
     &'a (dyn Fn(&str) + Sync),
-) -> BoxFuture<'a, Result<(), NotPassed>>;
+) -> LocalBoxFuture<'a, Result<(), NotPassed>>;
 
 /// A run with its parts exchangeable.
 #[derive(Clone, Copy)]
 pub struct Runner {
     /// What is judged.
     pub suites: &'static [Suite],
+    /// The folder of manifests; a relative path is taken from the workspace's root.
+    pub manifests: &'static str,
     /// Who makes the cluster.
     pub provider: fn(&Settings) -> Result<Box<dyn Provider>, BadInput>,
     /// How a layer is brought up.
@@ -68,10 +74,15 @@ pub struct Runner {
 }
 
 /// The `main` of a test target: does everything, and returns an exit code of [`crate::exit`].
+///
+/// The lab starts itself by executing this program again, so this must be the first statement of
+/// `main`, before there is a second thread.
 #[must_use]
 pub fn main(suites: &'static [Suite]) -> ExitCode {
+    strata_lab::boot::init();
     Runner {
         suites,
+        manifests: "manifests",
         provider: provider::choose,
         bring_up: |layer, cluster, run, progress| {
             Box::pin(crate::layer::bring_up(layer, cluster, run, progress))
@@ -86,7 +97,8 @@ impl Runner {
     #[must_use]
     pub fn main(self) -> ExitCode {
         let arguments = Arguments::from_args();
-        match self.run(arguments.clone()) {
+        let run = |settings| self.run(settings, arguments.clone());
+        match Settings::from_env().and_then(run) {
             Ok(exit) => exit.into(),
             Err(bad) => {
                 eprintln!("strata: {bad}");
@@ -98,8 +110,7 @@ impl Runner {
         }
     }
 
-    fn run(self, arguments: Arguments) -> Result<Exit, BadInput> {
-        let settings = Settings::from_env()?;
+    fn run(self, settings: Settings, arguments: Arguments) -> Result<Exit, BadInput> {
         let plan = Plan::new(self.suites, &arguments);
         if arguments.list {
             let listed = plan.arguments(&arguments, &plan.selected);
@@ -114,6 +125,12 @@ impl Runner {
         if let Some(program) = &settings.after_layer {
             hook::check(program)?;
         }
+        let manifests = load_planned(
+            &workspace().join(self.manifests),
+            provider.profile(),
+            plan.layers(),
+            plan.run.iter().filter_map(|item| item.check),
+        )?;
         let _lock = prepare(&settings.report_dir)?;
         narrate(&settings)?;
         let mut random = rand::rng();
@@ -125,6 +142,7 @@ impl Runner {
             seed: settings.seed.unwrap_or_else(|| random.random()),
             report_dir: settings.report_dir.clone(),
             again: again(&settings),
+            manifests: Arc::new(manifests),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -153,11 +171,12 @@ impl Runner {
         runtime.block_on(stage.tear_down());
         let exit = stage.end(&arguments);
         let summary = report::summary(&stage.report());
-        if arguments.format == Some(FormatSetting::Json) {
-            eprint!("{summary}");
+        // A reader that has gone away is no reason to lose the exit code.
+        let _ = if arguments.format == Some(FormatSetting::Json) {
+            std::io::stderr().write_all(summary.as_bytes())
         } else {
-            print!("{summary}");
-        }
+            std::io::stdout().write_all(summary.as_bytes())
+        };
         signals.abort();
         // A check that blocks its thread for ever must not keep the process.
         runtime.shutdown_background();

@@ -112,6 +112,11 @@ impl Plan {
         }
     }
 
+    /// The layers that come up.
+    pub(super) fn layers(&self) -> BTreeSet<Layer> {
+        self.run.iter().map(|item| item.layer).collect()
+    }
+
     pub(super) fn names(&self) -> BTreeSet<String> {
         self.run.iter().map(Item::name).collect()
     }

@@ -6,6 +6,8 @@
 //! depends on verdicts of earlier phases only, never on which of two trials side by side ended
 //! first.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::plan::{Item, Plan};
 use super::signals::Stop;
+use super::trial::panic_text;
 use super::{RunInfo, Runner, end};
 use crate::check::Layer;
 use crate::exit::Exit;
@@ -108,13 +111,24 @@ impl Stage {
     pub(super) fn trial(self: &Arc<Self>, item: Item, runtime: &Handle) -> Trial {
         let (stage, runtime) = (Arc::clone(self), runtime.clone());
         Trial::ignorable_test(item.name(), move || {
-            let trial = runtime.block_on(stage.run(item));
+            let run = AssertUnwindSafe(|| runtime.block_on(stage.run(item)));
+            let trial = std::panic::catch_unwind(run)
+                .unwrap_or_else(|panic| stage.panicked(&item, panic.as_ref()));
             match trial.verdict {
                 Verdict::Passed => Ok(Completion::Completed),
                 Verdict::Failed | Verdict::NoVerdict => Err(Failed::from(form(&trial))),
                 _ => Ok(Completion::ignored_with(trial.reason.unwrap_or_default())),
             }
         })
+    }
+
+    /// Later phases wait for every trial, so one of which the runner itself made a mess ends too.
+    fn panicked(&self, item: &Item, panic: &(dyn Any + Send)) -> TrialReport {
+        let mut trial = self.pending(item);
+        trial.verdict = Verdict::NoVerdict;
+        trial.no_verdict = Some((&NoVerdict::panic(panic_text(panic))).into());
+        self.finish(item, trial.clone());
+        trial
     }
 
     async fn run(&self, item: Item) -> TrialReport {

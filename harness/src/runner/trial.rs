@@ -1,11 +1,13 @@
 //! One trial: a bring-up, or a check from its needs to its cleanup.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument as _;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use super::plan::Item;
 use super::progress::Progress;
@@ -19,6 +21,8 @@ use crate::verdict::{Doing as _, NoVerdict};
 
 /// A layer that is not up by then will not be.
 const BRING_UP: Duration = Duration::from_secs(300);
+/// A manifest that is not applied and ready by then will not be.
+const OPEN: Duration = Duration::from_secs(150);
 /// Evidence is for reading; it must not hold up the run.
 const EVIDENCE: Duration = Duration::from_secs(20);
 /// How long a namespace may take to go.
@@ -105,15 +109,22 @@ impl Stage {
             Err(no_verdict) => return no_verdict.into(),
         }
         let evidence = self.evidence_dir(&item.name());
+        let cluster = Arc::clone(cluster);
+        let scope = Scope::new(cluster, check, item.home, &self.info, &evidence);
+        let scope = Arc::new(scope);
         let opened = tokio::select! {
-            opened = Scope::open(Arc::clone(cluster), check, &self.info, &evidence) => opened,
-            () = self.stop.asked() => return End::Stopped,
+            opened = tokio::time::timeout(OPEN, scope.open(&self.info)) => opened,
+            () = self.stop.asked() => Ok(Ok(())),
         };
-        let scope = match opened {
-            Ok(scope) => Arc::new(scope),
-            Err(no_verdict) => return no_verdict.into(),
+        let end = match opened {
+            _ if self.stop.by().is_some() => End::Stopped,
+            Ok(Ok(())) => self.body(check, &scope).await,
+            Ok(Err(no_verdict)) => no_verdict.into(),
+            Err(_) => {
+                let because = format!("its manifest is not ready after {} s", OPEN.as_secs());
+                NoVerdict::not_reached(because).into()
+            }
         };
-        let end = self.body(check, &scope).await;
         trial.records = scope.records();
         if matches!(end, End::Judged(Err(_))) {
             match tokio::time::timeout(EVIDENCE, scope.collect_evidence()).await {
@@ -133,24 +144,34 @@ impl Stage {
         end
     }
 
-    /// The check's own code, in a task of its own: a panic ends the task, and dropping the handle
-    /// ends it too.
+    /// The check's own code, on a thread of its own: a panic ends that thread alone, and a body that
+    /// blocks it keeps neither the deadline nor a signal from ending the trial.
     async fn body(&self, check: &'static Check, scope: &Arc<Scope>) -> End {
-        let own = Arc::clone(scope);
-        let body = async move { (check.run)(&own).await };
-        let mut task = AbortOnDropHandle::new(tokio::spawn(body.in_current_span()));
+        let (own, runtime, span) = (Arc::clone(scope), Handle::current(), Span::current());
+        let ended = CancellationToken::new();
+        let given_up = ended.clone();
+        let mut thread = tokio::task::spawn_blocking(move || {
+            let body = (check.run)(&own).instrument(span);
+            runtime.block_on(given_up.run_until_cancelled(body))
+        });
+        // Also when this trial itself is dropped, its body is not left behind.
+        let ended = ended.drop_guard();
         let limit = self.runner.deadline;
         let end = tokio::select! {
-            joined = tokio::time::timeout(limit, &mut task) => match joined {
-                Ok(Ok(outcome)) => return End::Judged(outcome),
-                Ok(Err(error)) => return NoVerdict::panic(panic_text(error)).into(),
+            joined = tokio::time::timeout(limit, &mut thread) => match joined {
+                Ok(Ok(Some(outcome))) => return End::Judged(outcome),
+                Ok(Ok(None)) => return End::Stopped,
+                Ok(Err(error)) => return NoVerdict::panic(match error.try_into_panic() {
+                    Ok(panic) => panic_text(panic.as_ref()),
+                    Err(_) => "its thread was ended from outside".to_owned(),
+                }).into(),
                 Err(_) => NoVerdict::deadline(limit).into(),
             },
             () = self.stop.asked() => End::Stopped,
         };
-        task.abort();
-        // Until the task is gone it holds the scope. One that blocks its thread never goes.
-        let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
+        drop(ended);
+        // Until its thread has ended it holds the scope. One that blocks never does.
+        let _ = tokio::time::timeout(Duration::from_secs(2), thread).await;
         end
     }
 
@@ -188,13 +209,9 @@ async fn close(scope: Arc<Scope>, trial: &mut TrialReport) {
     }
 }
 
-fn panic_text(error: tokio::task::JoinError) -> String {
-    let Ok(payload) = error.try_into_panic() else {
-        return "its task was ended from outside".to_owned();
-    };
-    payload
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
         .unwrap_or_else(|| "without a message".to_owned())
 }

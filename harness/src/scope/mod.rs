@@ -1,41 +1,132 @@
-//! Stub: the `suites` part owns this folder. The runner calls `open`, `records`,
-//! `collect_evidence` and `close`.
+//! What a check's body is given: a namespace of its own, vantages, objects and expectations.
+//!
+//! Start from [`Scope::open`] and [`Scope::close`], between which the runner runs the body. Pods and
+//! vantages are in `pods`, reading and changing objects in `objects`, expectations in `expect`, what
+//! is collected about a check that did not pass in `evidence`. Rule: whatever a scope makes, it
+//! takes away, in one place; a body contains no cleanup.
 
+mod everywhere;
+mod evidence;
+mod expect;
+mod objects;
+mod pods;
+
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::check::Check;
+pub use expect::Eventually;
+pub use objects::Refusal;
+pub use pods::{PodView, not_ready};
+
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{Api, DeleteParams};
+use rand::RngExt as _;
+
+use crate::apply::{self, Applier, Global, Manifest};
+use crate::budget::{CREATE, GONE};
+use crate::check::{Check, Layer};
+use crate::layer;
+use crate::probe::Transcript;
 use crate::provider::Cluster;
 use crate::runner::RunInfo;
-use crate::verdict::NoVerdict;
+use crate::verdict::{Doing as _, NoVerdict};
+use crate::wait::{self, Progress};
 
-/// What a check's body is given: the cluster, a namespace of its own if it has a manifest, and the
-/// vantages to send traffic from.
+/// What a check's body is given.
 pub struct Scope {
     cluster: Arc<Cluster>,
     check: &'static Check,
+    layer: Layer,
+    namespace: String,
+    fixture: String,
+    seed: u64,
     evidence: PathBuf,
-    records: std::sync::Mutex<Vec<(String, String)>>,
+    applier: Applier,
+    /// What the check made beside what its namespace takes away with it.
+    globals: Mutex<Vec<Global>>,
+    /// Whether the namespace is the check's own.
+    own: bool,
+    records: Mutex<Vec<(String, String)>>,
+    shares: Mutex<BTreeMap<String, f64>>,
+    transcript: Transcript,
 }
 
 impl Scope {
-    /// Makes the namespace and applies the manifest, if the check has one.
-    ///
-    /// # Errors
-    /// When the API refuses or cannot be reached.
-    pub async fn open(
+    /// A scope that has made nothing yet. `layer` is the check's own, whichever layer is coming up;
+    /// `evidence` is the folder that evidence goes to.
+    #[must_use]
+    pub fn new(
         cluster: Arc<Cluster>,
         check: &'static Check,
-        _run: &RunInfo,
+        layer: Layer,
+        run: &RunInfo,
         evidence: &Path,
-    ) -> Result<Self, NoVerdict> {
-        let records = std::sync::Mutex::default();
-        Ok(Self {
+    ) -> Self {
+        let fixture = layer::fixture_namespace(layer, run);
+        let own = check.manifest.is_some();
+        Self {
+            applier: Applier::new(cluster.client.clone()),
             cluster,
             check,
+            layer,
+            namespace: if own {
+                fresh(check, run)
+            } else {
+                fixture.clone()
+            },
+            fixture,
+            seed: seed(run.seed, check.id),
             evidence: evidence.to_owned(),
-            records,
-        })
+            globals: Mutex::default(),
+            own,
+            records: Mutex::default(),
+            shares: Mutex::default(),
+            transcript: Transcript::default(),
+        }
+    }
+
+    /// Makes the namespace, applies the manifest and waits until its workloads are ready, if the
+    /// check has one. [`Self::close`] is due however it ends.
+    ///
+    /// # Errors
+    /// When the API refuses or cannot be reached, or a workload does not get ready.
+    pub async fn open(&self, run: &RunInfo) -> Result<(), NoVerdict> {
+        let Some(file) = self.check.manifest else {
+            return Ok(());
+        };
+        let manifest = run.manifests.check(file);
+        let manifest = manifest.ok_or_else(|| {
+            NoVerdict::new(format!("manifests/{file} was not read"))
+                .with_likely("the check is not part of the plan, which is a defect of strata")
+        })?;
+        let labels = BTreeMap::from([
+            (RUN_LABEL.to_owned(), run.id.clone()),
+            (CHECK_LABEL.to_owned(), self.check.id.replace("::", ".")),
+        ]);
+        open_namespace(
+            &self.applier,
+            self.client(),
+            &self.namespace,
+            &labels,
+            manifest,
+        )
+        .await?;
+        self.apply_manifest(manifest).await?;
+        apply::ready(self.client(), manifest, Some(&self.namespace), &|_| {}).await
+    }
+
+    async fn apply_manifest(&self, manifest: &Manifest) -> Result<(), NoVerdict> {
+        let namespace = &self.namespace;
+        let globals = self.applier.apply_into(namespace, manifest).await?;
+        self.remember(globals);
+        Ok(())
+    }
+
+    fn remember(&self, made: impl IntoIterator<Item = Global>) {
+        let mut globals = self.globals.lock().unwrap_or_else(PoisonError::into_inner);
+        globals.extend(made);
     }
 
     /// The cluster.
@@ -44,36 +135,213 @@ impl Scope {
         &self.cluster
     }
 
+    /// A client of the cluster, with every right.
+    #[must_use]
+    pub fn client(&self) -> &kube::Client {
+        &self.cluster.client
+    }
+
     /// The check.
     #[must_use]
     pub fn check(&self) -> &'static Check {
         self.check
     }
 
+    /// The layer that the check judges.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        self.layer
+    }
+
+    /// The check's own namespace if it has a manifest, else its layer's fixture namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The namespace of the layer's fixture: `strata-<layer>-<run id>`.
+    #[must_use]
+    pub fn fixture(&self) -> &str {
+        &self.fixture
+    }
+
+    /// What everything random in the check derives from: the same for the same check and
+    /// `STRATA_SEED`, another for another check.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Notes a fact for the reports (sample sizes, error rates).
     pub fn record(&self, key: &str, value: impl ToString) {
-        if let Ok(mut records) = self.records.lock() {
-            records.push((key.to_owned(), value.to_string()));
-        }
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.push((key.to_owned(), value.to_string()));
     }
 
     /// The facts noted.
     #[must_use]
     pub fn records(&self) -> Vec<(String, String)> {
-        self.records
-            .lock()
-            .map(|records| records.clone())
-            .unwrap_or_default()
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.clone()
     }
 
-    /// Writes what explains a check that did not pass; returns the files' names.
-    pub async fn collect_evidence(&self) -> Vec<String> {
-        let _ = &self.evidence;
-        Vec::new()
+    pub(crate) fn transcript(&self) -> &Transcript {
+        &self.transcript
     }
 
-    /// Deletes the namespace and waits until it is gone; returns what went wrong with that.
+    /// Deletes what the check made and waits until it is gone; returns what went wrong with that.
     pub async fn close(self) -> Vec<String> {
-        Vec::new()
+        let mut troubles = Vec::new();
+        let globals = self
+            .globals
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The latest first: what was made later may lean on what was there.
+        for global in globals.iter().rev() {
+            if let Err(no_verdict) = self.applier.delete(global).await {
+                troubles.push(trouble(&no_verdict));
+            }
+        }
+        if self.own
+            && let Err(no_verdict) = close_namespace(&self.cluster.client, &self.namespace).await
+        {
+            troubles.push(trouble(&no_verdict));
+        }
+        troubles
+    }
+}
+
+/// The label of everything that a run makes, with the run's id.
+pub const RUN_LABEL: &str = "strata.dev/run";
+/// The label of a check's namespace, with the check's id (`.` for `::`).
+pub const CHECK_LABEL: &str = "strata.dev/check";
+
+/// Makes a namespace and waits until pods can be made in it: each takes the account `default`,
+/// which a controller makes.
+pub(crate) async fn open_namespace(
+    applier: &Applier,
+    client: &kube::Client,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    manifest: &Manifest,
+) -> Result<(), NoVerdict> {
+    applier.namespace(name, labels, Some(manifest)).await?;
+    let api = Api::<ServiceAccount>::namespaced(client.clone(), name);
+    let what = format!("ServiceAccount default is in {name}");
+    wait::object(&what, CREATE, api, "default", |account| match account {
+        Some(_) => Progress::Ready(()),
+        None => Progress::NotYet("its controller has not made it".to_owned()),
+    })
+    .await
+}
+
+async fn close_namespace(client: &kube::Client, name: &str) -> Result<(), NoVerdict> {
+    let api = Api::<Namespace>::all(client.clone());
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(error).doing(|| format!("deleting Namespace {name}")),
+    }
+    let what = format!("Namespace {name} is gone");
+    wait::object(&what, GONE, api, name, |namespace| match namespace {
+        None => Progress::Ready(()),
+        Some(namespace) => Progress::NotYet(remaining(namespace)),
+    })
+    .await
+}
+
+/// What the API says keeps a namespace.
+fn remaining(namespace: &Namespace) -> String {
+    let conditions = namespace
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions);
+    let holding = conditions.flatten().filter(|it| it.status == "True");
+    let said: Vec<_> = holding.filter_map(|it| it.message.clone()).collect();
+    if said.is_empty() {
+        "it is still there".to_owned()
+    } else {
+        said.join("; ")
+    }
+}
+
+fn trouble(no_verdict: &NoVerdict) -> String {
+    format!("{}: {}", no_verdict.doing(), no_verdict.because())
+}
+
+/// A namespace's name is a DNS label, so at most 63 characters (RFC 1123 §2.1).
+fn fresh(check: &Check, run: &RunInfo) -> String {
+    let mut random = rand::rng();
+    let suffix: String = (0..4)
+        .map(|_| char::from(random.sample(rand::distr::Alphanumeric)).to_ascii_lowercase())
+        .collect();
+    let id = check.id.replace("::", "-").replace('_', "-");
+    let room = 63 - "strata---".len() - run.id.len() - suffix.len();
+    let id: String = id.chars().take(room).collect();
+    format!("strata-{}-{}-{suffix}", id.trim_end_matches('-'), run.id)
+}
+
+/// Another for each check, so that two checks do not draw the same.
+fn seed(run: u64, id: &str) -> u64 {
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325 ^ run);
+    hasher.write(id.as_bytes());
+    hasher.finish()
+}
+
+/// FNV-1a: the standard library's hasher may change from one version to the next, and a seed in a
+/// report must mean the same for ever.
+struct Fnv(u64);
+
+impl std::hash::Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn check(id: &'static str) -> Check {
+        Check {
+            id,
+            claim: "",
+            source: "",
+            needs: &[],
+            manifest: None,
+            run: |_| Box::pin(async { Ok(()) }),
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_a_dns_label_whatever_the_check_is_called() {
+        let run = RunInfo {
+            id: "abc123".into(),
+            ..RunInfo::default()
+        };
+        let short = fresh(&check("services::node_port"), &run);
+        assert!(
+            short.starts_with("strata-services-node-port-abc123-"),
+            "{short}"
+        );
+        let id = "gateway::a_very_long_name_of_a_behaviour_that_does_not_fit_into_a_label";
+        let long = fresh(&check(id), &run);
+        assert!(long.len() <= 63 && long.contains("-abc123-"), "{long}");
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!(long.chars().all(allowed), "{long}");
+        assert_ne!(fresh(&check(id), &run), long);
+    }
+
+    #[test]
+    fn seeds_differ_by_check_and_by_run_and_stay_the_same() {
+        assert_eq!(seed(7, "cni::a"), seed(7, "cni::a"));
+        assert_ne!(seed(7, "cni::a"), seed(7, "cni::b"));
+        assert_ne!(seed(7, "cni::a"), seed(8, "cni::a"));
     }
 }

@@ -7,11 +7,11 @@
 //! [`NotPassed::Failed`]: crate::check::NotPassed::Failed
 
 pub mod bound;
-mod cause;
+pub(crate) mod cause;
 mod finding;
 mod no_verdict;
 pub mod split;
 
-pub use cause::Cause;
+pub use cause::{Cause, CauseKind};
 pub use finding::{Expect, Finding, expect, expect_eq};
 pub use no_verdict::{Doing, NoVerdict, NoVerdictKind};

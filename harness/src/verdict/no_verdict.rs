@@ -1,5 +1,6 @@
 //! Why nothing can be said about a claim.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The kinds of not knowing.
@@ -60,7 +61,7 @@ impl NoVerdict {
     pub(crate) fn panic(message: impl Into<String>) -> Self {
         Self::of(
             NoVerdictKind::Panic,
-            format!("the check's own code panicked: {}", message.into()),
+            format!("its own code panicked: {}", message.into()),
         )
         .with_likely("a defect of the check or of the harness, not of the cluster")
     }
@@ -128,6 +129,19 @@ impl<E: Into<anyhow::Error>> From<E> for NoVerdict {
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
+        let refused = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => Some(status),
+            _ => None,
+        };
+        // The crate prints the whole Status with every field; people read its sentence.
+        if let Some(status) = refused {
+            let separator = if text.is_empty() { "" } else { ": " };
+            let _ = write!(text, "{separator}the API refused: {}", status.message);
+            if !status.reason.is_empty() {
+                let _ = write!(text, " ({} {})", status.code, status.reason);
+            }
+            break;
+        }
         let cause = cause.to_string();
         if text.is_empty() {
             text = cause;
@@ -177,6 +191,18 @@ mod tests {
         assert_eq!(
             NoVerdict::from(anyhow::anyhow!("b").context("a: b")).because(),
             "a: b"
+        );
+    }
+
+    #[test]
+    fn what_the_api_refuses_is_its_sentence() {
+        let status = kube::core::Status::failure("pods \"web\" not found", "NotFound")
+            .with_code(404)
+            .boxed();
+        let error = anyhow::Error::from(kube::Error::Api(status)).context("reading it");
+        assert_eq!(
+            NoVerdict::from(error).because(),
+            "reading it: the API refused: pods \"web\" not found (404 NotFound)"
         );
     }
 }

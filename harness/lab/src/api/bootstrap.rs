@@ -21,6 +21,17 @@ pub(crate) fn objects(shared: &Shared) -> anyhow::Result<()> {
             json!({"metadata": {"name": name, "labels": labels}}),
         )?;
     }
+    // Where clients learn whom the API server trusts; its own authority is the same one.
+    create(
+        shared,
+        "",
+        "configmaps",
+        "kube-system",
+        json!({
+            "metadata": {"name": "extension-apiserver-authentication"},
+            "data": {"client-ca-file": shared.pki.ca_pem()},
+        }),
+    )?;
     // The control plane's address on the underlay: the second of the network.
     let address = "172.30.0.2";
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});

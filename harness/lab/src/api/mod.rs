@@ -35,7 +35,7 @@ mod stream;
 mod subresource;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 mod verbs;
 pub mod webhook;

@@ -1,4 +1,4 @@
 //! The API server as its clients see it, in this process.
 
 mod apply;
-mod basics;
+pub(crate) mod basics;

@@ -1,13 +1,72 @@
-//! Controllers that only list, watch and apply, as anyone's would.
+//! The controllers, and the scheduler: clients that only list, watch and write, as anyone's would.
+//!
+//! Start from [`run`]. Each controller has a user, caches ([`world`]) and a task of its own; they
+//! share no state but objects, so each could be replaced by the real one. Rule: a controller reacts
+//! to what it sees at once, and never waits for a time unless an object asks for it.
+//!
+//! ```text
+//! Deployment ──► ReplicaSet ──► Pod ──► scheduler ──► (kubelet)
+//!                   DaemonSet ──┘└──► EndpointSlice, Endpoints ◄── Service ──► load balancer
+//! Namespace ──► ServiceAccount, ConfigMap          owners ──► garbage
+//! ```
+
+mod daemon_set;
+mod deployment;
+mod endpoints;
+mod event;
+mod fit;
+mod garbage;
+mod load_balancer;
+mod namespace;
+mod nodes;
+mod owner;
+mod pods;
+mod replica_set;
+mod scheduler;
+#[cfg(test)]
+mod tests;
+mod world;
 
 use kube::Client;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Runs every controller until cancelled; `client_of` gives a client for a user's name.
+/// Runs all controllers until cancelled. `client_of` gives a user's client of the API server.
+///
+/// The cluster's certificate authority, which every namespace gets a copy of, is read from ConfigMap
+/// `kube-system/extension-apiserver-authentication`, where API servers publish it.
 pub async fn run(
     client_of: impl Fn(&str) -> Client + Clone + Send + Sync + 'static,
     cancel: CancellationToken,
 ) {
-    let _ = client_of;
-    cancel.cancelled().await;
+    let account = |name: &str| client_of(&format!("system:serviceaccount:kube-system:{name}"));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(namespace::run_accounts(account(
+        "service-account-controller",
+    )));
+    tasks.spawn(namespace::run_root_ca(account(
+        "root-ca-certificate-publisher",
+    )));
+    tasks.spawn(namespace::run_end(account("namespace-controller")));
+    tasks.spawn(scheduler::run(client_of("system:kube-scheduler")));
+    tasks.spawn(replica_set::run(account("replicaset-controller")));
+    tasks.spawn(deployment::run(account("deployment-controller")));
+    tasks.spawn(daemon_set::run(account("daemon-set-controller")));
+    tasks.spawn(endpoints::run_slices(account("endpointslice-controller")));
+    tasks.spawn(endpoints::run_legacy(account("endpoint-controller")));
+    tasks.spawn(load_balancer::run(account("service-controller")));
+    tasks.spawn(nodes::run(account("node-controller")));
+    tasks.spawn(garbage::run(account("generic-garbage-collector")));
+    let ended = async {
+        while let Some(result) = tasks.join_next().await {
+            if let Err(error) = result {
+                tracing::error!(%error, "a controller ended, which is a defect of the lab");
+            }
+        }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = ended => {}
+    }
+    tasks.shutdown().await;
 }

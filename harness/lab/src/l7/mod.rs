@@ -10,20 +10,29 @@
 
 mod cluster;
 mod envoy;
+mod gateway;
 mod ingress;
 #[cfg(test)]
 mod manifest;
 mod mesh;
 mod publish;
 mod ready;
-mod world;
 
 use crate::node::builtin::Builtins;
+use crate::world;
 
 /// Adds the layer 7 controllers to the lab's components.
 #[must_use]
 pub fn builtins(builtins: Builtins) -> Builtins {
-    builtins.with("ingress-controller", |context| {
-        Box::pin(ingress::run(context))
-    })
+    builtins
+        .with("ingress-controller", |context| {
+            Box::pin(ingress::run(context))
+        })
+        .with("istiod", |context| Box::pin(mesh::run(context)))
+        .with("istio-init", |context| {
+            Box::pin(mesh::redirect::run(context))
+        })
+        .with("gateway-controller", |context| {
+            Box::pin(gateway::run(context))
+        })
 }

@@ -1,9 +1,24 @@
 //! The network: namespaces, the underlay, the CNI data path, the Service proxy and DNS.
+//!
+//! Start from [`builtins`], the components that run on the nodes, and [`underlay::join`], which
+//! gives them something to run on. A pod's own link is the kubelet's doing, through
+//! [`cni::RoutedPods`]; what is between nodes is the agent's, [`vxlan`]; Services are the
+//! [`proxy`]'s. Rule: each of them owns what carries its name, and touches nothing else.
+//!
+//! ```text
+//! pod ─ veth ─ node ─ vxlan0 ─┐
+//!               │             ├─ eth0 ─ underlay ─ outside
+//!               └─ nftables ──┘
+//! ```
 
 pub mod cni;
+pub mod dns;
+mod link;
 pub mod netns;
 pub mod nft;
+pub mod proxy;
 pub mod underlay;
+pub mod vxlan;
 
 use crate::node::builtin::Builtins;
 
@@ -11,4 +26,7 @@ use crate::node::builtin::Builtins;
 #[must_use]
 pub fn builtins(builtins: Builtins) -> Builtins {
     builtins
+        .with("coredns", |context| Box::pin(dns::run(context)))
+        .with("kube-proxy", |context| Box::pin(proxy::run(context)))
+        .with("vxlan-cni", |context| Box::pin(vxlan::run(context)))
 }

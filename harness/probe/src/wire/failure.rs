@@ -15,6 +15,18 @@ pub struct Failure {
     pub text: String,
 }
 
+impl Failure {
+    /// Puts the three together.
+    #[must_use]
+    pub fn new(kind: FailureKind, stage: Stage, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            stage,
+            text: text.into(),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.kind, self.stage, self.text)

@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod failure;
 pub(crate) mod http;
 pub(crate) mod network;
+pub(crate) mod serve;
 pub(crate) mod stream;
 
 use serde::Serialize;

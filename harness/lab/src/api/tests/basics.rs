@@ -39,7 +39,7 @@ impl Kubelet for NoKubelet {
     }
 }
 
-pub(super) fn server() -> ApiServer {
+pub(crate) fn server() -> ApiServer {
     let pki = Arc::new(ClusterPki::new(&["localhost".to_owned()]).unwrap());
     ApiServer::new(ApiConfig {
         kubelet: Arc::new(NoKubelet),

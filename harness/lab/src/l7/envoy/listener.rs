@@ -34,6 +34,8 @@ pub(crate) struct HttpConnectionManager<'a> {
     pub(crate) edge: bool,
     /// The `server` response header: set to this, or left as the backend sent it.
     pub(crate) server_name: Option<&'a str>,
+    /// What the `via` header of requests and responses says of the proxy (RFC 9110, 7.6.3).
+    pub(crate) via: Option<&'a str>,
     /// What becomes of X-Forwarded-Client-Cert.
     pub(crate) client_cert: Option<Value>,
     /// Filters before the router.
@@ -47,6 +49,7 @@ impl Default for HttpConnectionManager<'_> {
             routes: Routes::Inline(json!({})),
             edge: false,
             server_name: Some("envoy"),
+            via: None,
             client_cert: None,
             filters: Vec::new(),
         }
@@ -75,6 +78,9 @@ impl HttpConnectionManager<'_> {
         match self.server_name {
             Some(name) => manager["server_name"] = json!(name),
             None => manager["server_header_transformation"] = json!("PASS_THROUGH"),
+        }
+        if let Some(via) = self.via {
+            manager["via"] = json!(via);
         }
         match &self.routes {
             Routes::Inline(configuration) => manager["route_config"] = configuration.clone(),
@@ -156,11 +162,23 @@ pub(crate) fn upstream_tls(context: Value) -> Value {
 
 /// TLS terminated with a certificate of `sds.json` in a mounted Secret.
 pub(crate) fn terminate_tls(directory: &str, secret: &str) -> Value {
+    terminate_tls_with(directory, [secret])
+}
+
+/// The same with several certificates, of which Envoy shows the one that fits the client.
+pub(crate) fn terminate_tls_with<'a>(
+    directory: &str,
+    secrets: impl IntoIterator<Item = &'a str>,
+) -> Value {
+    let secrets: Vec<Value> = secrets
+        .into_iter()
+        .map(
+            |name| json!({ "name": name, "sds_config": path_config_source(directory, "sds.json") }),
+        )
+        .collect();
     downstream_tls(json!({ "common_tls_context": {
         "alpn_protocols": ["h2", "http/1.1"],
-        "tls_certificate_sds_secret_configs": [
-            { "name": secret, "sds_config": path_config_source(directory, "sds.json") },
-        ],
+        "tls_certificate_sds_secret_configs": secrets,
     } }))
 }
 

@@ -203,6 +203,8 @@ pub(crate) enum Action {
 pub(crate) struct Forward {
     /// The clusters, by weight.
     pub(crate) clusters: Vec<WeightedCluster>,
+    /// What a cluster that does not exist answers with, in Envoy's words; 503 unless said.
+    pub(crate) missing: Option<&'static str>,
     /// `retry_policy`
     pub(crate) retry: Option<Value>,
     /// The most that the whole request may take; none is no limit.
@@ -319,6 +321,9 @@ impl Route {
                 action["weighted_clusters"] = json!({ "clusters": clusters });
             }
         }
+        if let Some(missing) = forward.missing {
+            action["cluster_not_found_response_code"] = json!(missing);
+        }
         if let Some(retry) = &forward.retry {
             action["retry_policy"] = retry.clone();
         }
@@ -369,6 +374,19 @@ impl Route {
         }
         action
     }
+}
+
+/// Another endpoint is tried where the first one did not get the request.
+pub(crate) fn retry_unsent() -> Value {
+    json!({
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": 2,
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" },
+        }],
+        "host_selection_retry_max_attempts": 3,
+    })
 }
 
 fn weighted_cluster(cluster: &WeightedCluster) -> Value {

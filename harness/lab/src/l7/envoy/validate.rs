@@ -8,15 +8,12 @@ use serde_json::{Value, json};
 
 use super::Snapshot;
 
-/// The Envoy of STRATA_ENVOY, else of PATH, else of `.tools/bin`.
+/// The Envoy of STRATA_ENVOY, else of PATH, else of the workspace's `.tools`.
 pub(crate) fn find_envoy() -> Option<PathBuf> {
     let named = std::env::var_os("STRATA_ENVOY").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|directory| directory.join("envoy"));
-    let tools = PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../.tools/bin/envoy"
-    ));
+    let tools = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/envoy"));
     named
         .into_iter()
         .chain(on_path)

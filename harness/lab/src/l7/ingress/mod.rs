@@ -19,7 +19,8 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use self::translate::{Certificate, Input, translate};
+pub(crate) use self::translate::Certificate;
+use self::translate::{Input, translate};
 use super::cluster::Services;
 use super::envoy::bootstrap::{Bootstrap, bootstrap};
 use super::publish::{Publisher, config_map, metadata, secret};

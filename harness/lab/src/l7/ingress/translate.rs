@@ -23,7 +23,8 @@ use crate::l7::envoy::listener::{
     HttpConnectionManager, Routes, address, certificate, terminate_tls, tls_inspector,
 };
 use crate::l7::envoy::route::{
-    Action, Forward, PathMatch, Route, VirtualHost, WeightedCluster, route_configuration,
+    Action, Forward, PathMatch, Route, VirtualHost, WeightedCluster, retry_unsent,
+    route_configuration,
 };
 
 /// The ports that Envoy listens on in its pod; the Service maps 80 and 443 to them.
@@ -150,19 +151,6 @@ impl Clusters<'_> {
             ..Forward::default()
         })
     }
-}
-
-/// Another endpoint is tried where the first one did not get the request.
-fn retry_unsent() -> Value {
-    json!({
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
-        "num_retries": 2,
-        "retry_host_predicate": [{
-            "name": "envoy.retry_host_predicates.previous_hosts",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" },
-        }],
-        "host_selection_retry_max_attempts": 3,
-    })
 }
 
 /// What Envoy is to be told.

@@ -302,6 +302,7 @@ impl Context<'_> {
             });
         let mut from_headers = header_changes(rule.headers.as_ref());
         Action::Forward(Forward {
+            missing: None,
             clusters,
             retry: Some(rule.retries.as_ref().map_or_else(default_retries, retries)),
             timeout: rule.timeout.as_deref().map(duration),

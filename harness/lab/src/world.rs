@@ -1,4 +1,4 @@
-//! What a translator sees of the cluster, kept up to date.
+//! What a component sees of the cluster, kept up to date.
 //!
 //! Start from [`World::watch`]: a store for each kind, and one [`World::changed`] for all of them.
 //! Translating is done from scratch each time and is pure; that is cheap at a lab's size, and an

@@ -1,0 +1,11 @@
+//! EndpointSlices, and the Endpoints of old, of Services with a selector.
+//!
+//! Start from [`slices`] and [`legacy`], which write what [`backends`] finds: the pods behind a
+//! Service, their state and their ports. Services without a selector are left to whoever made them.
+
+mod backends;
+mod legacy;
+mod slices;
+
+pub(super) use self::legacy::run as run_legacy;
+pub(super) use self::slices::run as run_slices;

@@ -1,0 +1,130 @@
+//! Which listeners a route is attached to.
+//!
+//! Start from [`attach`]. A route asks by `parentRefs`, a listener allows by `allowedRoutes`, and
+//! their hostnames must have something in common; the route is accepted if one listener takes it.
+
+use gateway_api::gateways::{Gateway, GatewayListenersAllowedRoutesNamespacesFrom};
+use gateway_api::httproutes::{HttpRoute, HttpRouteParentRefs};
+use kube::ResourceExt;
+
+use super::GROUP;
+use super::host::Hostname;
+use super::input::{Input, Problem};
+use super::listener::Listener;
+
+/// A listener, by its place in the Gateway, and the hosts for which it serves a route.
+pub(super) type Attachment = (usize, Vec<Hostname>);
+
+/// Whether a route's parent is this Gateway.
+pub(super) fn names(parent: &HttpRouteParentRefs, route: &HttpRoute, gateway: &Gateway) -> bool {
+    let namespace = parent.namespace.clone().or_else(|| route.namespace());
+    parent.group.as_deref().unwrap_or(GROUP) == GROUP
+        && parent.kind.as_deref().unwrap_or("Gateway") == "Gateway"
+        && parent.name == gateway.name_any()
+        && namespace == gateway.namespace()
+}
+
+/// The listeners that take a route from one of its parent references, or why none does.
+///
+/// | | reason |
+/// | --- | --- |
+/// | no listener of that `sectionName` and `port` | `NoMatchingParent` |
+/// | none of those allows the route's kind and namespace | `NotAllowedByListeners` |
+/// | none of those has a hostname in common | `NoMatchingListenerHostname` |
+pub(super) fn attach(
+    input: &Input,
+    gateway: &Gateway,
+    listeners: &[Listener<'_>],
+    route: &HttpRoute,
+    parent: &HttpRouteParentRefs,
+) -> Result<Vec<Attachment>, Problem> {
+    let meant: Vec<(usize, &Listener<'_>)> = listeners
+        .iter()
+        .enumerate()
+        .filter(|(_, listener)| {
+            let section = parent.section_name.as_ref();
+            section.is_none_or(|section| *section == listener.spec.name)
+                && parent.port.is_none_or(|port| port == listener.spec.port)
+        })
+        .collect();
+    let name = format!(
+        "{}/{}",
+        gateway.namespace().unwrap_or_default(),
+        gateway.name_any()
+    );
+    if meant.is_empty() {
+        let has: Vec<String> = listeners
+            .iter()
+            .map(|listener| format!("{} (port {})", listener.spec.name, listener.spec.port))
+            .collect();
+        let message = format!(
+            "Gateway {name} has no listener of that sectionName and port, but {}",
+            has.join(", ")
+        );
+        return Err(Problem::new("NoMatchingParent", message));
+    }
+    let namespace = route.namespace().unwrap_or_default();
+    let allowed: Vec<(usize, &Listener<'_>)> = meant
+        .into_iter()
+        .filter(|(_, listener)| {
+            listener.takes_http_routes && takes_namespace(input, gateway, listener, &namespace)
+        })
+        .collect();
+    if allowed.is_empty() {
+        let message = format!(
+            "no listener of Gateway {name} allows HTTPRoutes of namespace {namespace} (allowedRoutes)"
+        );
+        return Err(Problem::new("NotAllowedByListeners", message));
+    }
+    let hostnames = route_hostnames(route);
+    let attached: Vec<Attachment> = allowed
+        .into_iter()
+        .filter_map(|(index, listener)| {
+            let mut common: Vec<Hostname> = hostnames
+                .iter()
+                .filter_map(|hostname| listener.hostname.intersect(hostname))
+                .collect();
+            common.sort();
+            common.dedup();
+            (!common.is_empty()).then_some((index, common))
+        })
+        .collect();
+    if attached.is_empty() {
+        let message = format!(
+            "no listener of Gateway {name} has a hostname in common with the route's ({})",
+            route.spec.hostnames.clone().unwrap_or_default().join(", ")
+        );
+        return Err(Problem::new("NoMatchingListenerHostname", message));
+    }
+    Ok(attached)
+}
+
+fn route_hostnames(route: &HttpRoute) -> Vec<Hostname> {
+    match route.spec.hostnames.as_deref() {
+        None | Some([]) => vec![Hostname::Any],
+        Some(hostnames) => hostnames
+            .iter()
+            .map(|hostname| Hostname::parse(Some(hostname)))
+            .collect(),
+    }
+}
+
+fn takes_namespace(
+    input: &Input,
+    gateway: &Gateway,
+    listener: &Listener<'_>,
+    namespace: &str,
+) -> bool {
+    let allowed = listener.spec.allowed_routes.as_ref();
+    let namespaces = allowed.and_then(|allowed| allowed.namespaces.as_ref());
+    match namespaces.and_then(|namespaces| namespaces.from.as_ref()) {
+        Some(GatewayListenersAllowedRoutesNamespacesFrom::All) => true,
+        Some(GatewayListenersAllowedRoutesNamespacesFrom::Selector) => {
+            let selector = namespaces.and_then(|namespaces| namespaces.selector.as_ref());
+            input.selects(selector, namespace)
+        }
+        Some(GatewayListenersAllowedRoutesNamespacesFrom::Same) | None => {
+            gateway.namespace().as_deref() == Some(namespace)
+        }
+    }
+}

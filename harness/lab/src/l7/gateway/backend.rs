@@ -1,0 +1,139 @@
+//! Backends of routes: from a reference to a cluster, or to what is wrong with it.
+
+use std::collections::BTreeMap;
+
+use gateway_api::httproutes::{
+    HttpRoute, HttpRouteRulesBackendRefs, HttpRouteRulesFiltersRequestMirrorBackendRef,
+};
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::input::{Input, Problem};
+use crate::l7::cluster::{PortRef, Services, cluster_name};
+
+/// A reference to a backend, of a rule or of a mirror.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reference<'a> {
+    group: Option<&'a str>,
+    kind: Option<&'a str>,
+    namespace: Option<&'a str>,
+    name: &'a str,
+    port: Option<i32>,
+}
+
+impl<'a> From<&'a HttpRouteRulesBackendRefs> for Reference<'a> {
+    fn from(backend: &'a HttpRouteRulesBackendRefs) -> Self {
+        Self {
+            group: backend.group.as_deref(),
+            kind: backend.kind.as_deref(),
+            namespace: backend.namespace.as_deref(),
+            name: &backend.name,
+            port: backend.port,
+        }
+    }
+}
+
+impl<'a> From<&'a HttpRouteRulesFiltersRequestMirrorBackendRef> for Reference<'a> {
+    fn from(backend: &'a HttpRouteRulesFiltersRequestMirrorBackendRef) -> Self {
+        Self {
+            group: backend.group.as_deref(),
+            kind: backend.kind.as_deref(),
+            namespace: backend.namespace.as_deref(),
+            name: &backend.name,
+            port: backend.port,
+        }
+    }
+}
+
+/// The clusters that a Gateway's routes lead to.
+pub(super) struct Backends<'a> {
+    input: &'a Input,
+    /// `envoy.config.cluster.v3.Cluster`, by name.
+    pub(super) clusters: BTreeMap<String, Value>,
+}
+
+impl<'a> Backends<'a> {
+    /// None yet.
+    pub(super) fn new(input: &'a Input) -> Self {
+        Self {
+            input,
+            clusters: BTreeMap::new(),
+        }
+    }
+
+    /// The name of the cluster that a route's reference leads to.
+    pub(super) fn resolve(
+        &mut self,
+        route: &HttpRoute,
+        reference: Reference<'_>,
+    ) -> Result<String, Problem> {
+        let from = route.namespace().unwrap_or_default();
+        let namespace = reference.namespace.unwrap_or(&from);
+        let (group, kind) = (
+            reference.group.unwrap_or_default(),
+            reference.kind.unwrap_or("Service"),
+        );
+        let name = reference.name;
+        if !group.is_empty() || kind != "Service" {
+            let group = if group.is_empty() { "core" } else { group };
+            let message =
+                format!("backendRef {name}: {group}/{kind} is no kind of backend here: Service is");
+            return Err(Problem::new("InvalidKind", message));
+        }
+        if !self
+            .input
+            .granted(("HTTPRoute", &from), ("Service", namespace, name))
+        {
+            let message = format!(
+                "backendRef {name}: no ReferenceGrant in namespace {namespace} lets HTTPRoutes of {from} use Service {name}"
+            );
+            return Err(Problem::new("RefNotPermitted", message));
+        }
+        let missing = |message: String| Err(Problem::new("BackendNotFound", message));
+        let Some(service) = self.input.services.find(namespace, name) else {
+            return missing(format!("Service {namespace}/{name} does not exist"));
+        };
+        let spec = service.spec.clone().unwrap_or_default();
+        if spec.type_.as_deref() == Some("ExternalName") {
+            // The specification's words on CVE-2021-25740.
+            let message = format!(
+                "Service {namespace}/{name} is of type ExternalName, which may not be a backend"
+            );
+            return Err(Problem::new("InvalidKind", message));
+        }
+        let ports: Vec<String> = spec
+            .ports
+            .iter()
+            .flatten()
+            .map(|port| port.port.to_string())
+            .collect();
+        let Some(number) = reference.port else {
+            let message = format!(
+                "backendRef {name} names no port of Service {namespace}/{name} ({})",
+                ports.join(", ")
+            );
+            return missing(message);
+        };
+        let port = PortRef::Number(number);
+        let Some(found) = Services::port(service, &port) else {
+            let message = format!(
+                "Service {namespace}/{name} has no port {number}, but {}",
+                ports.join(", ")
+            );
+            return missing(message);
+        };
+        if let Some(protocol @ ("https" | "kubernetes.io/wss")) = found.app_protocol.as_deref() {
+            let message = format!(
+                "port {number} of Service {namespace}/{name} has appProtocol {protocol}: TLS to backends is not done here"
+            );
+            return Err(Problem::new("UnsupportedProtocol", message));
+        }
+        let cluster = cluster_name(namespace, name, &port);
+        if !self.clusters.contains_key(&cluster)
+            && let Some(found) = self.input.services.cluster(namespace, name, &port)
+        {
+            self.clusters.insert(cluster.clone(), found.to_value());
+        }
+        Ok(cluster)
+    }
+}

@@ -1,0 +1,576 @@
+//! The Gateway API's definitions (standard channel), as `manifests/gateway/lab-crds.yaml` holds them.
+//!
+//! Start from [`crds`]. Fields come from the `gateway-api` crate's types; what Rust types cannot
+//! say (defaults, bounds, patterns, keys of lists, printer columns) is added here by path, from
+//! <https://gateway-api.sigs.k8s.io/reference/spec/>. The specification's CEL rules that decide
+//! which of a union's fields may be set are written as `anyOf`, since the lab evaluates no CEL.
+
+use gateway_api::gatewayclasses::GatewayClass;
+use gateway_api::gateways::Gateway;
+use gateway_api::httproutes::HttpRoute;
+use gateway_api::referencegrants::ReferenceGrant;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use super::GROUP;
+
+/// The release of the Gateway API that the `gateway-api` crate was generated from.
+const BUNDLE_VERSION: &str = "v1.5.1";
+/// Kubernetes asks this of every group that ends in `k8s.io`; what is approved is the API, not this
+/// rendering of it.
+const APPROVED: &str = "unapproved, generated from the types of Gateway API v1.5.1";
+const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+const DNS_SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const HOSTNAME: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const OPTIONAL_GROUP: &str =
+    r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const KIND: &str = "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$";
+const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+const HEADER: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
+
+/// Every definition that the lab serves.
+pub(super) fn crds() -> Vec<CustomResourceDefinition> {
+    [
+        finish(GatewayClass::crd(), "gc", &["v1beta1"], gateway_class),
+        finish(Gateway::crd(), "gtw", &["v1beta1"], gateway),
+        finish(HttpRoute::crd(), "", &["v1beta1"], http_route),
+        finish(
+            ReferenceGrant::crd(),
+            "refgrant",
+            &["v1beta1"],
+            reference_grant,
+        ),
+    ]
+    .into_iter()
+    .map(|value| serde_json::from_value(value).unwrap())
+    .collect()
+}
+
+/// Adds to a definition what its schema lacks, and the older versions with the same schema.
+fn finish(
+    definition: CustomResourceDefinition,
+    short: &str,
+    older: &[&str],
+    complete: fn(&mut Value) -> Value,
+) -> Value {
+    let mut definition = serde_json::to_value(definition).unwrap();
+    definition["metadata"]["annotations"] = json!({
+        "api-approved.kubernetes.io": APPROVED,
+        format!("{GROUP}/bundle-version"): BUNDLE_VERSION,
+        format!("{GROUP}/channel"): "standard",
+    });
+    definition["spec"]["names"]["categories"] = json!(["gateway-api"]);
+    definition["spec"]["names"]["shortNames"] = if short.is_empty() {
+        json!([])
+    } else {
+        json!([short])
+    };
+    let mut version = definition["spec"]["versions"][0].clone();
+    let schema = &mut version["schema"]["openAPIV3Schema"];
+    tidy(schema);
+    schema["description"] = json!(format!(
+        "{} of the Gateway API.",
+        definition["spec"]["names"]["kind"].as_str().unwrap()
+    ));
+    version["additionalPrinterColumns"] = complete(&mut version["schema"]["openAPIV3Schema"]);
+    let mut versions = vec![version.clone()];
+    versions.extend(older.iter().map(|name| {
+        let mut copy = version.clone();
+        copy["name"] = json!(name);
+        copy["storage"] = json!(false);
+        copy
+    }));
+    definition["spec"]["versions"] = json!(versions);
+    definition
+}
+
+/// An optional field may be left out and not be null; of a description, its first paragraph.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("nullable");
+            if let Some(Value::Array(allowed)) = fields.get_mut("enum") {
+                allowed.retain(|value| !value.is_null());
+            }
+            if let Some(Value::String(text)) = fields.get_mut("description") {
+                let first = text.split("\n\n").next().unwrap_or_default();
+                *text = first.replace('\n', " ").trim().to_owned();
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+/// The schema at a path: `spec.rules[].matches`.
+fn at<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
+    let whole = path;
+    let mut found = schema;
+    for step in path.split('.') {
+        let name = step.trim_end_matches("[]");
+        found = &mut found["properties"][name];
+        assert!(found.is_object(), "no field {name} in {whole}");
+        if step.ends_with("[]") {
+            found = &mut found["items"];
+        }
+    }
+    found
+}
+
+/// Adds to the schema at a path.
+fn add(schema: &mut Value, path: &str, more: Value) {
+    let (Value::Object(to), Value::Object(more)) = (at(schema, path), more) else {
+        panic!("{path} is no schema")
+    };
+    to.extend(more);
+}
+
+fn text(schema: &mut Value, path: &str, least: u32, most: u32, pattern: Option<&str>) {
+    let mut more = json!({ "maxLength": most });
+    if least > 0 {
+        more["minLength"] = json!(least);
+    }
+    if let Some(pattern) = pattern {
+        more["pattern"] = json!(pattern);
+    }
+    add(schema, path, more);
+}
+
+fn port(schema: &mut Value, path: &str) {
+    add(schema, path, json!({ "minimum": 1, "maximum": 65535 }));
+}
+
+/// A reference's `group`, `kind`, `name` and, if it has one, `namespace`; with defaults or without.
+fn reference(schema: &mut Value, path: &str, defaults: Option<(&str, &str)>) {
+    text(
+        schema,
+        &format!("{path}.group"),
+        0,
+        253,
+        Some(OPTIONAL_GROUP),
+    );
+    text(schema, &format!("{path}.kind"), 1, 63, Some(KIND));
+    text(schema, &format!("{path}.name"), 1, 253, None);
+    if let Some((group, kind)) = defaults {
+        add(
+            schema,
+            &format!("{path}.group"),
+            json!({ "default": group }),
+        );
+        add(schema, &format!("{path}.kind"), json!({ "default": kind }));
+    }
+    if at(schema, path)["properties"].get("namespace").is_some() {
+        text(schema, &format!("{path}.namespace"), 1, 63, Some(DNS_LABEL));
+    }
+}
+
+fn list_of(schema: &mut Value, path: &str, key: &str, most: u32) {
+    let keyed = json!({
+        "maxItems": most, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key],
+    });
+    add(schema, path, keyed);
+}
+
+fn conditions(schema: &mut Value, path: &str) {
+    list_of(schema, path, "type", 8);
+}
+
+/// What stands in for conditions until a controller has written some.
+fn waiting(types: &[&str], reason: &str) -> Value {
+    let conditions: Vec<Value> = types
+        .iter()
+        .map(|kind| {
+            json!({
+                "type": kind, "status": "Unknown", "reason": reason,
+                "message": "Waiting for controller", "lastTransitionTime": "1970-01-01T00:00:00Z",
+            })
+        })
+        .collect();
+    json!({ "conditions": conditions })
+}
+
+fn column(name: &str, kind: &str, path: &str) -> Value {
+    json!({ "name": name, "type": kind, "jsonPath": path })
+}
+
+fn age() -> Value {
+    column("Age", "date", ".metadata.creationTimestamp")
+}
+
+fn gateway_class(schema: &mut Value) -> Value {
+    let controller = format!(
+        r"{}\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$",
+        DNS_SUBDOMAIN.trim_end_matches('$')
+    );
+    text(schema, "spec.controllerName", 1, 253, Some(&controller));
+    text(schema, "spec.description", 0, 64, None);
+    reference(schema, "spec.parametersRef", None);
+    let default = waiting(&["Accepted"], "Pending");
+    add(schema, "status", json!({ "default": default }));
+    conditions(schema, "status.conditions");
+    list_of(schema, "status.supportedFeatures", "name", 64);
+    let mut description = column("Description", "string", ".spec.description");
+    description["priority"] = json!(1);
+    json!([
+        column("Controller", "string", ".spec.controllerName"),
+        column(
+            "Accepted",
+            "string",
+            r#".status.conditions[?(@.type=="Accepted")].status"#
+        ),
+        age(),
+        description,
+    ])
+}
+
+fn gateway(schema: &mut Value) -> Value {
+    let protocol = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$";
+    let address_type = r"^Hostname|IPAddress|NamedAddress|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
+    text(schema, "spec.gatewayClassName", 1, 253, None);
+    add(schema, "spec.addresses", json!({ "maxItems": 16 }));
+    for path in ["spec.addresses[].type", "status.addresses[].type"] {
+        text(schema, path, 1, 253, Some(address_type));
+        add(schema, path, json!({ "default": "IPAddress" }));
+    }
+    text(schema, "spec.addresses[].value", 0, 253, None);
+    reference(schema, "spec.infrastructure.parametersRef", None);
+    for path in [
+        "spec.infrastructure.labels",
+        "spec.infrastructure.annotations",
+    ] {
+        add(schema, path, json!({ "maxProperties": 8 }));
+    }
+    list_of(schema, "spec.listeners", "name", 64);
+    add(schema, "spec.listeners", json!({ "minItems": 1 }));
+    text(schema, "spec.listeners[].name", 1, 253, Some(DNS_SUBDOMAIN));
+    text(schema, "spec.listeners[].hostname", 1, 253, Some(HOSTNAME));
+    text(schema, "spec.listeners[].protocol", 1, 255, Some(protocol));
+    port(schema, "spec.listeners[].port");
+    let same = json!({ "from": "Same" });
+    let allowed = "spec.listeners[].allowedRoutes";
+    add(
+        schema,
+        allowed,
+        json!({ "default": { "namespaces": same } }),
+    );
+    add(
+        schema,
+        &format!("{allowed}.namespaces"),
+        json!({ "default": same }),
+    );
+    add(
+        schema,
+        &format!("{allowed}.namespaces.from"),
+        json!({ "default": "Same" }),
+    );
+    add(
+        schema,
+        &format!("{allowed}.kinds"),
+        json!({ "maxItems": 8 }),
+    );
+    add(
+        schema,
+        &format!("{allowed}.kinds[].group"),
+        json!({ "default": GROUP, "maxLength": 253, "pattern": OPTIONAL_GROUP }),
+    );
+    text(
+        schema,
+        &format!("{allowed}.kinds[].kind"),
+        1,
+        63,
+        Some(KIND),
+    );
+    let tls = "spec.listeners[].tls";
+    add(
+        schema,
+        &format!("{tls}.mode"),
+        json!({ "default": "Terminate" }),
+    );
+    add(
+        schema,
+        &format!("{tls}.certificateRefs"),
+        json!({ "maxItems": 64 }),
+    );
+    reference(
+        schema,
+        &format!("{tls}.certificateRefs[]"),
+        Some(("", "Secret")),
+    );
+    add(
+        schema,
+        &format!("{tls}.options"),
+        json!({ "maxProperties": 16 }),
+    );
+    // "tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']", "hostname must not be
+    // specified for protocols ['TCP', 'UDP']", "tls mode must be Terminate for protocol HTTPS".
+    let of = |names: &[&str]| json!({ "properties": { "protocol": { "enum": names } } });
+    add(
+        schema,
+        "spec.listeners[]",
+        json!({ "allOf": [
+            { "anyOf": [{ "not": of(&["HTTP", "TCP", "UDP"]) }, { "not": { "required": ["tls"] } }] },
+            { "anyOf": [{ "not": of(&["TCP", "UDP"]) }, { "not": { "required": ["hostname"] } }] },
+            { "anyOf": [
+                { "not": of(&["HTTPS"]) },
+                { "properties": { "tls": { "properties": { "mode": { "enum": ["Terminate"] } } } } },
+            ] },
+        ] }),
+    );
+    let default = waiting(&["Accepted", "Programmed"], "Pending");
+    add(schema, "status", json!({ "default": default }));
+    add(schema, "status.addresses", json!({ "maxItems": 16 }));
+    conditions(schema, "status.conditions");
+    list_of(schema, "status.listeners", "name", 64);
+    conditions(schema, "status.listeners[].conditions");
+    add(
+        schema,
+        "status.listeners[].supportedKinds[].group",
+        json!({ "default": GROUP }),
+    );
+    json!([
+        column("Class", "string", ".spec.gatewayClassName"),
+        column("Address", "string", ".status.addresses[*].value"),
+        column(
+            "Programmed",
+            "string",
+            r#".status.conditions[?(@.type=="Programmed")].status"#
+        ),
+        age(),
+    ])
+}
+
+fn http_route(schema: &mut Value) -> Value {
+    add(schema, "spec.hostnames", json!({ "maxItems": 16 }));
+    text(schema, "spec.hostnames[]", 1, 253, Some(HOSTNAME));
+    add(schema, "spec.parentRefs", json!({ "maxItems": 32 }));
+    for parent in ["spec.parentRefs[]", "status.parents[].parentRef"] {
+        reference(schema, parent, Some((GROUP, "Gateway")));
+        port(schema, &format!("{parent}.port"));
+        text(
+            schema,
+            &format!("{parent}.sectionName"),
+            1,
+            253,
+            Some(DNS_SUBDOMAIN),
+        );
+    }
+    let everything = json!([{ "path": { "type": "PathPrefix", "value": "/" } }]);
+    add(
+        schema,
+        "spec.rules",
+        json!({ "minItems": 1, "maxItems": 16, "default": [{ "matches": everything }] }),
+    );
+    text(schema, "spec.rules[].name", 1, 253, Some(DNS_SUBDOMAIN));
+    add(
+        schema,
+        "spec.rules[].matches",
+        json!({ "maxItems": 64, "default": everything }),
+    );
+    matches(schema);
+    for filters in ["spec.rules[].filters", "spec.rules[].backendRefs[].filters"] {
+        self::filters(schema, filters);
+    }
+    let backends = "spec.rules[].backendRefs";
+    add(schema, backends, json!({ "maxItems": 16 }));
+    backend(schema, &format!("{backends}[]"));
+    add(
+        schema,
+        &format!("{backends}[].weight"),
+        json!({ "default": 1, "minimum": 0, "maximum": 1_000_000 }),
+    );
+    for timeout in ["request", "backendRequest"] {
+        add(
+            schema,
+            &format!("spec.rules[].timeouts.{timeout}"),
+            json!({ "pattern": DURATION }),
+        );
+    }
+    add(schema, "status.parents", json!({ "maxItems": 32 }));
+    conditions(schema, "status.parents[].conditions");
+    json!([column("Hostnames", "string", ".spec.hostnames"), age()])
+}
+
+/// A backend's reference: "Must have port for Service reference".
+fn backend(schema: &mut Value, path: &str) {
+    reference(schema, path, Some(("", "Service")));
+    port(schema, &format!("{path}.port"));
+    let service =
+        json!({ "properties": { "group": { "enum": [""] }, "kind": { "enum": ["Service"] } } });
+    add(
+        schema,
+        path,
+        json!({ "anyOf": [{ "not": service }, { "required": ["port"] }] }),
+    );
+}
+
+fn matches(schema: &mut Value) {
+    let path = "spec.rules[].matches[].path";
+    add(
+        schema,
+        path,
+        json!({ "default": { "type": "PathPrefix", "value": "/" } }),
+    );
+    add(
+        schema,
+        &format!("{path}.type"),
+        json!({ "default": "PathPrefix" }),
+    );
+    add(
+        schema,
+        &format!("{path}.value"),
+        json!({ "default": "/", "maxLength": 1024 }),
+    );
+    // The CEL rules for types Exact and PathPrefix: absolute, of a path's characters, and with
+    // nothing in it that normalising would change.
+    let plain = json!({ "properties": { "value": {
+        "pattern": r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})*$",
+        "not": { "pattern": r"//|/\./|/\.\./|%2[fF]|/\.\.?$" },
+    } } });
+    add(
+        schema,
+        path,
+        json!({ "anyOf": [{ "properties": { "type": { "enum": ["RegularExpression"] } } }, plain] }),
+    );
+    for (list, most, value) in [("headers", 16, 4096), ("queryParams", 16, 1024)] {
+        let list = format!("spec.rules[].matches[].{list}");
+        list_of(schema, &list, "name", most);
+        text(schema, &format!("{list}[].name"), 1, 256, Some(HEADER));
+        text(schema, &format!("{list}[].value"), 1, value, None);
+        add(
+            schema,
+            &format!("{list}[].type"),
+            json!({ "default": "Exact" }),
+        );
+    }
+}
+
+fn filters(schema: &mut Value, list: &str) {
+    add(schema, list, json!({ "maxItems": 16 }));
+    let filter = format!("{list}[]");
+    for modifier in ["requestHeaderModifier", "responseHeaderModifier"] {
+        for change in ["add", "set"] {
+            let headers = format!("{filter}.{modifier}.{change}");
+            list_of(schema, &headers, "name", 16);
+            text(schema, &format!("{headers}[].name"), 1, 256, Some(HEADER));
+            text(schema, &format!("{headers}[].value"), 1, 4096, None);
+        }
+        add(
+            schema,
+            &format!("{filter}.{modifier}.remove"),
+            json!({ "maxItems": 16, "x-kubernetes-list-type": "set" }),
+        );
+    }
+    let redirect = format!("{filter}.requestRedirect");
+    text(
+        schema,
+        &format!("{redirect}.hostname"),
+        1,
+        253,
+        Some(DNS_SUBDOMAIN),
+    );
+    port(schema, &format!("{redirect}.port"));
+    add(
+        schema,
+        &format!("{redirect}.statusCode"),
+        json!({ "default": 302, "enum": [301, 302, 303, 307, 308] }),
+    );
+    let rewrite = format!("{filter}.urlRewrite");
+    text(
+        schema,
+        &format!("{rewrite}.hostname"),
+        1,
+        253,
+        Some(DNS_SUBDOMAIN),
+    );
+    for path in [format!("{redirect}.path"), format!("{rewrite}.path")] {
+        for field in ["replaceFullPath", "replacePrefixMatch"] {
+            text(schema, &format!("{path}.{field}"), 0, 1024, None);
+        }
+        union(
+            schema,
+            &path,
+            &[
+                ("ReplaceFullPath", "replaceFullPath"),
+                ("ReplacePrefixMatch", "replacePrefixMatch"),
+            ],
+        );
+    }
+    let mirror = format!("{filter}.requestMirror");
+    backend(schema, &format!("{mirror}.backendRef"));
+    add(
+        schema,
+        &format!("{mirror}.percent"),
+        json!({ "minimum": 0, "maximum": 100 }),
+    );
+    add(
+        schema,
+        &format!("{mirror}.fraction.numerator"),
+        json!({ "minimum": 0 }),
+    );
+    add(
+        schema,
+        &format!("{mirror}.fraction.denominator"),
+        json!({ "default": 100, "minimum": 1 }),
+    );
+    add(
+        schema,
+        &mirror,
+        json!({ "not": { "required": ["percent", "fraction"] } }),
+    );
+    reference(schema, &format!("{filter}.extensionRef"), None);
+    union(
+        schema,
+        &filter,
+        &[
+            ("RequestHeaderModifier", "requestHeaderModifier"),
+            ("ResponseHeaderModifier", "responseHeaderModifier"),
+            ("RequestMirror", "requestMirror"),
+            ("RequestRedirect", "requestRedirect"),
+            ("URLRewrite", "urlRewrite"),
+            ("CORS", "cors"),
+            ("ExtensionRef", "extensionRef"),
+        ],
+    );
+}
+
+/// "X must be specified for type Y" and "X must be nil if the type is not Y".
+fn union(schema: &mut Value, path: &str, members: &[(&str, &str)]) {
+    let rules: Vec<Value> = members
+        .iter()
+        .map(|(kind, field)| {
+            let chosen = json!({ "properties": { "type": { "enum": [kind] } } });
+            let set = json!({ "required": [field] });
+            json!({ "anyOf": [{ "allOf": [chosen, set] }, { "not": { "anyOf": [chosen, set] } }] })
+        })
+        .collect();
+    add(schema, path, json!({ "allOf": rules }));
+}
+
+fn reference_grant(schema: &mut Value) -> Value {
+    for list in ["spec.from", "spec.to"] {
+        add(schema, list, json!({ "minItems": 1, "maxItems": 16 }));
+        let item = format!("{list}[]");
+        reference_parts(schema, &item);
+    }
+    text(schema, "spec.from[].namespace", 1, 63, Some(DNS_LABEL));
+    text(schema, "spec.to[].name", 1, 253, None);
+    json!([age()])
+}
+
+fn reference_parts(schema: &mut Value, path: &str) {
+    text(
+        schema,
+        &format!("{path}.group"),
+        0,
+        253,
+        Some(OPTIONAL_GROUP),
+    );
+    text(schema, &format!("{path}.kind"), 1, 63, Some(KIND));
+}
+
+#[test]
+fn the_manifest_of_the_definitions_is_current() {
+    crate::l7::manifest::assert_current("gateway/lab-crds.yaml", &crds());
+}

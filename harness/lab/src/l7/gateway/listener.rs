@@ -1,0 +1,231 @@
+//! A Gateway's listeners: which can be served, and what is wrong with the others.
+//!
+//! Start from [`listeners`]. Listeners that share a port must differ in hostname and not in
+//! protocol; of those that conflict none is served ("MUST NOT pick one conflicting Listener as the
+//! winner"). References to certificates are resolved here.
+
+use std::collections::BTreeMap;
+
+use gateway_api::gateways::{
+    Gateway, GatewayListeners, GatewayListenersTls, GatewayListenersTlsCertificateRefs,
+    GatewayListenersTlsMode,
+};
+use kube::ResourceExt;
+
+use super::GROUP;
+use super::host::Hostname;
+use super::input::{Input, Problem, certificate_of};
+use crate::l7::ingress::Certificate;
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    /// HTTP without TLS.
+    Http,
+    /// HTTP in TLS that ends here.
+    Https,
+}
+
+/// A listener as the specification's rules judge it.
+#[derive(Debug, Clone)]
+pub(super) struct Listener<'a> {
+    /// As it was asked for.
+    pub(super) spec: &'a GatewayListeners,
+    /// The hosts that it takes.
+    pub(super) hostname: Hostname,
+    /// Its port.
+    pub(super) port: u16,
+    /// What it speaks, if we do.
+    pub(super) protocol: Option<Protocol>,
+    /// Whether HTTPRoutes may be attached to it.
+    pub(super) takes_http_routes: bool,
+    /// Why it is not accepted.
+    pub(super) unsupported: Option<Problem>,
+    /// What it conflicts with.
+    pub(super) conflict: Option<Problem>,
+    /// A reference that leads nowhere.
+    pub(super) unresolved: Option<Problem>,
+    /// The certificates that it shows, by the name that Envoy knows them by.
+    pub(super) certificates: BTreeMap<String, Certificate>,
+}
+
+impl Listener<'_> {
+    /// Whether the specification allows it to be served.
+    pub(super) fn accepted(&self) -> bool {
+        self.unsupported.is_none() && self.conflict.is_none()
+    }
+
+    /// Whether Envoy can serve it.
+    pub(super) fn served(&self) -> Option<Protocol> {
+        let protocol = self.protocol.filter(|_| self.accepted())?;
+        (protocol == Protocol::Http || !self.certificates.is_empty()).then_some(protocol)
+    }
+}
+
+/// Judges every listener of a Gateway.
+pub(super) fn listeners<'a>(input: &Input, gateway: &'a Gateway) -> Vec<Listener<'a>> {
+    let mut listeners: Vec<Listener<'a>> = gateway
+        .spec
+        .listeners
+        .iter()
+        .map(|spec| listener(input, gateway, spec))
+        .collect();
+    for index in 0..listeners.len() {
+        listeners[index].conflict = conflict(&listeners, index);
+    }
+    listeners
+}
+
+fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) -> Listener<'a> {
+    let protocol = match spec.protocol.as_str() {
+        "HTTP" => Some(Protocol::Http),
+        "HTTPS" => Some(Protocol::Https),
+        _ => None,
+    };
+    let mut listener = Listener {
+        spec,
+        hostname: Hostname::parse(spec.hostname.as_deref()),
+        port: u16::try_from(spec.port).unwrap_or_default(),
+        protocol,
+        takes_http_routes: protocol.is_some(),
+        unsupported: unsupported(spec, protocol),
+        conflict: None,
+        unresolved: None,
+        certificates: BTreeMap::new(),
+    };
+    let asked = spec
+        .allowed_routes
+        .as_ref()
+        .and_then(|allowed| allowed.kinds.as_ref());
+    if let Some(kinds) = asked.filter(|kinds| !kinds.is_empty()) {
+        let ours = |group: Option<&str>, kind: &str| {
+            protocol.is_some() && group.unwrap_or(GROUP) == GROUP && kind == "HTTPRoute"
+        };
+        let (known, unknown): (Vec<_>, Vec<_>) = kinds
+            .iter()
+            .partition(|kind| ours(kind.group.as_deref(), &kind.kind));
+        listener.takes_http_routes = !known.is_empty();
+        if let Some(kind) = unknown.first() {
+            let group = kind.group.as_deref().unwrap_or(GROUP);
+            let message = format!(
+                "allowedRoutes.kinds: {group}/{} is no kind that a listener of protocol {} takes here: HTTPRoute is",
+                kind.kind, spec.protocol
+            );
+            listener.unresolved = Some(Problem::new("InvalidRouteKinds", message));
+        }
+    }
+    if protocol == Some(Protocol::Https) && listener.unsupported.is_none() {
+        certificates(input, gateway, &mut listener);
+    }
+    listener
+}
+
+fn unsupported(spec: &GatewayListeners, protocol: Option<Protocol>) -> Option<Problem> {
+    if protocol.is_none() {
+        let message = format!(
+            "protocol {}: the listeners served here are HTTP and HTTPS",
+            spec.protocol
+        );
+        return Some(Problem::new("UnsupportedProtocol", message));
+    }
+    let passthrough = spec
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough));
+    passthrough.then(|| {
+        let message = "protocol HTTPS ends TLS: tls.mode must be Terminate";
+        Problem::new("UnsupportedProtocol", message)
+    })
+}
+
+fn certificates(input: &Input, gateway: &Gateway, listener: &mut Listener<'_>) {
+    let tls = listener.spec.tls.clone().unwrap_or_default();
+    let GatewayListenersTls {
+        certificate_refs, ..
+    } = tls;
+    let references = certificate_refs.unwrap_or_default();
+    if references.is_empty() {
+        let message = "tls.certificateRefs names no Secret to show clients";
+        listener.unresolved = Some(Problem::new("InvalidCertificateRef", message));
+    }
+    for reference in &references {
+        match certificate(input, gateway, reference) {
+            Ok((name, certificate)) => {
+                listener.certificates.insert(name, certificate);
+            }
+            Err(problem) => {
+                listener.unresolved.get_or_insert(problem);
+            }
+        }
+    }
+}
+
+fn certificate(
+    input: &Input,
+    gateway: &Gateway,
+    reference: &GatewayListenersTlsCertificateRefs,
+) -> Result<(String, Certificate), Problem> {
+    let invalid = |message: String| Problem::new("InvalidCertificateRef", message);
+    let group = reference.group.as_deref().unwrap_or_default();
+    let kind = reference.kind.as_deref().unwrap_or("Secret");
+    if !group.is_empty() || kind != "Secret" {
+        return Err(invalid(format!(
+            "tls.certificateRefs: {group}/{kind} {}: certificates are taken from Secrets only",
+            reference.name
+        )));
+    }
+    let from = gateway.namespace().unwrap_or_default();
+    let namespace = reference.namespace.clone().unwrap_or_else(|| from.clone());
+    let name = format!("{namespace}/{}", reference.name);
+    if !input.granted(("Gateway", &from), ("Secret", &namespace, &reference.name)) {
+        return Err(Problem::new(
+            "RefNotPermitted",
+            format!(
+                "tls.certificateRefs: no ReferenceGrant in namespace {namespace} lets Gateways of {from} use Secret {}",
+                reference.name
+            ),
+        ));
+    }
+    let key = (namespace, reference.name.clone());
+    let secret = input
+        .secrets
+        .get(&key)
+        .ok_or_else(|| invalid(format!("tls.certificateRefs: Secret {name} does not exist")))?;
+    let certificate = certificate_of(secret)
+        .map_err(|why| invalid(format!("tls.certificateRefs: Secret {name}: {why}")))?;
+    Ok((name, certificate))
+}
+
+/// What a listener cannot be told from.
+///
+/// | port | protocol | hostname | |
+/// | --- | --- | --- | --- |
+/// | other | any | any | no conflict |
+/// | same | other | any | `ProtocolConflict` |
+/// | same | same | other | no conflict |
+/// | same | same | same | `HostnameConflict` |
+fn conflict(listeners: &[Listener<'_>], index: usize) -> Option<Problem> {
+    let own = &listeners[index];
+    // One that is not served takes nothing from anybody.
+    if own.unsupported.is_some() {
+        return None;
+    }
+    let rivals = || {
+        listeners.iter().enumerate().filter(|(other, listener)| {
+            *other != index && listener.port == own.port && listener.unsupported.is_none()
+        })
+    };
+    let describe = |rival: &Listener<'_>, same: &str| {
+        format!("port {}: listener {} has {same}", own.port, rival.spec.name)
+    };
+    if let Some((_, rival)) = rivals().find(|(_, rival)| rival.protocol != own.protocol) {
+        let message = describe(rival, &format!("protocol {}", rival.spec.protocol));
+        return Some(Problem::new("ProtocolConflict", message));
+    }
+    let (_, rival) = rivals().find(|(_, rival)| rival.hostname == own.hostname)?;
+    let message = describe(
+        rival,
+        &format!("the same hostname {:?}", own.hostname.domain()),
+    );
+    Some(Problem::new("HostnameConflict", message))
+}

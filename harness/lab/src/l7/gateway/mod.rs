@@ -1,0 +1,457 @@
+//! The Gateway controller: Gateways and HTTPRoutes (gateway.networking.k8s.io) become Envoys.
+//!
+//! Start from [`run`], the task of image `lab.strata.dev/gateway-controller:v1`; what it decides is
+//! in [`translate`], which is pure. It serves the GatewayClasses whose controller is [`CONTROLLER`]
+//! and gives each of their Gateways an Envoy of its own ([`provision`]). Rule: what others wrote into
+//! a status stays there.
+//!
+//! ```text
+//! input ──► listener, attach, rule {backend, filter} ──► translate ──► provision ──► publish
+//!                                    observe ──► status ◄───┘
+//! ```
+
+mod attach;
+mod backend;
+#[cfg(test)]
+mod crds;
+mod filter;
+mod host;
+mod input;
+mod listener;
+mod observe;
+mod provision;
+mod rule;
+mod status;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::IpAddr;
+
+use gateway_api::gatewayclasses::GatewayClass;
+use gateway_api::gateways::Gateway;
+use gateway_api::httproutes::HttpRoute;
+use gateway_api::referencegrants::ReferenceGrant;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use self::input::Input;
+use self::observe::Observer;
+use self::status::Observed;
+use self::translate::{Translated, translate};
+use super::cluster::Services;
+use super::publish::Publisher;
+use super::ready;
+use super::world::World;
+use crate::node::builtin::BuiltinContext;
+
+/// `spec.controllerName` of the GatewayClasses that are ours.
+pub(crate) const CONTROLLER: &str = "lab.strata.dev/gateway-controller";
+/// The group of the Gateway API.
+const GROUP: &str = "gateway.networking.k8s.io";
+/// Where Envoy's pod mounts its ConfigMap.
+const DIRECTORY: &str = "/etc/envoy";
+/// Where Envoy's pod mounts its Secret.
+const SECRETS: &str = "/etc/envoy-secrets";
+/// Where Envoy tells which configuration is in force.
+const VERSION_PORT: u16 = 15022;
+/// Whose fields the objects' are.
+const MANAGER: &str = "gateway-controller";
+
+struct Stores {
+    classes: Store<GatewayClass>,
+    gateways: Store<Gateway>,
+    routes: Store<HttpRoute>,
+    grants: Store<ReferenceGrant>,
+    namespaces: Store<Namespace>,
+    services: Store<Service>,
+    slices: Store<EndpointSlice>,
+    secrets: Store<Secret>,
+    pods: Store<Pod>,
+    deployments: Store<Deployment>,
+}
+
+/// Runs until the container is stopped.
+///
+/// # Errors
+/// When its pod's network cannot be used.
+pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
+    let cancel = context.cancel.clone();
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = control(context) => ended,
+    }
+}
+
+async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+    let observer = Observer::new(observe::over_http(context.netns.clone()));
+    let mut controller = Controller::start(context.client.clone(), observer).await;
+    let _ready = ready::serve(&context.netns)?;
+    (context.log)("watching Gateways and HTTPRoutes of every namespace");
+    controller.follow(|line| (context.log)(line)).await;
+    Ok(())
+}
+
+struct Controller {
+    client: Client,
+    world: World,
+    stores: Stores,
+    publisher: Publisher,
+    observer: Observer,
+}
+
+impl Controller {
+    /// Returns once it has seen the cluster.
+    async fn start(client: Client, observer: Observer) -> Self {
+        let mut world = World::default();
+        let stores = Stores {
+            classes: world.watch(Api::all(client.clone())),
+            gateways: world.watch(Api::all(client.clone())),
+            routes: world.watch(Api::all(client.clone())),
+            grants: world.watch(Api::all(client.clone())),
+            namespaces: world.watch(Api::all(client.clone())),
+            services: world.watch(Api::all(client.clone())),
+            slices: world.watch(Api::all(client.clone())),
+            secrets: world.watch(Api::all(client.clone())),
+            pods: world.watch(Api::all(client.clone())),
+            deployments: world.watch(Api::all(client.clone())),
+        };
+        world.ready().await;
+        Self {
+            publisher: Publisher::new(client.clone(), MANAGER),
+            client,
+            world,
+            stores,
+            observer,
+        }
+    }
+
+    /// Brings everything up to date at every change, for ever.
+    async fn follow(&mut self, log: impl Fn(&str)) {
+        loop {
+            let (wanted, errors) = self.reconcile().await;
+            for error in errors {
+                // The next change tries again; what Envoy has stays in force until then.
+                log(&format!("{error:#}"));
+            }
+            tokio::select! {
+                () = self.world.changed() => {}
+                () = self.observer.catch_up(&wanted) => {}
+            }
+        }
+    }
+
+    fn input(&self) -> Input {
+        let stores = &self.stores;
+        let namespaces = stores.namespaces.state();
+        let secrets = stores.secrets.state();
+        Input {
+            classes: stores.classes.state(),
+            gateways: stores.gateways.state(),
+            routes: stores.routes.state(),
+            grants: stores.grants.state(),
+            namespaces: namespaces
+                .iter()
+                .map(|namespace| (namespace.name_any(), namespace.labels().clone()))
+                .collect(),
+            services: Services::new(stores.services.state(), stores.slices.state()),
+            secrets: secrets
+                .into_iter()
+                .map(|secret| {
+                    let key = (secret.namespace().unwrap_or_default(), secret.name_any());
+                    (key, secret)
+                })
+                .collect(),
+        }
+    }
+
+    /// Writes all that differs from what it should be. Returns the version that each ready Envoy is
+    /// to serve, and what could not be written.
+    async fn reconcile(&mut self) -> (BTreeMap<IpAddr, String>, Vec<anyhow::Error>) {
+        let input = self.input();
+        let translation = translate(&input);
+        let mut errors = Vec::new();
+        self.follow_namespaces();
+        for class in input.own_classes() {
+            let status = status::of_class(class);
+            if class.status.as_ref() != Some(&status) {
+                let api = Api::all(self.client.clone());
+                errors.extend(write(api, class, &status).await.err());
+            }
+        }
+        let mut wanted = BTreeMap::new();
+        let mut provisioned = BTreeSet::new();
+        for translated in &translation.gateways {
+            let gateway = translated.gateway;
+            let namespace = gateway.namespace().unwrap_or_default();
+            provisioned.insert((namespace, provision::name(gateway)));
+            errors.extend(self.provision(translated).await.err());
+            let observed = self.observe(translated, &input.services, &mut wanted);
+            let status = status::of_gateway(translated, &observed);
+            if gateway.status.as_ref() != Some(&status) {
+                let api = self.namespaced(gateway);
+                errors.extend(write(api, gateway, &status).await.err());
+            }
+        }
+        for (route, parents) in &translation.routes {
+            let status = status::of_route(route, parents);
+            let none = route.status.is_none() && status.parents.is_empty();
+            if !none && route.status.as_ref() != Some(&status) {
+                let api = self.namespaced(*route);
+                errors.extend(write(api, *route, &status).await.err());
+            }
+        }
+        errors.extend(self.remove_others(&provisioned).await);
+        (wanted, errors)
+    }
+
+    fn namespaced<K>(&self, object: &K) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
+    }
+
+    /// What was written to a namespace that is gone has to be written again.
+    fn follow_namespaces(&mut self) {
+        let active = self
+            .stores
+            .namespaces
+            .state()
+            .iter()
+            .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
+            .map(|namespace| (namespace.name_any(), namespace.uid().unwrap_or_default()))
+            .collect();
+        self.publisher.follow(&active);
+    }
+
+    /// Makes the Envoy of a Gateway. Where nothing can be served, one that is there stays, with its
+    /// address, and serves nothing; none is made.
+    async fn provision(&mut self, translated: &Translated<'_>) -> anyhow::Result<()> {
+        let objects = provision::objects(translated);
+        let namespace = translated.gateway.namespace().unwrap_or_default();
+        let name = provision::name(translated.gateway);
+        let serves = !translated.ports.is_empty() && translated.problem.is_none();
+        if !serves && !has(&self.stores.deployments, &namespace, &name) {
+            return Ok(());
+        }
+        // What somebody deleted has to be written again. (That it may only not have been seen yet
+        // does no harm: writing the same again changes nothing.)
+        let stores = &self.stores;
+        for (kind, there) in [
+            ("Secret", has(&stores.secrets, &namespace, &name)),
+            ("Deployment", has(&stores.deployments, &namespace, &name)),
+            ("Service", has(&stores.services, &namespace, &name)),
+        ] {
+            if !there {
+                self.publisher.forget(kind, &namespace, &name);
+            }
+        }
+        // Secrets first: a listener that names one not yet there would wait for it.
+        self.publisher.apply(&objects.secret).await?;
+        self.publisher.apply(&objects.config_map).await?;
+        // A Service must have a port.
+        if !serves {
+            return Ok(());
+        }
+        self.publisher.apply(&objects.deployment).await?;
+        self.publisher.apply(&objects.service).await?;
+        Ok(())
+    }
+
+    /// What there is to see of a Gateway's Envoy; adds to what is `wanted` of its pods.
+    fn observe(
+        &self,
+        translated: &Translated<'_>,
+        services: &Services,
+        wanted: &mut BTreeMap<IpAddr, String>,
+    ) -> Observed {
+        let gateway = translated.gateway;
+        let namespace = gateway.namespace().unwrap_or_default();
+        let name = provision::name(gateway);
+        let addresses = services
+            .find(&namespace, &name)
+            .filter(|service| {
+                service
+                    .owner_references()
+                    .iter()
+                    .any(|owner| Some(&owner.uid) == gateway.metadata.uid.as_ref())
+            })
+            .map(addresses)
+            .unwrap_or_default();
+        let ready: Vec<IpAddr> = self
+            .stores
+            .pods
+            .state()
+            .iter()
+            .filter(|pod| pod.namespace().as_deref() == Some(&namespace))
+            .filter(|pod| {
+                pod.labels().get(provision::GATEWAY_NAME) == Some(&provision::label(gateway))
+            })
+            .filter_map(|pod| ready_address(pod))
+            .collect();
+        let late: Vec<IpAddr> = ready
+            .iter()
+            .copied()
+            .filter(|address| !self.observer.serves(*address, &translated.version))
+            .collect();
+        let waits_for = if ready.is_empty() {
+            Some(format!("no pod of Deployment {name} is ready"))
+        } else if late.is_empty() || status::was_programmed(gateway) {
+            None
+        } else {
+            let late: Vec<String> = late.iter().map(IpAddr::to_string).collect();
+            Some(format!(
+                "Envoy at {} does not serve configuration {} yet",
+                late.join(", "),
+                translated.version
+            ))
+        };
+        let version = &translated.version;
+        wanted.extend(ready.into_iter().map(|address| (address, version.clone())));
+        Observed {
+            addresses,
+            waits_for,
+        }
+    }
+
+    /// Removes the Envoys of Gateways that are no longer ours; garbage collection does it only for
+    /// those that are gone.
+    async fn remove_others(
+        &mut self,
+        provisioned: &BTreeSet<(String, String)>,
+    ) -> Vec<anyhow::Error> {
+        let mut errors = Vec::new();
+        for deployment in self.stores.deployments.state() {
+            let key = (
+                deployment.namespace().unwrap_or_default(),
+                deployment.name_any(),
+            );
+            let (label, value) = provision::MANAGED_BY;
+            let ours = deployment.labels().get(label).is_some_and(|by| by == value)
+                && deployment.labels().contains_key(provision::GATEWAY_NAME);
+            if !ours
+                || provisioned.contains(&key)
+                || deployment.metadata.deletion_timestamp.is_some()
+            {
+                continue;
+            }
+            let (namespace, name) = &key;
+            for kind in ["Secret", "ConfigMap", "Deployment", "Service"] {
+                self.publisher.forget(kind, namespace, name);
+            }
+            errors.extend(remove::<Service>(&self.client, namespace, name).await.err());
+            errors.extend(
+                remove::<Deployment>(&self.client, namespace, name)
+                    .await
+                    .err(),
+            );
+            errors.extend(
+                remove::<ConfigMap>(&self.client, namespace, name)
+                    .await
+                    .err(),
+            );
+            errors.extend(remove::<Secret>(&self.client, namespace, name).await.err());
+        }
+        errors
+    }
+}
+
+async fn remove<K>(client: &Client, namespace: &str, name: &str) -> anyhow::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(anyhow::anyhow!(
+            "{} {namespace}/{name}: {error}",
+            K::kind(&())
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn has<K>(store: &Store<K>, namespace: &str, name: &str) -> bool
+where
+    K: kube::runtime::reflector::Lookup<DynamicType = ()> + Clone + 'static,
+{
+    store
+        .get(&kube::runtime::reflector::ObjectRef::new(name).within(namespace))
+        .is_some()
+}
+
+/// The addresses of a Service's load balancer.
+fn addresses(service: &Service) -> Vec<(&'static str, String)> {
+    let balancer = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
+    let given = balancer.and_then(|balancer| balancer.ingress.as_ref());
+    given
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| match (&entry.ip, &entry.hostname) {
+            (Some(ip), _) => Some(("IPAddress", ip.clone())),
+            (None, Some(hostname)) => Some(("Hostname", hostname.clone())),
+            (None, None) => None,
+        })
+        .collect()
+}
+
+/// The address of a pod that is ready and stays.
+fn ready_address(pod: &Pod) -> Option<IpAddr> {
+    let status = pod.status.as_ref()?;
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    if !ready || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    status.pod_ip.as_ref()?.parse().ok()
+}
+
+/// Writes a status over the one that was seen. If another was written meanwhile, that will be seen,
+/// and this is tried again over it: nobody's part of it gets lost.
+async fn write<K>(api: Api<K>, object: &K, status: &impl Serialize) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let mut value = serde_json::to_value(status)?;
+    // A merge leaves what it does not name.
+    if value.get("addresses").is_none() && K::kind(&()) == "Gateway" {
+        value["addresses"] = json!(null);
+    }
+    let patch = json!({
+        "metadata": { "resourceVersion": object.resource_version(), "uid": object.uid() },
+        "status": value,
+    });
+    let name = object.name_any();
+    match api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
+        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
+        Err(error) => Err(anyhow::anyhow!(
+            "status of {} {}/{name}: {error}",
+            K::kind(&()),
+            object.namespace().unwrap_or_default()
+        )),
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,0 +1,197 @@
+//! Links, addresses and routes of one namespace, over rtnetlink.
+//!
+//! Start from [`Links::of`]. Everything here says what it wants rather than what to do: doing it a
+//! second time changes nothing.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context as _, anyhow};
+use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::netns::NetNs;
+
+/// The name of the one interface that a pod or node has beside its loopback.
+pub(super) const ETH0: &str = "eth0";
+
+/// One namespace's links.
+#[derive(Clone)]
+pub(super) struct Links(rtnetlink::Handle);
+
+/// The far end of a pair of virtual Ethernet interfaces.
+pub(super) struct Peer<'a> {
+    /// Whose end it is.
+    pub(super) netns: &'a NetNs,
+    /// What it is called there.
+    pub(super) name: &'a str,
+}
+
+impl Links {
+    /// The links of a namespace.
+    pub(super) fn of(netns: &NetNs) -> anyhow::Result<Self> {
+        let handle = netns.netlink().context("cannot open rtnetlink")?;
+        Ok(Self(handle))
+    }
+
+    /// The connection, for what has no word of its own here.
+    pub(super) fn handle(&self) -> &rtnetlink::Handle {
+        &self.0
+    }
+
+    /// The interface of a name, if there is one.
+    pub(super) async fn find(&self, name: &str) -> anyhow::Result<Option<LinkMessage>> {
+        let mut found = self.0.link().get().match_name(name).execute();
+        match found.try_next().await {
+            Ok(link) => Ok(link),
+            Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(failed("look for interface", name, error)),
+        }
+    }
+
+    /// The number of the interface of a name.
+    pub(super) async fn index(&self, name: &str) -> anyhow::Result<u32> {
+        let link = self.find(name).await?;
+        Ok(link
+            .with_context(|| format!("there is no interface {name}"))?
+            .header
+            .index)
+    }
+
+    /// Makes a pair of virtual Ethernet interfaces, one end here and the other at the peer.
+    pub(super) async fn veth(&self, name: &str, peer: Peer<'_>, mtu: u32) -> anyhow::Result<()> {
+        let far = LinkUnspec::new_with_name(peer.name)
+            .mtu(mtu)
+            .setns_by_fd(peer.netns.as_fd().as_raw_fd())
+            .build();
+        let message = LinkVeth::new(name, peer.name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+            .mtu(mtu)
+            .build();
+        self.add(name, message).await
+    }
+
+    /// Makes an interface.
+    pub(super) async fn add(&self, name: &str, message: LinkMessage) -> anyhow::Result<()> {
+        let added = self.0.link().add(message).execute().await;
+        added.map_err(|error| failed("make interface", name, error))
+    }
+
+    /// Takes an interface away, if there is one of this name.
+    pub(super) async fn delete(&self, name: &str) -> anyhow::Result<()> {
+        let message = LinkUnspec::new_with_name(name).build();
+        match self.0.link().del_with_message(message).execute().await {
+            Err(error) if errno(&error) != Some(libc::ENODEV) => {
+                Err(failed("delete interface", name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings an interface up.
+    pub(super) async fn up(&self, index: u32) -> anyhow::Result<()> {
+        self.set(LinkUnspec::new_with_index(index).up().build())
+            .await
+    }
+
+    /// Changes an interface.
+    pub(super) async fn set(&self, message: LinkMessage) -> anyhow::Result<()> {
+        let index = message.header.index;
+        let set = self.0.link().set(message).execute().await;
+        set.map_err(|error| failed("change interface", index, error))
+    }
+
+    /// Gives an interface an address.
+    pub(super) async fn address(
+        &self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> anyhow::Result<()> {
+        let request = self.0.address().add(index, IpAddr::V4(address), prefix);
+        let added = request.replace().execute().await;
+        added.map_err(|error| failed("add address", address, error))
+    }
+
+    /// Takes a route away, if it is there.
+    pub(super) async fn delete_route(&self, route: RouteMessage) -> anyhow::Result<()> {
+        let deleted = self.0.route().del(route.clone()).execute().await;
+        match deleted {
+            Err(error) if errno(&error) != Some(libc::ESRCH) => Err(failed(
+                "delete route",
+                format!("{:?}", route.attributes),
+                error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a route in place of whatever led to the same destination.
+    pub(super) async fn route(&self, route: RouteMessage) -> anyhow::Result<()> {
+        let added = self.0.route().add(route.clone()).replace().execute().await;
+        added.map_err(|error| failed("add route", format!("{:?}", route.attributes), error))
+    }
+}
+
+/// A route to a network.
+pub(super) fn to(network: Ipv4Net) -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network.network(), network.prefix_len())
+}
+
+/// A route to one address that is right behind an interface.
+pub(super) fn to_host(address: Ipv4Addr, index: u32) -> RouteMessageBuilder<Ipv4Addr> {
+    to(address.into())
+        .output_interface(index)
+        .scope(RouteScope::Link)
+}
+
+/// The default route.
+pub(super) fn to_everything() -> RouteMessageBuilder<Ipv4Addr> {
+    to(Ipv4Net::default())
+}
+
+/// A link's hardware address.
+pub(super) fn hardware_address(link: &LinkMessage) -> Option<&[u8]> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => Some(address.as_slice()),
+            _ => None,
+        })
+}
+
+/// Writes kernel parameters of a namespace, by their names as `sysctl` takes them with slashes.
+pub(super) fn sysctl(netns: &NetNs, parameters: &[(&str, &str)]) -> anyhow::Result<()> {
+    let write = || {
+        for (name, value) in parameters {
+            std::fs::write(format!("/proc/sys/{name}"), value).map_err(|error| {
+                let text = format!("cannot set sysctl {name} to {value}: {error}");
+                io::Error::new(error.kind(), text)
+            })?;
+        }
+        Ok(())
+    };
+    Ok(netns.run(write)?)
+}
+
+/// The kernel's error number.
+pub(super) fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
+        _ => None,
+    }
+}
+
+fn failed(what: &str, which: impl std::fmt::Display, error: rtnetlink::Error) -> anyhow::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            anyhow!(message.to_io()).context(format!("cannot {what} {which}"))
+        }
+        other => anyhow!(other).context(format!("cannot {what} {which}")),
+    }
+}

@@ -1,0 +1,309 @@
+//! UDP flows that the kernel remembers longer than they are right.
+//!
+//! Start from [`forget_stale`]. Netfilter translates a flow as it did its first packet. A TCP client
+//! notices when its endpoint is gone and connects anew; a UDP client that goes on sending from the
+//! same port would send to nobody for ever, or, having started before there was an endpoint, would
+//! never be translated. So such entries are deleted, as kube-proxy does it, over the kernel's own
+//! interface (`NFNL_SUBSYS_CTNETLINK`); there need be no `conntrack` program.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+
+use rtnetlink::sys::{Socket, SocketAddr};
+
+use super::NodeFacts;
+use super::model::{Endpoints, ServicePort};
+use crate::net::netns::NetNs;
+
+/// Where a UDP Service is reached, and where its flows may lead.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct UdpService {
+    /// An address of the Service and its port, or a node port, which is every address's.
+    front: (Option<Ipv4Addr>, u16),
+    endpoints: BTreeSet<(Ipv4Addr, u16)>,
+}
+
+/// The UDP Services of a node. One without endpoints is among them: what it answered is over.
+pub(super) fn udp_services(ports: &[ServicePort], node: &NodeFacts) -> BTreeSet<UdpService> {
+    let mut found = BTreeSet::new();
+    for port in ports.iter().filter(|port| port.protocol == "udp") {
+        let endpoints: BTreeSet<_> = Endpoints::choose(port, node)
+            .reachable()
+            .into_iter()
+            .map(|endpoint| (endpoint.ip, endpoint.port))
+            .collect();
+        let addresses = [port.cluster_ip]
+            .into_iter()
+            .chain(port.external_ips.iter().copied())
+            .chain(port.load_balancer_ips.iter().copied());
+        let fronts = addresses.map(|ip| (Some(ip), port.port));
+        for front in fronts.chain(port.node_port.map(|number| (None, number))) {
+            found.insert(UdpService {
+                front,
+                endpoints: endpoints.clone(),
+            });
+        }
+    }
+    found
+}
+
+/// Deletes the entries of flows to these Services that lead to none of their endpoints.
+pub(super) fn forget_stale(netns: &NetNs, services: &BTreeSet<UdpService>) -> io::Result<()> {
+    if services.is_empty() {
+        return Ok(());
+    }
+    netns.run(|| {
+        let mut socket = Socket::new(libc::NETLINK_NETFILTER as isize)?;
+        socket.bind_auto()?;
+        for flow in flows(&socket)? {
+            if flow.is_stale(services) {
+                delete(&socket, &flow)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What is needed of an entry: the first packet's direction and the answer's.
+#[derive(Debug, PartialEq, Eq)]
+struct Flow {
+    /// The attribute `CTA_TUPLE_ORIG` as it came, which names the entry.
+    tuple: Vec<u8>,
+    protocol: u8,
+    to: (Ipv4Addr, u16),
+    answered_by: (Ipv4Addr, u16),
+}
+
+impl Flow {
+    fn is_stale(&self, services: &BTreeSet<UdpService>) -> bool {
+        self.protocol == UDP
+            && services.iter().any(|service| {
+                let (ip, port) = service.front;
+                let meant = port == self.to.1 && ip.is_none_or(|ip| ip == self.to.0);
+                meant && !service.endpoints.contains(&self.answered_by)
+            })
+    }
+}
+
+const UDP: u8 = 17;
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+const HEADER: usize = 16;
+const GENERIC: usize = 4;
+// linux/netfilter/nfnetlink_conntrack.h
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const IPCTNL_MSG_CT_GET: u16 = 1;
+const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+/// The bits of an attribute's type that say how it is to be read.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+fn request(kind: u16, flags: i32, attributes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER + GENERIC + attributes.len()).unwrap_or_default();
+    let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or_default();
+    let mut message = Vec::new();
+    message.extend(length.to_ne_bytes());
+    message.extend((NFNL_SUBSYS_CTNETLINK << 8 | kind).to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([libc::AF_INET as u8, 0, 0, 0]);
+    message.extend(attributes);
+    message
+}
+
+fn send(socket: &Socket, message: &[u8]) -> io::Result<()> {
+    socket.send_to(message, &SocketAddr::new(0, 0), 0).map(drop)
+}
+
+fn flows(socket: &Socket) -> io::Result<Vec<Flow>> {
+    send(socket, &request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, &[]))?;
+    let mut flows = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        for (kind, body) in messages(&datagram) {
+            match i32::from(kind) {
+                libc::NLMSG_DONE => return Ok(flows),
+                libc::NLMSG_ERROR => acknowledged(body)?,
+                _ => flows.extend(body.get(GENERIC..).and_then(flow)),
+            }
+        }
+    }
+}
+
+fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
+    let tuple = attribute(CTA_TUPLE_ORIG, &flow.tuple);
+    send(
+        socket,
+        &request(IPCTNL_MSG_CT_DELETE, libc::NLM_F_ACK, &tuple),
+    )?;
+    let (datagram, _) = socket.recv_from_full()?;
+    for (kind, body) in messages(&datagram) {
+        if i32::from(kind) == libc::NLMSG_ERROR
+            && let Err(error) = acknowledged(body)
+            // Timed out meanwhile.
+            && error.raw_os_error() != Some(libc::ENOENT)
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// An error message, which with number 0 is none.
+fn acknowledged(body: &[u8]) -> io::Result<()> {
+    let code = body
+        .first_chunk::<4>()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    match code {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// The netlink messages of a datagram: their types and what follows their headers.
+fn messages(mut datagram: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut found = Vec::new();
+    while let (Some(length), Some(kind)) = (
+        datagram.first_chunk::<4>().copied(),
+        datagram
+            .get(4..6)
+            .and_then(|kind| kind.first_chunk::<2>().copied()),
+    ) {
+        let length = usize::try_from(u32::from_ne_bytes(length)).unwrap_or_default();
+        let Some(body) = datagram.get(HEADER..length) else {
+            break;
+        };
+        found.push((u16::from_ne_bytes(kind), body));
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    found
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    const NESTED: u16 = 1 << 15;
+    let length = u16::try_from(4 + value.len()).unwrap_or_default();
+    let mut bytes = Vec::from(length.to_ne_bytes());
+    bytes.extend((kind | NESTED).to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// The value of the attribute of a kind.
+fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    loop {
+        let length = u16::from_ne_bytes(*attributes.first_chunk::<2>()?);
+        let length = usize::from(length);
+        let found = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk::<2>()?);
+        let value = attributes.get(4..length)?;
+        if found & NLA_TYPE_MASK == kind {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn flow(attributes: &[u8]) -> Option<Flow> {
+    let original = find(attributes, CTA_TUPLE_ORIG)?;
+    let reply = find(attributes, CTA_TUPLE_REPLY)?;
+    let protocol = find(find(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?;
+    Some(Flow {
+        tuple: original.to_vec(),
+        protocol: *protocol.first()?,
+        to: end(original, CTA_IP_V4_DST, CTA_PROTO_DST_PORT)?,
+        answered_by: end(reply, CTA_IP_V4_SRC, CTA_PROTO_SRC_PORT)?,
+    })
+}
+
+fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
+    let address = find(find(tuple, CTA_TUPLE_IP)?, address)?;
+    let port = find(find(tuple, CTA_TUPLE_PROTO)?, port)?;
+    Some((
+        Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?),
+        u16::from_be_bytes(<[u8; 2]>::try_from(port).ok()?),
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_read_from_its_attributes() {
+        let side = |source: [u8; 4], target: [u8; 4], from: u16, to: u16| {
+            let plain = |kind: u16, value: &[u8]| attribute(kind, value);
+            let ip = [plain(CTA_IP_V4_SRC, &source), plain(CTA_IP_V4_DST, &target)].concat();
+            let proto = [
+                plain(CTA_PROTO_NUM, &[UDP]),
+                plain(CTA_PROTO_SRC_PORT, &from.to_be_bytes()),
+                plain(CTA_PROTO_DST_PORT, &to.to_be_bytes()),
+            ]
+            .concat();
+            [
+                attribute(CTA_TUPLE_IP, &ip),
+                attribute(CTA_TUPLE_PROTO, &proto),
+            ]
+            .concat()
+        };
+        let entry = [
+            attribute(
+                CTA_TUPLE_ORIG,
+                &side([10, 244, 1, 2], [10, 96, 0, 10], 4000, 53),
+            ),
+            attribute(
+                CTA_TUPLE_REPLY,
+                &side([10, 244, 2, 9], [10, 244, 1, 2], 5353, 4000),
+            ),
+        ]
+        .concat();
+        let flow = flow(&entry).unwrap();
+        assert_eq!(flow.to, (Ipv4Addr::new(10, 96, 0, 10), 53));
+        assert_eq!(flow.answered_by, (Ipv4Addr::new(10, 244, 2, 9), 5353));
+    }
+
+    #[test]
+    fn a_flow_is_stale_when_it_leads_to_no_endpoint_of_the_service_it_was_for() {
+        let ip = |last| Ipv4Addr::new(10, 244, 1, last);
+        let service = |front, endpoints: &[u8]| UdpService {
+            front,
+            endpoints: endpoints.iter().map(|last| (ip(*last), 5353)).collect(),
+        };
+        let cluster_ip = Ipv4Addr::new(10, 96, 0, 10);
+        let flow = |to, by| Flow {
+            tuple: Vec::new(),
+            protocol: UDP,
+            to,
+            answered_by: by,
+        };
+        let services = BTreeSet::from([
+            service((Some(cluster_ip), 53), &[2, 3]),
+            service((None, 30053), &[2]),
+        ]);
+        for (what, to, by, stale) in [
+            ("to an endpoint", (cluster_ip, 53), (ip(2), 5353), false),
+            ("to one that is gone", (cluster_ip, 53), (ip(4), 5353), true),
+            ("not translated", (cluster_ip, 53), (cluster_ip, 53), true),
+            ("to another port", (cluster_ip, 54), (cluster_ip, 54), false),
+            (
+                "to a node port",
+                (Ipv4Addr::new(172, 30, 0, 3), 30053),
+                (ip(3), 5353),
+                true,
+            ),
+            ("pod to pod", (ip(9), 53), (ip(9), 53), false),
+        ] {
+            assert_eq!(flow(to, by).is_stale(&services), stale, "{what}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The Service proxy: Services become nftables rules in each node, as kube-proxy's nftables mode
+//! does it.
+//!
+//! Start from [`run`], the task of image `lab.strata.dev/kube-proxy:v1`; what it decides is in
+//! [`rules`], which is pure. A change is applied at once, and only what changed: the rules are not
+//! watched, and those that somebody deletes are missing until their Service changes, the proxy
+//! starts again, or [`FULL_SYNC`] has passed, as on a real node.
+//!
+//! ```text
+//! Services, EndpointSlices ──► model ──► rules ──► ruleset ──► nft
+//!                                └─────► health, conntrack
+//! ```
+
+mod conntrack;
+mod health;
+mod model;
+mod rules;
+mod ruleset;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::reflector::Store;
+use kube::{Api, ResourceExt as _};
+use tokio::time::MissedTickBehavior;
+
+use self::health::HealthChecks;
+use self::model::{ServicePort, service_ports};
+pub use self::rules::rules;
+pub use self::ruleset::{Ruleset, TABLE};
+use super::netns::NetNs;
+use super::nft::Nft;
+use crate::node::builtin::BuiltinContext;
+use crate::world::World;
+
+/// How often everything is said again, whatever has changed: kube-proxy's `FullSyncPeriod`.
+pub const FULL_SYNC: Duration = Duration::from_secs(60 * 60);
+
+/// What the rules of a node depend on beside Services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its name, as endpoints carry it.
+    pub name: String,
+    /// Its own addresses.
+    pub ips: Vec<Ipv4Addr>,
+    /// Its zone (`topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
+}
+
+impl NodeFacts {
+    fn of(name: &str, node: Option<&Node>) -> Self {
+        let addresses = node.and_then(|node| node.status.as_ref()?.addresses.as_ref());
+        let zone = node.and_then(|node| node.labels().get("topology.kubernetes.io/zone"));
+        Self {
+            name: name.to_owned(),
+            ips: addresses
+                .into_iter()
+                .flatten()
+                .filter_map(|address| address.address.parse().ok())
+                .collect(),
+            zone: zone.cloned(),
+        }
+    }
+}
+
+struct Stores {
+    services: Store<Service>,
+    slices: Store<EndpointSlice>,
+    nodes: Store<Node>,
+}
+
+/// Runs until the container is stopped; the rules stay.
+pub(super) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
+    let cancel = context.cancel.clone();
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = serve(context) => ended,
+    }
+}
+
+async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
+    let mut world = World::default();
+    let client = &context.client;
+    let stores = Stores {
+        services: world.watch(Api::all(client.clone())),
+        slices: world.watch(Api::all(client.clone())),
+        nodes: world.watch(Api::all(client.clone())),
+    };
+    world.ready().await;
+    let mut proxy = Proxy {
+        netns: context.netns.clone(),
+        nft: context.nft.clone(),
+        applied: None,
+        udp: BTreeSet::new(),
+        health: HealthChecks::new(context.netns.clone()),
+    };
+    let mut full = tokio::time::interval(FULL_SYNC);
+    full.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    full.tick().await;
+    let mut complete = true;
+    loop {
+        let node = stores
+            .nodes
+            .state()
+            .into_iter()
+            .find(|node| node.name_any() == context.node);
+        let facts = NodeFacts::of(&context.node, node.as_deref());
+        let ports = service_ports(&stores.services.state(), &stores.slices.state());
+        match proxy.sync(&ports, &facts, complete).await {
+            Ok(Some(report)) => (context.log)(&report),
+            Ok(None) => {}
+            // What the kernel has stays in force; the next change starts from nothing.
+            Err(error) => (context.log)(&format!("error: {error:#}")),
+        }
+        complete = tokio::select! {
+            () = world.changed() => false,
+            _ = full.tick() => true,
+        };
+    }
+}
+
+/// One node's proxy, and what it last told the kernel.
+struct Proxy {
+    netns: NetNs,
+    nft: Nft,
+    applied: Option<Ruleset>,
+    udp: BTreeSet<conntrack::UdpService>,
+    health: HealthChecks,
+}
+
+impl Proxy {
+    /// Makes the kernel's rules those of these Services; returns what was done, if anything was.
+    async fn sync(
+        &mut self,
+        ports: &[ServicePort],
+        node: &NodeFacts,
+        complete: bool,
+    ) -> anyhow::Result<Option<String>> {
+        self.health.sync(local_counts(ports, node));
+        let wanted = rules::rules_of(ports, node);
+        let before = self.applied.take();
+        let done = match before {
+            Some(before) if before == wanted && !complete => {
+                self.applied = Some(before);
+                return Ok(None);
+            }
+            Some(before) => self.update(&wanted, &before, complete).await?,
+            None => {
+                self.nft.apply(&self.netns, &wanted.replace()).await?;
+                "wrote all rules"
+            }
+        };
+        self.applied = Some(wanted);
+        let udp = conntrack::udp_services(ports, node);
+        if udp != self.udp {
+            // After the rules, so that what is forgotten is not learned again from the old ones.
+            conntrack::forget_stale(&self.netns, &udp)?;
+            self.udp = udp;
+        }
+        let endpoints: usize = ports.iter().map(|port| port.endpoints.len()).sum();
+        Ok(Some(format!(
+            "{done}: {} Service ports, {endpoints} endpoints",
+            ports.len()
+        )))
+    }
+
+    async fn update(
+        &self,
+        wanted: &Ruleset,
+        before: &Ruleset,
+        complete: bool,
+    ) -> anyhow::Result<&'static str> {
+        if !complete && let Some(change) = wanted.change(before) {
+            match self.nft.apply(&self.netns, &change).await {
+                Ok(()) => return Ok("changed rules"),
+                // Somebody else has changed the very rules that are to change.
+                Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
+            }
+        }
+        if self
+            .nft
+            .apply(&self.netns, &wanted.rewrite(before))
+            .await
+            .is_ok()
+        {
+            return Ok("wrote all rules again");
+        }
+        self.nft.apply(&self.netns, &wanted.replace()).await?;
+        Ok("replaced all rules")
+    }
+}
+
+/// How many ready endpoints a node has for each Service with a health-check node port.
+fn local_counts(ports: &[ServicePort], node: &NodeFacts) -> BTreeMap<u16, (String, String, usize)> {
+    let mut addresses: BTreeMap<u16, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for port in ports.iter().filter(|port| port.external_local) {
+        let Some(number) = port.health_check_node_port else {
+            continue;
+        };
+        names.insert(number, (port.namespace.clone(), port.name.clone()));
+        let here = port.endpoints.iter().filter(|endpoint| {
+            endpoint.ready && endpoint.node.as_deref() == Some(node.name.as_str())
+        });
+        let local = addresses.entry(number).or_default();
+        local.extend(here.map(|endpoint| endpoint.ip));
+    }
+    names
+        .into_iter()
+        .map(|(number, (namespace, name))| {
+            let count = addresses.get(&number).map_or(0, BTreeSet::len);
+            (number, (namespace, name, count))
+        })
+        .collect()
+}
+
+/// For the address of each load balancer with `externalTrafficPolicy: Local`, the nodes that have
+/// an endpoint of every port; what a load balancer finds out by asking the health-check node ports.
+pub(super) fn local_load_balancers(
+    services: &[Arc<Service>],
+    slices: &[Arc<EndpointSlice>],
+) -> BTreeMap<Ipv4Addr, BTreeSet<String>> {
+    let mut found: BTreeMap<Ipv4Addr, BTreeSet<String>> = BTreeMap::new();
+    for port in service_ports(services, slices) {
+        if !port.external_local {
+            continue;
+        }
+        let nodes = port.endpoints.iter().filter(|endpoint| endpoint.ready);
+        let nodes: BTreeSet<String> = nodes.filter_map(|endpoint| endpoint.node.clone()).collect();
+        for ip in &port.load_balancer_ips {
+            found.entry(*ip).or_default().extend(nodes.iter().cloned());
+        }
+    }
+    found
+}

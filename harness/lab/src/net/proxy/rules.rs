@@ -1,0 +1,467 @@
+//! What the kernel of one node is told about Services: the chains of kube-proxy's nftables mode.
+//!
+//! Start from [`rules`], which is pure. The shape, and the names that people know from real
+//! clusters, are those of Kubernetes' `pkg/proxy/nftables`; a packet takes this way:
+//!
+//! ```text
+//! services ─ service-ips ──────► service-… or local-… ─────► endpoint-… ─ dnat
+//!     └───── service-nodeports ► external-… ──┘
+//! no-endpoint-services, no-endpoint-nodeports: refused or dropped before it gets anywhere
+//! ```
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use sha2::{Digest as _, Sha256};
+
+use super::NodeFacts;
+use super::model::{Endpoint, Endpoints, ServicePort, service_ports};
+use super::ruleset::{Chain, Element, Elements, Ruleset};
+use crate::topology::{POD_CIDR, SERVICE_CIDR};
+
+/// The bit of a packet's mark that says it is to be masqueraded: kube-proxy's own.
+const MASQUERADE: &str = "0x4000";
+const BY_ADDRESS: &str = "type ipv4_addr . inet_proto . inet_service : verdict ;";
+const BY_PORT: &str = "type inet_proto . inet_service : verdict ;";
+
+const SERVICE_IPS: &str = "service-ips";
+const SERVICE_NODEPORTS: &str = "service-nodeports";
+const NO_ENDPOINT_SERVICES: &str = "no-endpoint-services";
+const NO_ENDPOINT_NODEPORTS: &str = "no-endpoint-nodeports";
+const FIREWALL_IPS: &str = "firewall-ips";
+const CLUSTER_IPS: &str = "cluster-ips";
+
+/// The table of a node, for these Services and EndpointSlices.
+#[must_use]
+pub fn rules(
+    services: &[Arc<Service>],
+    slices: &[Arc<EndpointSlice>],
+    node: &NodeFacts,
+) -> Ruleset {
+    rules_of(&service_ports(services, slices), node)
+}
+
+/// The same, for Services already understood.
+pub(super) fn rules_of(ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
+    let mut table = base();
+    for port in ports {
+        add(&mut table, port, node);
+    }
+    table
+}
+
+/// What is there without any Service.
+fn base() -> Ruleset {
+    let mut table = Ruleset::default();
+    for (name, definition) in [
+        (SERVICE_IPS, BY_ADDRESS),
+        (SERVICE_NODEPORTS, BY_PORT),
+        (NO_ENDPOINT_SERVICES, BY_ADDRESS),
+        (NO_ENDPOINT_NODEPORTS, BY_PORT),
+        (FIREWALL_IPS, BY_ADDRESS),
+    ] {
+        table.maps.insert(name, Elements::new(definition));
+    }
+    let addresses = Elements::new("type ipv4_addr ;");
+    table.sets.insert(CLUSTER_IPS, addresses);
+    // Source ranges are judged by the destination as the client wrote it, so before translation.
+    // The other checks want what is still for a Service after it: from there on the node's own
+    // traffic, which no external policy holds back, is for an endpoint.
+    for (name, hook, rules) in [
+        (
+            "filter-prerouting",
+            "type filter hook prerouting priority -110",
+            &["ct state new jump firewall-check"][..],
+        ),
+        (
+            "filter-input",
+            "type filter hook input priority -110",
+            &["ct state new jump endpoints-check"],
+        ),
+        (
+            "filter-forward",
+            "type filter hook forward priority -110",
+            &[
+                "ct state new jump endpoints-check",
+                "ct state new jump cluster-ips-check",
+            ],
+        ),
+        (
+            "filter-output",
+            "type filter hook output priority -110",
+            &["ct state new jump firewall-check"],
+        ),
+        (
+            "filter-output-post-dnat",
+            "type filter hook output priority -90",
+            &[
+                "ct state new jump endpoints-check",
+                "ct state new jump cluster-ips-check",
+            ],
+        ),
+        (
+            "nat-prerouting",
+            "type nat hook prerouting priority -100",
+            &["jump services"],
+        ),
+        (
+            "nat-output",
+            "type nat hook output priority -100",
+            &["jump services"],
+        ),
+        (
+            "nat-postrouting",
+            "type nat hook postrouting priority 100",
+            &["jump masquerading"],
+        ),
+    ] {
+        let chain = table.chain(name, None, rules.iter().map(|rule| (*rule).to_owned()));
+        chain.hook = Some(hook);
+    }
+    // Node ports are served on every address of the node but its loopback: nftables mode has no
+    // route from there to a pod (`--nodeport-addresses 0.0.0.0/0`).
+    let to_node = "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport";
+    let to_service = "ip daddr . meta l4proto . th dport";
+    for (name, rules) in [
+        (
+            "services",
+            vec![
+                format!("{to_service} vmap @{SERVICE_IPS}"),
+                format!("{to_node} vmap @{SERVICE_NODEPORTS}"),
+            ],
+        ),
+        (
+            "endpoints-check",
+            vec![
+                format!("{to_service} vmap @{NO_ENDPOINT_SERVICES}"),
+                format!("{to_node} vmap @{NO_ENDPOINT_NODEPORTS}"),
+            ],
+        ),
+        (
+            "firewall-check",
+            vec![format!("{to_service} vmap @{FIREWALL_IPS}")],
+        ),
+        (
+            "cluster-ips-check",
+            vec![
+                format!("ip daddr @{CLUSTER_IPS} reject comment \"no such port of the Service\""),
+                format!("ip daddr {SERVICE_CIDR} drop comment \"no such ClusterIP\""),
+            ],
+        ),
+        ("reject-chain", vec!["reject".to_owned()]),
+        (
+            "mark-for-masquerade",
+            vec![format!("meta mark set meta mark or {MASQUERADE}")],
+        ),
+        (
+            "masquerading",
+            vec![
+                format!("meta mark and {MASQUERADE} == 0 return"),
+                format!("meta mark set meta mark xor {MASQUERADE}"),
+                "masquerade fully-random".to_owned(),
+            ],
+        ),
+    ] {
+        table.chain(name, None, rules);
+    }
+    table
+}
+
+/// The names of a port's chains.
+struct Names {
+    cluster: String,
+    local: String,
+    external: String,
+    firewall: String,
+}
+
+impl Names {
+    fn of(service: &ServicePort) -> Self {
+        let base = hashed(&path(service));
+        Self {
+            cluster: format!("service-{base}"),
+            local: format!("local-{base}"),
+            external: format!("external-{base}"),
+            firewall: format!("firewall-{base}"),
+        }
+    }
+}
+
+fn path(service: &ServicePort) -> String {
+    let ServicePort {
+        namespace,
+        name,
+        protocol,
+        port_name,
+        ..
+    } = service;
+    format!("{namespace}/{name}/{protocol}/{port_name}")
+}
+
+/// A name behind a piece of its own hash: distinct to the eye where long names differ in one
+/// letter. All of it is of letters that a chain's name may have, and shorter than that may be.
+fn hashed(name: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let digest = Sha256::digest(name.as_bytes());
+    let bits = digest
+        .iter()
+        .take(5)
+        .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let letters = (0..8).rev().map(|place| {
+        let letter = usize::try_from(bits >> (5 * place) & 31).unwrap_or_default();
+        char::from(ALPHABET[letter])
+    });
+    format!("{}-{name}", letters.collect::<String>())
+}
+
+fn endpoint_name(service: &ServicePort, endpoint: &Endpoint) -> String {
+    hashed(&format!(
+        "{}__{}/{}",
+        path(service),
+        endpoint.ip,
+        endpoint.port
+    ))
+}
+
+/// What happens to packets for which a policy leaves no endpoint.
+fn refusal(any: bool, usable: bool) -> Option<&'static str> {
+    match (any, usable) {
+        // Nobody has one: say so.
+        (false, _) => Some("goto reject-chain"),
+        // Another node has one, and the load balancer is to find it.
+        (true, false) => Some("drop"),
+        (true, true) => None,
+    }
+}
+
+fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
+    let names = Names::of(service);
+    let title = service.title();
+    let ServicePort { protocol, port, .. } = service;
+    let endpoints = Endpoints::choose(service, node);
+    let policy = |local: bool| {
+        if local {
+            (&names.local, !endpoints.local.is_empty())
+        } else {
+            (&names.cluster, !endpoints.cluster.is_empty())
+        }
+    };
+    let (internal, internal_usable) = policy(service.internal_local);
+    let (external, external_usable) = policy(service.external_local);
+    let inside = refusal(endpoints.any, internal_usable);
+    let outside = refusal(endpoints.any, external_usable);
+
+    let key = |ip: &dyn std::fmt::Display| format!("{ip} . {protocol} . {port}");
+    let mut cluster_ips = |key: String| table.set(CLUSTER_IPS, key, &title);
+    cluster_ips(service.cluster_ip.to_string());
+    let own = key(&service.cluster_ip);
+    match inside {
+        None => table.map(SERVICE_IPS, own, format!("goto {internal}"), &title),
+        Some(refusal) => table.map(NO_ENDPOINT_SERVICES, own, refusal, &title),
+    }
+
+    let restricted = !service.load_balancer_ips.is_empty()
+        && !service.source_ranges.is_empty()
+        && service
+            .source_ranges
+            .iter()
+            .all(|range| range.prefix_len() > 0);
+    let public = service
+        .external_ips
+        .iter()
+        .chain(&service.load_balancer_ips);
+    for ip in public {
+        if endpoints.any {
+            // Even with nothing here for the outside: pods and the node itself go on through it.
+            let chain = format!("goto {}", names.external);
+            table.map(SERVICE_IPS, key(ip), chain, &title);
+        }
+        if let Some(refusal) = outside {
+            table.map(NO_ENDPOINT_SERVICES, key(ip), refusal, &title);
+        }
+    }
+    if restricted {
+        for ip in &service.load_balancer_ips {
+            table.map(
+                FIREWALL_IPS,
+                key(ip),
+                format!("goto {}", names.firewall),
+                &title,
+            );
+        }
+        table.chain(&names.firewall, Some(&title), [firewall(service, node)]);
+    }
+    if let Some(node_port) = service.node_port {
+        let key = format!("{protocol} . {node_port}");
+        if endpoints.any {
+            let chain = format!("goto {}", names.external);
+            table.map(SERVICE_NODEPORTS, key.clone(), chain, &title);
+        }
+        if let Some(refusal) = outside {
+            table.map(NO_ENDPOINT_NODEPORTS, key, refusal, &title);
+        }
+    }
+
+    for (chain, endpoints) in [
+        (&names.cluster, &endpoints.cluster),
+        (&names.local, &endpoints.local),
+    ] {
+        if !endpoints.is_empty() {
+            table.chain(chain, Some(&title), balance(service, endpoints));
+        }
+    }
+    if inside.is_none()
+        && let Some(chain) = table.chains.get_mut(internal)
+    {
+        // Who is not a pod may have come from anywhere, and the answer must come back this way.
+        let who = format!(
+            "ip daddr {} {protocol} dport {port} ip saddr != {POD_CIDR} jump mark-for-masquerade",
+            service.cluster_ip
+        );
+        chain.rules.insert(0, who);
+    }
+    if endpoints.any && service.external() {
+        let rules = from_outside(service, &names, external_usable.then_some(external));
+        table.chain(&names.external, Some(&title), rules);
+    }
+    for endpoint in endpoints.reachable() {
+        let chain = format!("endpoint-{}", endpoint_name(service, endpoint));
+        let rules = to_endpoint(service, endpoint);
+        table.chain(&chain, Some(&title), rules);
+        if let Some(timeout) = service.affinity {
+            table
+                .dynamic
+                .insert(affinity_set(service, endpoint), timeout);
+        }
+    }
+}
+
+fn affinity_set(service: &ServicePort, endpoint: &Endpoint) -> String {
+    format!("affinity-{}", endpoint_name(service, endpoint))
+}
+
+/// Drops what comes from nobody that the Service names.
+fn firewall(service: &ServicePort, node: &NodeFacts) -> String {
+    let mut sources: Vec<_> = service
+        .source_ranges
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let node_allowed = |range: &ipnet::Ipv4Net| node.ips.iter().any(|ip| range.contains(ip));
+    if service.source_ranges.iter().any(node_allowed) {
+        // A request of the node itself may carry the load balancer's address as its source.
+        let own = service.load_balancer_ips.iter();
+        let own = own.filter(|ip| {
+            !service
+                .source_ranges
+                .iter()
+                .any(|range| range.contains(*ip))
+        });
+        sources.extend(own.map(ToString::to_string));
+    }
+    format!("ip saddr != {{ {} }} drop", sources.join(", "))
+}
+
+/// The way of what came for a node port, a load balancer's address or an external one.
+fn from_outside(service: &ServicePort, names: &Names, usable: Option<&String>) -> Vec<String> {
+    let mut rules = Vec::new();
+    if service.external_local {
+        // As if it had gone out to the load balancer and come back, which asks no policy.
+        rules.push(format!(
+            "ip saddr {POD_CIDR} goto {} comment \"pods are subject to no policy\"",
+            names.cluster
+        ));
+        rules.push("fib saddr type local jump mark-for-masquerade".to_owned());
+        rules.push(format!(
+            "fib saddr type local goto {} comment \"nor is the node\"",
+            names.cluster
+        ));
+    } else {
+        // The endpoint may be on another node, whose answer must come back this way.
+        rules.push("jump mark-for-masquerade".to_owned());
+    }
+    rules.extend(usable.map(|chain| format!("goto {chain}")));
+    rules
+}
+
+/// Chooses one of the endpoints: a client's own, if it has one, or any with the same chance.
+fn balance(service: &ServicePort, endpoints: &[&Endpoint]) -> Vec<String> {
+    let chain = |endpoint: &Endpoint| format!("endpoint-{}", endpoint_name(service, endpoint));
+    let mut rules = Vec::new();
+    if service.affinity.is_some() {
+        rules.extend(endpoints.iter().map(|endpoint| {
+            let set = affinity_set(service, endpoint);
+            format!("ip saddr @{set} goto {}", chain(endpoint))
+        }));
+    }
+    let arms: Vec<_> = endpoints
+        .iter()
+        .enumerate()
+        .map(|(number, endpoint)| format!("{number} : goto {}", chain(endpoint)))
+        .collect();
+    rules.push(format!(
+        "numgen random mod {} vmap {{ {} }}",
+        arms.len(),
+        arms.join(", ")
+    ));
+    rules
+}
+
+fn to_endpoint(service: &ServicePort, endpoint: &Endpoint) -> Vec<String> {
+    let Endpoint { ip, port, .. } = endpoint;
+    // An endpoint that reaches itself would answer itself directly.
+    let mut rules = vec![format!("ip saddr {ip} jump mark-for-masquerade")];
+    if service.affinity.is_some() {
+        let set = affinity_set(service, endpoint);
+        rules.push(format!("update @{set} {{ ip saddr }}"));
+    }
+    rules.push(format!(
+        "meta l4proto {} dnat to {ip}:{port}",
+        service.protocol
+    ));
+    rules
+}
+
+impl Elements {
+    fn new(definition: &'static str) -> Self {
+        Self {
+            definition,
+            elements: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+impl Ruleset {
+    fn chain(
+        &mut self,
+        name: &str,
+        title: Option<&str>,
+        rules: impl IntoIterator<Item = String>,
+    ) -> &mut Chain {
+        let chain = self.chains.entry(name.to_owned()).or_default();
+        chain.comment = title.map(ToOwned::to_owned);
+        chain.rules = rules.into_iter().collect();
+        chain
+    }
+
+    fn set(&mut self, set: &'static str, key: String, title: &str) {
+        if let Some(set) = self.sets.get_mut(set) {
+            // One ClusterIP has many ports: the first speaks for all.
+            set.elements.entry(key).or_insert_with(|| Element {
+                comment: title.to_owned(),
+                verdict: None,
+            });
+        }
+    }
+
+    /// The first of two Services that want the same keeps it, in order of their names.
+    fn map(&mut self, map: &'static str, key: String, verdict: impl Into<String>, title: &str) {
+        if let Some(map) = self.maps.get_mut(map) {
+            map.elements.entry(key).or_insert_with(|| Element {
+                comment: title.to_owned(),
+                verdict: Some(verdict.into()),
+            });
+        }
+    }
+}

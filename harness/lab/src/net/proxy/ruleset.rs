@@ -1,0 +1,271 @@
+//! A table of nftables as a value, and the scripts that make the kernel's the same.
+//!
+//! Start from [`Ruleset`]. From the table last applied to the one wanted there are three ways, each
+//! one transaction: [`Ruleset::change`] touches only what differs, so that what somebody broke on
+//! purpose stays broken while other Services come and go; [`Ruleset::rewrite`] says everything again
+//! but keeps clients with their endpoints; [`Ruleset::replace`] needs nothing to be there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// The table's name, in family `ip`.
+pub const TABLE: &str = "kube-proxy";
+
+/// A chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// Of a base chain: its type, hook and priority.
+    pub(super) hook: Option<&'static str>,
+    pub(super) comment: Option<String>,
+    pub(super) rules: Vec<String>,
+}
+
+/// A set, or a map to verdicts, and its elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Elements {
+    /// What `add set` or `add map` is told.
+    pub(super) definition: &'static str,
+    /// By key; with a comment, and in a map the verdict.
+    pub(super) elements: BTreeMap<String, Element>,
+}
+
+/// What an element has beside its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) comment: String,
+    pub(super) verdict: Option<String>,
+}
+
+/// The proxy's table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub(super) chains: BTreeMap<String, Chain>,
+    /// Sets that rules fill, by name, with their time-out in seconds.
+    pub(super) dynamic: BTreeMap<String, u32>,
+    /// Sets that the proxy fills.
+    pub(super) sets: BTreeMap<&'static str, Elements>,
+    /// Maps that the proxy fills.
+    pub(super) maps: BTreeMap<&'static str, Elements>,
+}
+
+impl Ruleset {
+    /// A script that puts this table in place of whatever is there.
+    #[must_use]
+    pub fn replace(&self) -> String {
+        let mut script = Script::default();
+        script.line(format!("add table ip {TABLE}"));
+        script.line(format!("delete table ip {TABLE}"));
+        script.line(format!(
+            "add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"
+        ));
+        self.fill(&mut script);
+        script.0
+    }
+
+    /// A script that says all of this table again, where `before` was the last that was applied.
+    /// Whatever was deleted from it is put back; which endpoint a client is bound to is kept.
+    #[must_use]
+    pub fn rewrite(&self, before: &Self) -> String {
+        let mut script = Script::default();
+        script.line(format!(
+            "add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"
+        ));
+        for (kind, name, definition) in before.definitions().chain(self.definitions()) {
+            script.define(kind, name, definition);
+            script.line(format!("flush {kind} ip {TABLE} {name}"));
+        }
+        for (name, chain) in before.chains.iter().chain(&self.chains) {
+            script.add_chain(name, chain);
+            script.line(format!("flush chain ip {TABLE} {name}"));
+        }
+        for name in before
+            .chains
+            .keys()
+            .filter(|name| !self.chains.contains_key(*name))
+        {
+            script.line(format!("delete chain ip {TABLE} {name}"));
+        }
+        for (name, timeout) in before.stale_dynamic(self) {
+            script.add_dynamic(name, timeout);
+            script.line(format!("delete set ip {TABLE} {name}"));
+        }
+        self.fill(&mut script);
+        script.0
+    }
+
+    /// A script from the table last applied to this one; nothing when they are the same.
+    #[must_use]
+    pub fn change(&self, before: &Self) -> Option<String> {
+        if self == before {
+            return None;
+        }
+        let mut script = Script::default();
+        for (kind, name, _) in self.definitions() {
+            let old = before.elements(kind, name);
+            for (key, element) in &old {
+                if self.elements(kind, name).get(key) != Some(element) {
+                    script.element("delete", name, key, element);
+                }
+            }
+        }
+        let changed: Vec<_> = self
+            .chains
+            .iter()
+            .filter(|(name, chain)| before.chains.get(*name) != Some(chain))
+            .collect();
+        let gone: BTreeSet<_> = before
+            .chains
+            .keys()
+            .filter(|name| !self.chains.contains_key(*name))
+            .collect();
+        for (name, chain) in &changed {
+            script.add_chain(name, chain);
+        }
+        for name in changed
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(gone.iter().copied())
+        {
+            script.line(format!("flush chain ip {TABLE} {name}"));
+        }
+        for name in gone {
+            script.line(format!("delete chain ip {TABLE} {name}"));
+        }
+        for (name, _) in before.stale_dynamic(self) {
+            script.line(format!("delete set ip {TABLE} {name}"));
+        }
+        for (name, timeout) in &self.dynamic {
+            if before.dynamic.get(name) != Some(timeout) {
+                script.add_dynamic(name, *timeout);
+            }
+        }
+        for (name, chain) in changed {
+            script.rules(name, chain);
+        }
+        for (kind, name, _) in self.definitions() {
+            let old = before.elements(kind, name);
+            for (key, element) in self.elements(kind, name) {
+                if old.get(&key) != Some(&element) {
+                    script.element("add", name, &key, &element);
+                }
+            }
+        }
+        Some(script.0)
+    }
+
+    fn fill(&self, script: &mut Script) {
+        for (name, chain) in &self.chains {
+            script.add_chain(name, chain);
+        }
+        for (kind, name, definition) in self.definitions() {
+            script.define(kind, name, definition);
+        }
+        for (name, timeout) in &self.dynamic {
+            script.add_dynamic(name, *timeout);
+        }
+        for (name, chain) in &self.chains {
+            script.rules(name, chain);
+        }
+        for (kind, name, _) in self.definitions() {
+            for (key, element) in self.elements(kind, name) {
+                script.element("add", name, &key, &element);
+            }
+        }
+    }
+
+    fn definitions(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        let sets = self
+            .sets
+            .iter()
+            .map(|(name, set)| ("set", *name, set.definition));
+        sets.chain(
+            self.maps
+                .iter()
+                .map(|(name, map)| ("map", *name, map.definition)),
+        )
+    }
+
+    fn elements(&self, kind: &str, name: &str) -> BTreeMap<String, Element> {
+        let of = if kind == "set" {
+            &self.sets
+        } else {
+            &self.maps
+        };
+        of.get(name)
+            .map(|of| of.elements.clone())
+            .unwrap_or_default()
+    }
+
+    /// The dynamic sets that are not in another table, or with another time-out.
+    fn stale_dynamic<'a>(&'a self, wanted: &'a Self) -> impl Iterator<Item = (&'a str, u32)> {
+        self.dynamic
+            .iter()
+            .filter(|(name, timeout)| wanted.dynamic.get(*name) != Some(timeout))
+            .map(|(name, timeout)| (name.as_str(), *timeout))
+    }
+}
+
+#[derive(Default)]
+struct Script(String);
+
+impl Script {
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.0.push_str(line.as_ref());
+        self.0.push('\n');
+    }
+
+    fn add_chain(&mut self, name: &str, chain: &Chain) {
+        let mut inside = String::new();
+        if let Some(hook) = chain.hook {
+            let _ = write!(inside, " {hook} ;");
+        }
+        if let Some(comment) = &chain.comment {
+            let _ = write!(inside, " comment \"{}\" ;", short(comment));
+        }
+        if inside.is_empty() {
+            self.line(format!("add chain ip {TABLE} {name}"));
+        } else {
+            self.line(format!("add chain ip {TABLE} {name} {{{inside} }}"));
+        }
+    }
+
+    fn define(&mut self, kind: &str, name: &str, definition: &str) {
+        self.line(format!("add {kind} ip {TABLE} {name} {{ {definition} }}"));
+    }
+
+    fn add_dynamic(&mut self, name: &str, timeout: u32) {
+        self.define(
+            "set",
+            name,
+            &format!("type ipv4_addr ; flags dynamic,timeout ; timeout {timeout}s ;"),
+        );
+    }
+
+    fn rules(&mut self, name: &str, chain: &Chain) {
+        for rule in &chain.rules {
+            self.line(format!("add rule ip {TABLE} {name} {rule}"));
+        }
+    }
+
+    fn element(&mut self, verb: &str, name: &str, key: &str, element: &Element) {
+        let verdict = element
+            .verdict
+            .iter()
+            .map(|verdict| format!(" : {verdict}"));
+        let verdict: String = verdict.collect();
+        // Deleting goes by the key; a comment would be looked at by nobody.
+        let comment = if verb == "add" {
+            format!(" comment \"{}\"", short(&element.comment))
+        } else {
+            String::new()
+        };
+        self.line(format!(
+            "{verb} element ip {TABLE} {name} {{ {key}{comment}{verdict} }}"
+        ));
+    }
+}
+
+/// A comment as long as nftables takes it (`NFTNL_UDATA_COMMENT_MAXLEN` is 128 with the end).
+fn short(comment: &str) -> &str {
+    comment.get(..127).unwrap_or(comment)
+}

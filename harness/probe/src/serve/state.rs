@@ -1,0 +1,104 @@
+//! Who the server is, and whether it is ready.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::{HeaderName, HeaderValue};
+use strata_probe::{Answer, Protocol};
+
+/// One a process.
+#[derive(Debug)]
+pub(crate) struct State {
+    pod: String,
+    namespace: String,
+    node: String,
+    pod_ip: Option<IpAddr>,
+    hostname: String,
+    pid: u32,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    /// Who answers, for every HTTP answer.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl State {
+    /// By the downward API's variables, else by the host name.
+    pub(crate) fn from_environment(ready: bool) -> Self {
+        let hostname = nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let pod = variable("POD_NAME").unwrap_or_else(|| hostname.clone());
+        let namespace = variable("POD_NAMESPACE").unwrap_or_default();
+        let node = variable("NODE_NAME").unwrap_or_default();
+        let headers = [
+            (strata_probe::POD_HEADER, &pod),
+            ("x-strata-namespace", &namespace),
+            ("x-strata-node", &node),
+        ];
+        Self {
+            headers: headers
+                .into_iter()
+                .filter_map(|(name, value)| {
+                    // Kubernetes allows no name that a header does not.
+                    let value = HeaderValue::from_str(value).ok()?;
+                    Some((HeaderName::from_static(name), value))
+                })
+                .collect(),
+            pod_ip: variable("POD_IP").and_then(|ip| ip.parse().ok()),
+            pod,
+            namespace,
+            node,
+            hostname,
+            pid: process::id(),
+            ready: AtomicBool::new(ready),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether traffic is wanted.
+    pub(crate) fn ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Turns readiness on or off.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Not ready any more, whatever is said later.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// An answer to whoever it was.
+    pub(crate) fn answer(
+        &self,
+        client: SocketAddr,
+        local: SocketAddr,
+        protocol: Protocol,
+        body_length: u64,
+    ) -> Answer {
+        Answer {
+            pod: self.pod.clone(),
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+            pod_ip: self.pod_ip,
+            hostname: self.hostname.clone(),
+            pid: self.pid,
+            client: super::plain(client),
+            local: super::plain(local),
+            protocol,
+            method: String::new(),
+            path: String::new(),
+            query: String::new(),
+            host: String::new(),
+            headers: BTreeMap::new(),
+            tls: None,
+            body_length,
+        }
+    }
+}

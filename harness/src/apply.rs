@@ -1,1 +1,0 @@
-//! Stub: the `suites` part owns this file.

@@ -1,0 +1,17 @@
+//! Manifests: read and checked before any cluster exists, and applied.
+//!
+//! Start from [`load_planned`], which reads everything that a run will need, and [`Applier`], which
+//! applies it. What a layer or a check is and when it is applied is `layer`'s and `scope`'s. Rule:
+//! a file that is missing or malformed is the person's to mend before anything is started, and the
+//! sentence names file and line; what a cluster refuses is told with the document that it refused.
+
+mod applier;
+mod manifest;
+mod planned;
+mod ready;
+
+pub use applier::Applier;
+pub(crate) use applier::{FIELD_MANAGER, Global};
+pub use manifest::{Document, Manifest, ManifestError};
+pub use planned::{LayerManifests, Manifests, folder, load_planned};
+pub(crate) use ready::ready;

@@ -1,0 +1,142 @@
+//! Everything that a run will apply, read before any cluster exists.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Manifest, ManifestError};
+use crate::check::{Check, Layer};
+use crate::settings::BadInput;
+
+/// A layer's own manifests.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LayerManifests {
+    /// `<profile>-crds.yaml`: kinds that must be served before the rest is applied.
+    pub kinds: Option<Manifest>,
+    /// `<profile>.yaml`: what installs the layer.
+    pub install: Option<Manifest>,
+    /// `fixture.yaml`: what its gates and its checks without a manifest stand on.
+    pub fixture: Manifest,
+}
+
+/// The manifests of a plan.
+#[derive(Debug, Clone, Default)]
+pub struct Manifests {
+    layers: BTreeMap<Layer, LayerManifests>,
+    checks: BTreeMap<&'static str, Manifest>,
+}
+
+impl Manifests {
+    /// A layer's; nothing if it was not planned.
+    #[must_use]
+    pub fn layer(&self, layer: Layer) -> Option<&LayerManifests> {
+        self.layers.get(&layer)
+    }
+
+    /// A check's, by its file's name in the row; nothing if it was not planned.
+    #[must_use]
+    pub fn check(&self, file: &str) -> Option<&Manifest> {
+        self.checks.get(file)
+    }
+}
+
+/// Reads the manifests of layers and checks below `root`.
+///
+/// # Errors
+/// The first that is missing or malformed, in one sentence with file and line.
+pub fn load_planned(
+    root: &Path,
+    profile: &str,
+    layers: impl IntoIterator<Item = Layer>,
+    checks: impl IntoIterator<Item = &'static Check>,
+) -> Result<Manifests, BadInput> {
+    let folder = root
+        .file_name()
+        .map_or("manifests".into(), |name| name.to_string_lossy());
+    let load = |file: &str| Manifest::load(&root.join(file), &format!("{folder}/{file}"));
+    let own = |file: &str| load(file)?.without_namespaces(&format!("{folder}/{file}"));
+    let mut manifests = Manifests::default();
+    for layer in layers {
+        let of_profile = |suffix: &str| {
+            let file = format!("{layer}/{profile}{suffix}.yaml");
+            root.join(&file).is_file().then(|| load(&file)).transpose()
+        };
+        let loaded = LayerManifests {
+            kinds: of_profile("-crds").map_err(bad)?,
+            install: of_profile("").map_err(bad)?,
+            fixture: own(&format!("{layer}/fixture.yaml")).map_err(bad)?,
+        };
+        manifests.layers.insert(layer, loaded);
+    }
+    for file in checks.into_iter().filter_map(|check| check.manifest) {
+        manifests.checks.insert(file, own(file).map_err(bad)?);
+    }
+    Ok(manifests)
+}
+
+/// Where the workspace keeps them.
+#[must_use]
+pub fn folder(name: &str) -> PathBuf {
+    crate::settings::workspace().join(name)
+}
+
+fn bad(error: ManifestError) -> BadInput {
+    BadInput(crate::verdict::NoVerdict::from(error).because().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECK: Check = Check {
+        id: "services::web",
+        claim: "",
+        source: "",
+        needs: &[],
+        manifest: Some("services/web.yaml"),
+        run: |_| Box::pin(async { Ok(()) }),
+    };
+    static CHECKS: &[Check] = &[CHECK];
+
+    #[test]
+    fn only_what_is_planned_is_read_and_all_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("manifests");
+        let write = |file: &str, text: &str| {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let load = |checks: &'static [Check]| load_planned(&root, "lab", [Layer::Services], checks);
+        let said = load(&[]).unwrap_err().0;
+        assert!(
+            said.starts_with("manifests/services/fixture.yaml does not exist"),
+            "{said}"
+        );
+
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
+        write("services/fixture.yaml", service);
+        write("ingress/fixture.yaml", "{");
+        let loaded = load(&[]).unwrap();
+        let layer = loaded.layer(Layer::Services).unwrap();
+        assert_eq!(layer.fixture.documents.len(), 1);
+        assert_eq!(layer.install, None);
+        assert!(loaded.layer(Layer::Ingress).is_none());
+
+        let said = load(CHECKS).unwrap_err().0;
+        assert!(
+            said.starts_with("manifests/services/web.yaml does not exist"),
+            "{said}"
+        );
+        write("services/web.yaml", service);
+        write("services/lab.yaml", service);
+        let loaded = load(CHECKS).unwrap();
+        assert!(loaded.check("services/web.yaml").is_some());
+        assert!(loaded.layer(Layer::Services).unwrap().install.is_some());
+        write("services/lab-crds.yaml", "kind: [\n");
+        let said = load(CHECKS).unwrap_err().0;
+        assert!(
+            said.starts_with("manifests/services/lab-crds.yaml:"),
+            "{said}"
+        );
+    }
+}

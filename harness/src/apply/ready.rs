@@ -1,0 +1,300 @@
+//! Waiting until the workloads of a manifest are ready, and for nothing else.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+
+use super::{Document, Manifest};
+use crate::budget::CREATE;
+use crate::scope::not_ready;
+use crate::verdict::{NoVerdict, NoVerdictKind};
+use crate::wait::{self, Progress};
+
+/// Waits until every Deployment, DaemonSet and Pod of a manifest is ready, and every definition of
+/// a kind is established. `into` is the namespace of documents that name none; `waiting` is told
+/// what is still missing, as often as that changes.
+///
+/// # Errors
+/// When one is not ready within [`CREATE`]; the reason names it and the pod that holds it up.
+pub(crate) async fn ready(
+    client: &Client,
+    manifest: &Manifest,
+    into: Option<&str>,
+    waiting: &(dyn Fn(&str) + Sync),
+) -> Result<(), NoVerdict> {
+    let workloads = manifest.documents.iter().filter_map(Workload::of);
+    let workloads: Vec<_> = workloads.collect();
+    let open: BTreeSet<_> = workloads.iter().map(Workload::name).collect();
+    let open = Mutex::new(open);
+    let tell = |open: &BTreeSet<String>| {
+        if !open.is_empty() {
+            let names: Vec<_> = open.iter().map(String::as_str).collect();
+            waiting(&format!("waiting for {}", names.join(", ")));
+        }
+    };
+    tell(&open.lock().unwrap_or_else(PoisonError::into_inner));
+    let each = workloads.iter().map(|workload| async {
+        let namespace = workload.document.namespace().or(into).unwrap_or("default");
+        workload.wait(client, namespace).await?;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&workload.name());
+        tell(&open);
+        Ok::<_, NoVerdict>(())
+    });
+    try_join_all(each).await.map(drop)
+}
+
+struct Workload<'a> {
+    kind: Kind,
+    document: &'a Document,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Definition,
+    Deployment,
+    DaemonSet,
+    Pod,
+}
+
+impl<'a> Workload<'a> {
+    fn of(document: &'a Document) -> Option<Self> {
+        let gvk = &document.gvk;
+        let kind = match (gvk.group.as_str(), gvk.kind.as_str()) {
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => Kind::Definition,
+            ("apps", "Deployment") => Kind::Deployment,
+            ("apps", "DaemonSet") => Kind::DaemonSet,
+            ("", "Pod") => Kind::Pod,
+            _ => return None,
+        };
+        Some(Self { kind, document })
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}", self.document.gvk.kind, self.document.name)
+    }
+
+    async fn wait(&self, client: &Client, namespace: &str) -> Result<(), NoVerdict> {
+        let name = &self.document.name;
+        let what = format!("{} in {namespace} is ready", self.name());
+        match self.kind {
+            Kind::Definition => {
+                let api = Api::<CustomResourceDefinition>::all(client.clone());
+                let what = format!("the kind {name} is established");
+                wait::object(&what, CREATE, api, name, |it| told(it, established)).await
+            }
+            Kind::Pod => {
+                let api = Api::<Pod>::namespaced(client.clone(), namespace);
+                wait::object(&what, CREATE, api, name, |it| told(it, not_ready)).await
+            }
+            Kind::Deployment => {
+                let api = Api::<Deployment>::namespaced(client.clone(), namespace);
+                let mut selector = None;
+                let waited = wait::object(&what, CREATE, api, name, |it| {
+                    selector = it
+                        .and_then(|it| it.spec.as_ref())
+                        .map(|it| it.selector.clone());
+                    told(it, rolled_out)
+                });
+                let waited = waited.await;
+                name_the_pod(waited, client, namespace, selector).await
+            }
+            Kind::DaemonSet => {
+                let api = Api::<DaemonSet>::namespaced(client.clone(), namespace);
+                let mut selector = None;
+                let waited = wait::object(&what, CREATE, api, name, |it| {
+                    selector = it
+                        .and_then(|it| it.spec.as_ref())
+                        .map(|it| it.selector.clone());
+                    told(it, on_every_node)
+                });
+                let waited = waited.await;
+                name_the_pod(waited, client, namespace, selector).await
+            }
+        }
+    }
+}
+
+fn told<K>(object: Option<&K>, missing: impl Fn(&K) -> Option<String>) -> Progress<()> {
+    match object.map(missing) {
+        None => Progress::NotYet("it is not there".to_owned()),
+        Some(Some(why)) => Progress::NotYet(why),
+        Some(None) => Progress::Ready(()),
+    }
+}
+
+/// What a Deployment still lacks, as `kubectl rollout status` sees it.
+fn rolled_out(deployment: &Deployment) -> Option<String> {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    let wanted = wanted.unwrap_or(1);
+    let status = deployment.status.clone().unwrap_or_default();
+    if status.observed_generation.unwrap_or(0) < deployment.metadata.generation.unwrap_or(0) {
+        return Some("its controller has not seen it".to_owned());
+    }
+    let updated = status.updated_replicas.unwrap_or(0);
+    let available = status.available_replicas.unwrap_or(0);
+    let old = status.replicas.unwrap_or(0) - updated;
+    if updated < wanted {
+        Some(format!("{updated} of {wanted} pods are made"))
+    } else if old > 0 {
+        Some(format!(
+            "{old} pods of an earlier generation are still there"
+        ))
+    } else if available < wanted {
+        Some(format!("{available} of {wanted} pods are available"))
+    } else {
+        None
+    }
+}
+
+fn on_every_node(set: &DaemonSet) -> Option<String> {
+    let Some(status) = &set.status else {
+        return Some("its controller has not seen it".to_owned());
+    };
+    if status.observed_generation.unwrap_or(0) < set.metadata.generation.unwrap_or(0) {
+        return Some("its controller has not seen it".to_owned());
+    }
+    let wanted = status.desired_number_scheduled;
+    let updated = status.updated_number_scheduled.unwrap_or(0);
+    let available = status.number_available.unwrap_or(0);
+    (updated < wanted || available < wanted)
+        .then(|| format!("{available} of {wanted} pods are available"))
+}
+
+fn established(definition: &CustomResourceDefinition) -> Option<String> {
+    let conditions = definition
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions);
+    let mut conditions = conditions.flatten();
+    let holds = conditions.any(|it| it.type_ == "Established" && it.status == "True");
+    (!holds).then(|| "the API has not established it".to_owned())
+}
+
+/// A Deployment only counts; which pod holds it up, and why, is what a person needs to know.
+async fn name_the_pod(
+    waited: Result<(), NoVerdict>,
+    client: &Client,
+    namespace: &str,
+    selector: Option<LabelSelector>,
+) -> Result<(), NoVerdict> {
+    let Err(no_verdict) = waited else {
+        return Ok(());
+    };
+    let labels = selector.and_then(|selector| selector.match_labels);
+    let (NoVerdictKind::NotReached, Some(labels)) = (no_verdict.kind(), labels) else {
+        return Err(no_verdict);
+    };
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let api = Api::<Pod>::namespaced(client.clone(), namespace);
+    let mut pods = match api
+        .list(&ListParams::default().labels(&labels.join(",")))
+        .await
+    {
+        Ok(pods) => pods.items,
+        Err(_) => return Err(no_verdict),
+    };
+    pods.sort_by_key(ResourceExt::name_any);
+    Err(match pods.iter().find_map(not_ready) {
+        Some(why) => no_verdict.with_likely(why),
+        None => no_verdict,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_is_ready_when_every_pod_of_this_generation_is_available() {
+        let said = |replicas: i32, status: &str| {
+            let yaml = format!(
+                "{{metadata: {{generation: 2}}, spec: {{replicas: {replicas}, selector: {{}},
+                 template: {{}}}}, status: {status}}}"
+            );
+            rolled_out(&serde_yaml::from_str(&yaml).unwrap())
+        };
+        let seen = "observedGeneration: 2";
+        assert_eq!(
+            said(
+                2,
+                "{observedGeneration: 1, replicas: 2, updatedReplicas: 2, availableReplicas: 2}"
+            ),
+            Some("its controller has not seen it".to_owned())
+        );
+        for (replicas, rest, expected) in [
+            (
+                2,
+                "replicas: 1, updatedReplicas: 1",
+                Some("1 of 2 pods are made"),
+            ),
+            (
+                1,
+                "replicas: 2, updatedReplicas: 1, availableReplicas: 2",
+                Some("1 pods of an earlier generation are still there"),
+            ),
+            (
+                2,
+                "replicas: 2, updatedReplicas: 2, availableReplicas: 1",
+                Some("1 of 2 pods are available"),
+            ),
+            (
+                2,
+                "replicas: 2, updatedReplicas: 2, availableReplicas: 2",
+                None,
+            ),
+            (0, "replicas: 0", None),
+        ] {
+            let status = format!("{{{seen}, {rest}}}");
+            assert_eq!(said(replicas, &status).as_deref(), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_set_is_ready_when_every_node_has_its_pod() {
+        let said = |status: &str| {
+            let yaml = format!(
+                "{{metadata: {{generation: 1}}, spec: {{selector: {{}}, template: {{}}}},
+                 status: {{observedGeneration: 1, currentNumberScheduled: 3,
+                 numberMisscheduled: 0, numberReady: 3, {status}}}}}"
+            );
+            on_every_node(&serde_yaml::from_str(&yaml).unwrap())
+        };
+        let missing =
+            said("desiredNumberScheduled: 3, numberAvailable: 2, updatedNumberScheduled: 3");
+        assert_eq!(missing.as_deref(), Some("2 of 3 pods are available"));
+        assert_eq!(
+            said("desiredNumberScheduled: 3, numberAvailable: 3, updatedNumberScheduled: 3"),
+            None
+        );
+        let fresh: DaemonSet =
+            serde_yaml::from_str("{spec: {selector: {}, template: {}}}").unwrap();
+        assert_eq!(
+            told(Some(&fresh), on_every_node).because(),
+            "its controller has not seen it"
+        );
+        assert_eq!(
+            told(None::<&DaemonSet>, on_every_node).because(),
+            "it is not there"
+        );
+    }
+
+    impl<T> Progress<T> {
+        fn because(self) -> String {
+            match self {
+                Progress::NotYet(why) => why,
+                _ => String::new(),
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! From a broken claim to its cause.
+//!
+//! Start from [`diagnose`], which hands each subject to its layer's diagnoser. Rule: a diagnosis
+//! never changes a verdict, never guesses, and ends soon.
+
+use std::time::Duration;
+
+use super::look::Look;
+use super::{Subject, cni, gateway, ingress, labels, mesh, services, workload};
+use crate::scope::Scope;
+use crate::verdict::{Cause, NoVerdict};
+
+/// A cause that is not found by then is not named: the failure is worth reading without it.
+const DIAGNOSIS: Duration = Duration::from_secs(10);
+
+/// Looks at the objects a failure is about, tries what it must, and names the cause if evidence
+/// does.
+///
+/// # Errors
+/// When the objects cannot be read.
+pub async fn diagnose(scope: &Scope, subject: &Subject<'_>) -> Result<Option<Cause>, NoVerdict> {
+    let Ok(cause) = tokio::time::timeout(DIAGNOSIS, name(Look { scope }, subject)).await else {
+        tracing::warn!(?subject, "no cause within {} s", DIAGNOSIS.as_secs());
+        return Ok(None);
+    };
+    match &cause {
+        Ok(Some(cause)) => tracing::info!(kind = %cause.kind, "{}", cause.wrong),
+        Ok(None) => tracing::info!(?subject, "evidence names no cause"),
+        Err(error) => tracing::warn!(?subject, because = error.because(), "not diagnosed"),
+    }
+    cause
+}
+
+async fn name(look: Look<'_>, subject: &Subject<'_>) -> Result<Option<Cause>, NoVerdict> {
+    match *subject {
+        Subject::PodPath { from, to } => cni::diagnose(look, from, to).await,
+        Subject::Service {
+            namespace,
+            name,
+            port,
+            from,
+        } => services::diagnose(look, namespace, name, port, from).await,
+        Subject::Dns { from } => services::diagnose_dns(look, from).await,
+        Subject::LoadBalancer { namespace, name } => {
+            services::diagnose_balancer(look, namespace, name).await
+        }
+        Subject::Ingress {
+            namespace,
+            name,
+            host,
+            path,
+        } => ingress::diagnose(look, namespace, name, host, path).await,
+        Subject::Sidecar {
+            namespace,
+            selector,
+        } => mesh::diagnose_sidecar(look, namespace, selector).await,
+        Subject::Split {
+            namespace,
+            virtual_service,
+            expected,
+            observed,
+        } => {
+            let expected = expected
+                .iter()
+                .map(|(arm, weight)| ((*arm).to_owned(), *weight));
+            let observed = observed.iter().map(|(arm, share)| (arm.clone(), *share));
+            let (expected, observed) = (expected.collect(), observed.collect());
+            mesh::diagnose_split(look, namespace, virtual_service, expected, observed).await
+        }
+        Subject::MeshHost {
+            namespace,
+            virtual_service,
+        } => {
+            let none = Vec::new;
+            mesh::diagnose_split(look, namespace, virtual_service, none(), none()).await
+        }
+        Subject::Gateway { namespace, name } => gateway::diagnose(look, namespace, name).await,
+        Subject::HttpRoute {
+            namespace,
+            name,
+            path,
+        } => gateway::diagnose_route(look, namespace, name, path).await,
+        Subject::Workload {
+            namespace,
+            selector,
+        } => {
+            let terms = labels::terms(selector);
+            Ok(workload::cause(&look.workload(namespace, terms).await?))
+        }
+    }
+}

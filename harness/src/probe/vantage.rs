@@ -1,0 +1,217 @@
+//! Where a request starts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use strata_probe::{
+    ApiReply, ApiSpec, DnsReply, DnsSpec, Network, Reply, RequestSpec, Spec, TcpReply, TcpSpec,
+    UdpReply, UdpSpec,
+};
+
+use super::exec::{self, Failure};
+use super::{Answers, Transcript};
+use crate::provider::{Output, Outside};
+use crate::scope::PodView;
+use crate::verdict::{Doing as _, NoVerdict};
+
+/// A place to send traffic from: a container of the probe's image, or outside the cluster.
+#[derive(Clone)]
+pub struct Vantage {
+    at: At,
+    transcript: Transcript,
+}
+
+#[derive(Clone)]
+enum At {
+    Pod {
+        client: kube::Client,
+        pod: Arc<PodView>,
+    },
+    Outside(Arc<dyn Outside>),
+}
+
+impl fmt::Debug for Vantage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Vantage").field(&self.name()).finish()
+    }
+}
+
+impl Vantage {
+    pub(crate) fn pod_of(client: kube::Client, pod: &PodView, transcript: Transcript) -> Self {
+        let pod = Arc::new(pod.clone());
+        let at = At::Pod { client, pod };
+        Self { at, transcript }
+    }
+
+    pub(crate) fn outside_of(outside: Arc<dyn Outside>, transcript: Transcript) -> Self {
+        let at = At::Outside(outside);
+        Self { at, transcript }
+    }
+
+    /// The pod's name, or "outside".
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.at {
+            At::Pod { pod, .. } => pod.name.clone(),
+            At::Outside(_) => "outside".to_owned(),
+        }
+    }
+
+    /// The pod, if it is one.
+    #[must_use]
+    pub fn pod(&self) -> Option<&PodView> {
+        match &self.at {
+            At::Pod { pod, .. } => Some(pod),
+            At::Outside(_) => None,
+        }
+    }
+
+    /// Sends what a specification says and returns everything that came of it.
+    ///
+    /// # Errors
+    /// When the probe could not be run or understood; whatever the network did is in the replies.
+    pub async fn ask<S: Spec>(&self, spec: &S) -> Result<Vec<S::Reply>, NoVerdict> {
+        let output = self.run(&spec.command(), S::SUBCOMMAND).await?;
+        strata_probe::replies::<S>(&output)
+            .map_err(|error| {
+                NoVerdict::from(error).with_likely(
+                    "the probe's image on the node is older than this harness, or its output was \
+                     cut off",
+                )
+            })
+            .doing(|| self.asking(S::SUBCOMMAND))
+    }
+
+    /// Sends requests.
+    ///
+    /// # Errors
+    /// As [`Self::ask`], and when fewer replies came than `count` requests.
+    pub async fn request(&self, spec: &RequestSpec) -> Result<Answers, NoVerdict> {
+        let mut replies = self.ask(spec).await?;
+        let fewer = (replies.len() as u64) < spec.count;
+        if spec.duration_ms.is_none() && fewer {
+            let because = format!("{} requests got {} replies", spec.count, replies.len());
+            return Err(NoVerdict::new(because)).doing(|| self.asking("request"));
+        }
+        replies.sort_by_key(|reply| reply.sequence);
+        Ok(Answers(replies))
+    }
+
+    /// One GET.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn get(&self, url: impl Into<String>) -> Result<Reply, NoVerdict> {
+        self.one(&RequestSpec::get(url)).await
+    }
+
+    /// So many GETs one after the other, each over a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn get_many(&self, url: impl Into<String>, count: u64) -> Result<Answers, NoVerdict> {
+        let spec = RequestSpec {
+            count,
+            ..RequestSpec::get(url)
+        };
+        self.request(&spec).await
+    }
+
+    /// Looks a name up by the container's `resolv.conf`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn dns(
+        &self,
+        name: impl Into<String>,
+        record_type: impl Into<String>,
+    ) -> Result<DnsReply, NoVerdict> {
+        self.one(&DnsSpec::new(name, record_type)).await
+    }
+
+    /// Opens TCP connections.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn tcp(&self, spec: &TcpSpec) -> Result<Vec<TcpReply>, NoVerdict> {
+        self.ask(spec).await
+    }
+
+    /// Sends datagrams.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn udp(&self, spec: &UdpSpec) -> Result<Vec<UdpReply>, NoVerdict> {
+        self.ask(spec).await
+    }
+
+    /// The vantage's interfaces and routes.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn network(&self) -> Result<Network, NoVerdict> {
+        let command = [strata_probe::BINARY.to_owned(), "routes".to_owned()];
+        let output = self.run(&command, "routes").await?;
+        serde_json::from_str(output.trim()).doing(|| self.asking("routes"))
+    }
+
+    /// Asks the API server for its version as the pod's own account, its certificate verified.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn kubernetes_api(&self) -> Result<ApiReply, NoVerdict> {
+        self.one(&ApiSpec::default()).await
+    }
+
+    /// The one reply of a specification that has one.
+    async fn one<S: Spec>(&self, spec: &S) -> Result<S::Reply, NoVerdict> {
+        let mut replies = self.ask(spec).await?;
+        match (replies.pop(), replies.len()) {
+            (Some(reply), 0) => Ok(reply),
+            (last, before) => Err(NoVerdict::new(format!(
+                "the probe gave {} replies where one was asked for",
+                before + usize::from(last.is_some())
+            )))
+            .doing(|| self.asking(S::SUBCOMMAND)),
+        }
+    }
+
+    async fn run(&self, command: &[String], subcommand: &str) -> Result<String, NoVerdict> {
+        let name = self.name();
+        self.transcript.asked(&name, command);
+        let output = match &self.at {
+            At::Pod { client, pod } => exec::in_pod(client, pod, command).await,
+            At::Outside(outside) => exec::outside(outside.as_ref(), command).await,
+        };
+        match output.and_then(text) {
+            Ok(text) => {
+                self.transcript.answered(&name, &text);
+                Ok(text)
+            }
+            Err(failure) => {
+                let no_verdict = NoVerdict::from(failure);
+                self.transcript.failed(&name, no_verdict.because());
+                Err(no_verdict).doing(|| self.asking(subcommand))
+            }
+        }
+    }
+
+    fn asking(&self, subcommand: &str) -> String {
+        let place = match &self.at {
+            At::Pod { pod, .. } => format!("in Pod {}/{}", pod.namespace, pod.name),
+            At::Outside(_) => "outside the cluster".to_owned(),
+        };
+        format!("running the probe's {subcommand} {place}")
+    }
+}
+
+/// What the probe wrote, if it ended well: by its contract every other exit code is our mistake.
+fn text(output: Output) -> Result<String, Failure> {
+    if output.exit_code != 0 {
+        return Err(Failure::Exit {
+            code: output.exit_code,
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    }
+    String::from_utf8(output.stdout).map_err(|_| Failure::NotText)
+}

@@ -1,0 +1,221 @@
+//! The embedded cluster.
+//!
+//! Start from [`Lab`]. What a lab is and how it starts is `strata_lab`'s; this file finds the
+//! programs it needs, hands it the probe's image and asks it as any cluster is asked. Only this file
+//! knows of `/lab/v1/outside`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde::Deserialize;
+use serde_json::json;
+use strata_lab::boot::{self, LabConfig};
+use strata_lab::topology::HOST_PID_ANNOTATION;
+use tokio::sync::Mutex;
+
+use super::{Cluster, Output, Outside, Provider, tools};
+use crate::runner::RunInfo;
+use crate::settings::Settings;
+use crate::verdict::NoVerdict;
+
+/// Nodes beside the control plane: two, so that traffic crosses nodes that run pods.
+const WORKERS: usize = 2;
+/// What the lab's manifests are called.
+const PROFILE: &str = "lab";
+
+/// Makes a lab and ends it.
+#[derive(Debug)]
+pub(super) struct Lab {
+    envoy: Option<PathBuf>,
+    nft: Option<PathBuf>,
+    report_dir: PathBuf,
+    running: Mutex<Option<boot::Lab>>,
+}
+
+impl Lab {
+    /// A lab by the settings. Nothing is started yet.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            envoy: settings.envoy.clone(),
+            nft: settings.nft.clone(),
+            report_dir: settings.report_dir.clone(),
+            running: Mutex::default(),
+        }
+    }
+
+    async fn cluster(
+        &self,
+        lab: &boot::Lab,
+        tools: [(&'static str, &tools::Tool); 2],
+    ) -> anyhow::Result<Cluster> {
+        let client = client(lab.kubeconfig())
+            .await
+            .context("the lab's kubeconfig is of no use")?;
+        let kubernetes = client
+            .apiserver_version()
+            .await
+            .context("the lab's API server does not tell its version")?;
+        let tools = tools.map(|(name, tool)| (name.to_owned(), tool.version.to_string()));
+        let mut versions = BTreeMap::from(tools);
+        let own = [
+            ("kubernetes", kubernetes.git_version),
+            ("strata-lab", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        versions.extend(own.map(|(name, version)| (name.to_owned(), version)));
+        Ok(Cluster {
+            outside: Some(Arc::new(OutsideOfLab(client.clone()))),
+            client,
+            kubeconfig: lab.kubeconfig_path().to_owned(),
+            provider: self.name(),
+            profile: self.profile(),
+            versions,
+            load_balancer: true,
+            pid_annotation: Some(HOST_PID_ANNOTATION),
+            nsenter: lab.nsenter(),
+        })
+    }
+}
+
+#[async_trait]
+impl Provider for Lab {
+    fn name(&self) -> &'static str {
+        "lab"
+    }
+
+    fn profile(&self) -> &'static str {
+        PROFILE
+    }
+
+    async fn create(
+        &self,
+        run: &RunInfo,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Arc<Cluster>> {
+        let nft = tools::nft(self.nft.as_deref()).await?;
+        let envoy = tools::envoy(self.envoy.as_deref()).await?;
+        progress("starting the lab");
+        let image = Archive::write(&run.report_dir)?;
+        let log = run.report_dir.join("lab.log");
+        // The lab adds to its log, and this one is to be of this run alone.
+        std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let config = LabConfig {
+            workers: WORKERS,
+            envoy: Some(envoy.path.clone()),
+            nft: nft.path.clone(),
+            images: vec![image.0.clone()],
+            log: Some(log),
+        };
+        let lab = boot::start(config).await?;
+        let cluster = self.cluster(&lab, [("envoy", &envoy), ("nft", &nft)]).await;
+        // Kept also if it is of no use, so that it is ended in order.
+        *self.running.lock().await = Some(lab);
+        Ok(Arc::new(cluster?))
+    }
+
+    async fn keep(&self) -> Vec<String> {
+        let Some(lab) = self.running.lock().await.take() else {
+            return Vec::new();
+        };
+        let kept = match lab.keep() {
+            Ok(kept) => kept,
+            Err(error) => return vec![format!("the lab could not be kept: {error}")],
+        };
+        let path = self.report_dir.join("kubeconfig");
+        // On the lab's own file system it is there as well, if not under a name to remember.
+        let path = write_private(&path, &kept.kubeconfig).map_or(kept.kubeconfig_path, |()| path);
+        vec![
+            "the lab goes on, as STRATA_KEEP=1 asks".to_owned(),
+            format!("reach it: export KUBECONFIG={}", path.display()),
+            format!("end it: kill {}", kept.pid),
+        ]
+    }
+
+    async fn destroy(&self) -> Vec<String> {
+        let Some(lab) = self.running.lock().await.take() else {
+            return Vec::new();
+        };
+        match lab.stop().await {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![NoVerdict::from(error).because().to_owned()],
+        }
+    }
+}
+
+/// The probe's image where the lab reads it once, as it starts. In the report directory rather than
+/// a temporary one: whoever kills this process leaves nothing elsewhere.
+struct Archive(PathBuf);
+
+impl Archive {
+    fn write(dir: &Path) -> anyhow::Result<Self> {
+        let image = crate::probe::image().context("the embedded probe makes no image")?;
+        let archive = Self(dir.join(".probe-image.tar"));
+        std::fs::write(&archive.0, image)
+            .with_context(|| format!("cannot write {}", archive.0.display()))?;
+        Ok(archive)
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    // A new file: the mode below counts only when one is made.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
+}
+
+async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
+    let options = KubeConfigOptions::default();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    let agent = http::HeaderValue::from_static("strata");
+    config.headers.push((http::header::USER_AGENT, agent));
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// The lab's own network namespace, which joins the nodes' underlay.
+struct OutsideOfLab(kube::Client);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    exit_code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+#[async_trait]
+impl Outside for OutsideOfLab {
+    async fn run(&self, command: &[String], stdin: &[u8]) -> anyhow::Result<Output> {
+        let stdin = str::from_utf8(stdin).map_err(|_| anyhow!("the input is not UTF-8"))?;
+        let body = serde_json::to_vec(&json!({"command": command, "stdin": stdin}))?;
+        let request = http::Request::post("/lab/v1/outside")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body)?;
+        let answer: Answer = self.0.request(request).await?;
+        Ok(Output {
+            exit_code: answer.exit_code,
+            stdout: answer.stdout.into_bytes(),
+            stderr: answer.stderr.into_bytes(),
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! Expectations that observe: until it settles, and shares of a split.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use strata_probe::{Reply, RequestSpec};
+use tokio::time::Instant;
+
+use super::Scope;
+use crate::budget::{Budget, CONVERGE};
+use crate::check::{NotPassed, Outcome};
+use crate::layer::{self, Subject};
+use crate::probe::{Vantage, failure};
+use crate::verdict::bound::ErrorBound;
+use crate::verdict::split::{Decision, SplitTest};
+use crate::verdict::{Expect, NoVerdict, NoVerdictKind, expect};
+use crate::wait::{self, Progress};
+
+/// How many requests of a split are sent at a time. The decision does not depend on it; a larger
+/// burst sends more in vain, a smaller one starts the probe more often.
+const BURST: u64 = 250;
+/// Diagnosis is for reading; it must not hold up the check.
+const DIAGNOSIS: Budget = Budget {
+    name: "diagnose",
+    within: Duration::from_secs(10),
+    ..crate::budget::REQUEST
+};
+
+/// What is expected to be seen before long, and to stay.
+#[derive(Debug)]
+pub struct Eventually<'a, T, F> {
+    /// What is looked at.
+    pub what: &'a str,
+    /// What should be seen.
+    pub expected: T,
+    /// Looks once.
+    pub observe: F,
+    /// A cause to look at, not a restatement.
+    pub likely: &'a str,
+}
+
+impl Scope {
+    /// Observes until [`CONVERGE`](crate::budget::CONVERGE)'s number of observations in a row are
+    /// as expected.
+    ///
+    /// # Errors
+    /// `Failed` when they are not within the budget; the form tells how often it was looked and
+    /// since when nothing changed. `NoVerdict` when an observation could not be made.
+    pub async fn eventually<T: PartialEq + Debug>(
+        &self,
+        expectation: Eventually<'_, T, impl AsyncFnMut() -> Result<T, NoVerdict>>,
+    ) -> Outcome {
+        eventually(expectation, CONVERGE).await
+    }
+
+    /// Sends requests until it is decided whether the arms receive their shares (any unit; `arm_of`
+    /// names the arm of a reply). Failed requests are judged apart. Sample size, α and β are
+    /// recorded.
+    ///
+    /// # Errors
+    /// `Failed` if requests fail or an arm does not receive its share.
+    pub async fn split(
+        &self,
+        from: &Vantage,
+        spec: &RequestSpec,
+        arms: &[(&str, f64)],
+        arm_of: impl Fn(&Reply) -> String,
+        likely: &str,
+    ) -> Outcome {
+        let burst = async |count| {
+            let spec = RequestSpec {
+                count,
+                duration_ms: None,
+                ..spec.clone()
+            };
+            Ok(from.request(&spec).await?.0)
+        };
+        let mut sampled = Sampled::new(SplitTest::new(arms.iter().copied())?);
+        let drawn = sampled.draw(burst, arm_of).await;
+        for (key, value) in sampled.records() {
+            self.record(key, value);
+        }
+        let observed = sampled.test.observed_shares().into_iter();
+        *self.shares.lock().unwrap_or_else(PoisonError::into_inner) = observed
+            .map(|(arm, share)| (arm.to_owned(), share))
+            .collect();
+        drawn?;
+        sampled.judge(&format!("who answers {}", spec.url), likely)
+    }
+
+    /// Each arm's share, 0 to 1, as the latest [`Self::split`] of this check observed it; empty
+    /// before that.
+    #[must_use]
+    pub fn shares(&self) -> BTreeMap<String, f64> {
+        let shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.clone()
+    }
+
+    /// Names the cause of a failure, if objects show it. Never changes the verdict.
+    ///
+    /// # Errors
+    /// The outcome it is given.
+    pub async fn explain(&self, outcome: Outcome, subject: Subject<'_>) -> Outcome {
+        let Err(not_passed) = outcome else {
+            return outcome;
+        };
+        if matches!(not_passed, NotPassed::NoVerdict(_)) {
+            return Err(not_passed);
+        }
+        let looked = layer::diagnose(self, &subject);
+        match wait::bounded("looking for the cause", DIAGNOSIS, looked).await {
+            Ok(Some(cause)) => return Err(not_passed.caused_by(cause)),
+            Ok(None) => {}
+            Err(no_verdict) => self.record("diagnosis", no_verdict.because()),
+        }
+        Err(not_passed)
+    }
+}
+
+async fn eventually<T: PartialEq + Debug>(
+    mut expectation: Eventually<'_, T, impl AsyncFnMut() -> Result<T, NoVerdict>>,
+    budget: Budget,
+) -> Outcome {
+    let Eventually {
+        what,
+        ref expected,
+        ref mut observe,
+        likely,
+    } = expectation;
+    let started = Instant::now();
+    let mut seen = Seen::default();
+    let waited = wait::until(what, budget, async || {
+        let observed = observe().await?;
+        let agrees = observed == *expected;
+        Ok(if seen.agreeing(observed, agrees) >= budget.settled {
+            Progress::Ready(())
+        } else {
+            Progress::NotYet(String::new())
+        })
+    })
+    .await;
+    match waited {
+        Ok(()) => Ok(()),
+        Err(no_verdict) if no_verdict.kind() == NoVerdictKind::NotReached => {
+            let observed = seen.told(started.elapsed()).ok_or(no_verdict)?;
+            expect(false, || Expect {
+                what: what.to_owned(),
+                expected: format!("{expected:?}"),
+                observed,
+                likely: likely.to_owned(),
+            })
+        }
+        // A look could not be made: nothing is known of the claim.
+        Err(no_verdict) => Err(no_verdict.into()),
+    }
+}
+
+fn tries(n: u32) -> String {
+    match n {
+        1 => "1 try".to_owned(),
+        n => format!("{n} tries"),
+    }
+}
+
+/// What an expectation has seen.
+struct Seen<T> {
+    tries: u32,
+    latest: Option<T>,
+    /// The try since which it has been the same.
+    since: u32,
+    agreeing: u32,
+}
+
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Self {
+            tries: 0,
+            latest: None,
+            since: 0,
+            agreeing: 0,
+        }
+    }
+}
+
+impl<T: PartialEq + Debug> Seen<T> {
+    /// The latest observation, and for how long it has been that; nothing if not even one look
+    /// ended.
+    fn told(&self, elapsed: Duration) -> Option<String> {
+        let since = match self.since {
+            1 => "never anything else".to_owned(),
+            since => format!("unchanged since try {since}"),
+        };
+        let (latest, tries) = (self.latest.as_ref()?, tries(self.tries));
+        let seconds = elapsed.as_secs_f64();
+        Some(format!("{latest:?}   ({tries} in {seconds:.0} s; {since})"))
+    }
+
+    /// Takes in an observation; how many in a row agree with what is expected.
+    fn agreeing(&mut self, observed: T, agrees: bool) -> u32 {
+        self.tries += 1;
+        if self.latest.as_ref() != Some(&observed) {
+            self.since = self.tries;
+        }
+        self.latest = Some(observed);
+        self.agreeing = if agrees { self.agreeing + 1 } else { 0 };
+        self.agreeing
+    }
+}
+
+/// A split and the requests it was judged by.
+struct Sampled {
+    test: SplitTest,
+    bound: ErrorBound,
+    sent: u64,
+    failed: BTreeMap<String, u64>,
+}
+
+impl Sampled {
+    fn new(test: SplitTest) -> Self {
+        Self {
+            test,
+            bound: ErrorBound::default(),
+            sent: 0,
+            failed: BTreeMap::new(),
+        }
+    }
+
+    /// Sends bursts until the split is decided, or too many requests have failed.
+    async fn draw(
+        &mut self,
+        mut burst: impl AsyncFnMut(u64) -> Result<Vec<Reply>, NoVerdict>,
+        arm_of: impl Fn(&Reply) -> String,
+    ) -> Result<(), NoVerdict> {
+        while self.test.decision() == Decision::Undecided && self.errors("").is_ok() {
+            let left = self.test.at_most().saturating_sub(self.test.requests());
+            let replies = burst(BURST.min(left.max(1))).await?;
+            if replies.is_empty() {
+                return Err(NoVerdict::new("no request of a burst came back"));
+            }
+            for reply in replies {
+                self.sent += 1;
+                match failure(&reply) {
+                    Some(kind) => *self.failed.entry(kind).or_default() += 1,
+                    None => drop(self.test.observe(&arm_of(&reply))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests that fail are a finding of their own and come first: the share of those that are
+    /// left says little.
+    fn judge(&self, what: &str, likely: &str) -> Outcome {
+        self.errors(likely)?;
+        self.test.judge(what, likely)
+    }
+
+    fn errors(&self, likely: &str) -> Outcome {
+        if self.sent == 0 {
+            return Ok(());
+        }
+        let kinds: Vec<_> = self
+            .failed
+            .iter()
+            .map(|(kind, n)| format!("{n} {kind}"))
+            .collect();
+        let failed = self.failed.values().sum();
+        self.bound
+            .judge(self.sent, failed, &kinds.join(", "), likely)
+    }
+
+    fn records(&self) -> Vec<(&'static str, String)> {
+        let mut records = self.test.records();
+        records.extend(self.bound.records(self.sent, self.failed.values().sum()));
+        records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const QUICK: Budget = Budget {
+        within: Duration::from_secs(20),
+        every: Duration::from_millis(1),
+        ..CONVERGE
+    };
+
+    fn look(seen: &mut std::slice::Iter<'_, u32>) -> Result<u32, NoVerdict> {
+        seen.next()
+            .copied()
+            .ok_or_else(|| NoVerdict::new("looked once more"))
+    }
+
+    async fn eventually_three(seen: &[u32]) -> Outcome {
+        let mut seen = seen.iter();
+        let expectation = Eventually {
+            what: "three",
+            expected: 3,
+            observe: async || look(&mut seen),
+            likely: "",
+        };
+        eventually(expectation, QUICK).await
+    }
+
+    #[tokio::test]
+    async fn what_is_expected_must_be_seen_twice_in_a_row() {
+        eventually_three(&[1, 3, 3]).await.unwrap();
+        eventually_three(&[3, 1, 3, 3]).await.unwrap();
+        for unsettled in [&[3][..], &[3, 1, 3], &[]] {
+            let outcome = eventually_three(unsettled).await;
+            assert!(
+                matches!(outcome, Err(NotPassed::NoVerdict(_))),
+                "{unsettled:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_finding_tells_since_when_nothing_changed() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.told(Duration::ZERO), None);
+        seen.agreeing(BTreeSet::from(["web-0"]), false);
+        let said = seen.told(Duration::from_secs(20)).unwrap();
+        assert_eq!(said, r#"{"web-0"}   (1 try in 20 s; never anything else)"#);
+        seen.agreeing(BTreeSet::new(), false);
+        seen.agreeing(BTreeSet::new(), false);
+        let said = seen.told(Duration::from_secs(20)).unwrap();
+        assert_eq!(said, "{}   (3 tries in 20 s; unchanged since try 2)");
+    }
+
+    #[tokio::test]
+    async fn what_stays_otherwise_is_a_finding_and_a_look_that_hangs_is_none() {
+        let brief = Budget {
+            within: Duration::from_millis(50),
+            ..QUICK
+        };
+        let otherwise = Eventually {
+            what: "three",
+            expected: 3,
+            observe: async || Ok(4),
+            likely: "",
+        };
+        let outcome = eventually(otherwise, brief).await;
+        assert!(matches!(outcome, Err(NotPassed::Failed(_))), "{outcome:?}");
+        let hanging = Eventually {
+            what: "three",
+            expected: 3,
+            observe: async || std::future::pending().await,
+            likely: "",
+        };
+        let outcome = eventually(hanging, brief).await;
+        assert!(
+            matches!(outcome, Err(NotPassed::NoVerdict(_))),
+            "{outcome:?}"
+        );
+    }
+
+    fn reply(pod: &str, status: u16) -> Reply {
+        Reply {
+            status: Some(status),
+            headers: [("x-strata-pod".to_owned(), vec![pod.to_owned()])].into(),
+            ..Reply::default()
+        }
+    }
+
+    async fn split(of_hundred: u64, failing: u64) -> (Outcome, Sampled) {
+        let mut sampled = Sampled::new(SplitTest::new([("v1", 90.0), ("v2", 10.0)]).unwrap());
+        let mut sent = 0;
+        let burst = async |count: u64| {
+            let replies = (0..count).map(|_| {
+                sent += 1;
+                let arm = if sent % 100 < of_hundred { "v2" } else { "v1" };
+                reply(arm, if sent % 100 < failing { 503 } else { 200 })
+            });
+            Ok(replies.collect())
+        };
+        let arm_of = |reply: &Reply| reply.pod().unwrap_or_default().to_owned();
+        sampled.draw(burst, arm_of).await.unwrap();
+        let outcome = sampled.judge("who answers", "the weights");
+        (outcome, sampled)
+    }
+
+    #[tokio::test]
+    async fn bursts_go_on_until_the_split_is_decided() {
+        let (outcome, sampled) = split(10, 0).await;
+        outcome.unwrap();
+        assert!(sampled.sent <= sampled.test.at_most());
+        let records: BTreeMap<_, _> = sampled.records().into_iter().collect();
+        assert_eq!(records["split.requests"], sampled.sent.to_string());
+        assert!(records.contains_key("split.alpha") && records.contains_key("errors.at_most"));
+        for wrong in [0, 20, 100] {
+            let (outcome, _) = split(wrong, 0).await;
+            let Err(NotPassed::Failed(finding)) = outcome else {
+                panic!("{wrong}: {outcome:?}")
+            };
+            assert_eq!(finding.what(), "who answers");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_fail_are_the_finding_and_end_the_sampling() {
+        let (outcome, sampled) = split(10, 1).await;
+        let Err(NotPassed::Failed(finding)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(finding.what(), "requests that fail");
+        assert!(
+            finding.observed().contains("2 503"),
+            "{}",
+            finding.observed()
+        );
+        assert_eq!(sampled.sent, BURST);
+    }
+}
