@@ -1,1 +1,7 @@
-fn main() {}
+//! The end-to-end test: all suites, on the cluster that `STRATA_PROVIDER` names.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    strata::main(strata_suites::SUITES)
+}

@@ -1,1 +1,43 @@
-//! stub
+//! The checks, layer by layer: what should be true of Kubernetes networking.
+//!
+//! Start from [`SUITES`]. A check is a row in its suite's table, the private function that the row
+//! names, and, if it changes anything, the manifest of the same name; everything else of a layer
+//! stands in `manifests/<layer>/fixture.yaml`. How pods are asked and clusters are made is the
+//! harness'. Rule: a check that passes has seen something that a broken cluster does not show.
+
+mod cni;
+mod entrance;
+mod gateway;
+mod ingress;
+mod mesh;
+mod said;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use strata::Suite;
+
+/// All suites, in the order of their layers.
+pub const SUITES: &[Suite] = &[
+    cni::SUITE,
+    cni::traffic::SUITE,
+    services::SUITE,
+    services::cluster_ip::SUITE,
+    services::endpoints::SUITE,
+    services::outside::SUITE,
+    services::dns::SUITE,
+    ingress::SUITE,
+    ingress::routing::SUITE,
+    ingress::passing::SUITE,
+    ingress::changes::SUITE,
+    mesh::SUITE,
+    mesh::split::SUITE,
+    mesh::routing::SUITE,
+    mesh::security::SUITE,
+    gateway::SUITE,
+    gateway::matching::SUITE,
+    gateway::filters::SUITE,
+    gateway::weights::SUITE,
+    gateway::conditions::SUITE,
+    gateway::attachment::SUITE,
+];

@@ -14,6 +14,8 @@ pub(crate) fn run() -> Result<(), Trouble> {
         signals.add(signal);
     }
     signals.thread_block().map_err(trouble)?;
+    // Whoever ended before we listened.
+    reap();
     loop {
         match signals.wait().map_err(trouble)? {
             Signal::SIGCHLD => reap(),

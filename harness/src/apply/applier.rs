@@ -216,14 +216,17 @@ impl Applier {
         }
     }
 
-    /// How a kind is served. One whose definition was just applied appears a moment later.
+    /// How a kind is served. One whose definition was just applied appears a moment later; the
+    /// groups without a dot are Kubernetes' own, and what they lack stays lacking.
     async fn served(&self, gvk: &GroupVersionKind) -> Result<Served, NoVerdict> {
         let (kind, version) = (&gvk.kind, gvk.api_version());
         let what = format!("the API serves {kind} of {version}");
         wait::until(&what, CONVERGE, async || {
+            let missing = || format!("it serves no {kind} of {version}");
             Ok(match self.look_up(gvk).await? {
                 Some(served) => Progress::Ready(served),
-                None => Progress::NotYet(format!("it serves no {kind} of {version}")),
+                None if gvk.group.contains('.') => Progress::NotYet(missing()),
+                None => Progress::Stop(NoVerdict::new(missing())),
             })
         })
         .await

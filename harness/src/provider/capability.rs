@@ -20,9 +20,9 @@ impl Cluster {
                     .await
                     .doing(|| "counting the nodes".to_owned())?;
                 let found = nodes.items.iter().filter(|node| schedulable(node)).count();
-                let node = if found == 1 { "node" } else { "nodes" };
+                let are = if found == 1 { "is" } else { "are" };
                 (found < wanted)
-                    .then(|| format!("needs {wanted} schedulable nodes; there is {found} {node}"))
+                    .then(|| format!("needs {wanted} schedulable nodes; there {are} {found}"))
             }
             Need::LoadBalancer => (!self.load_balancer).then(|| {
                 "needs an implementation of type LoadBalancer; this cluster has none".to_owned()

@@ -17,6 +17,8 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt as _};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::RunInfo;
 use crate::check::Layer;
@@ -64,11 +66,11 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let mut variables = vec![
         ("LAYER".to_owned(), OsString::from(layer.name())),
+        ("NAMESPACE".to_owned(), fixture_namespace(layer, run).into()),
         (
             "KUBECONFIG".to_owned(),
             cluster.kubeconfig.clone().into_os_string(),
         ),
-        ("NAMESPACE".to_owned(), fixture_namespace(layer, run).into()),
     ];
     if let Some(annotation) = cluster.pid_annotation {
         let entries = entries(cluster, annotation).await?;
@@ -86,18 +88,24 @@ pub(super) async fn run(
                 .map(|entry| (entry.variable(), (&entry.pid).into())),
         );
     }
-    let output = tokio::process::Command::new(program)
+    let name = program.display();
+    let child = tokio::process::Command::new(program)
         .envs(variables)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A group of its own: what the program starts is ended with it.
+        .process_group(0)
         .kill_on_drop(true)
-        .output();
-    let name = program.display();
-    let output = tokio::time::timeout(DEADLINE, output)
+        .spawn()
+        .with_context(|| format!("cannot run {name}"))?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok());
+    let ended = Group(group.map(Pid::from_raw));
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
         .await
         .with_context(|| format!("{name} did not end within {} s", DEADLINE.as_secs()))?
         .with_context(|| format!("cannot run {name}"))?;
+    drop(ended);
     let stderr = String::from_utf8_lossy(&output.stderr);
     tracing::info!(%layer, stdout = %String::from_utf8_lossy(&output.stdout), %stderr, "after layer");
     if !output.status.success() {
@@ -109,6 +117,18 @@ pub(super) async fn run(
         );
     }
     Ok(())
+}
+
+/// The processes of the program; dropped, whatever is left of them ends.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Mostly there is nobody left, which is an error that means success.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
 }
 
 /// A network namespace that can be entered.

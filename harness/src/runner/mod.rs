@@ -14,6 +14,7 @@ mod signals;
 mod stage;
 mod trial;
 
+use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -96,7 +97,8 @@ impl Runner {
     #[must_use]
     pub fn main(self) -> ExitCode {
         let arguments = Arguments::from_args();
-        match self.run(arguments.clone()) {
+        let run = |settings| self.run(settings, arguments.clone());
+        match Settings::from_env().and_then(run) {
             Ok(exit) => exit.into(),
             Err(bad) => {
                 eprintln!("strata: {bad}");
@@ -108,8 +110,7 @@ impl Runner {
         }
     }
 
-    fn run(self, arguments: Arguments) -> Result<Exit, BadInput> {
-        let settings = Settings::from_env()?;
+    fn run(self, settings: Settings, arguments: Arguments) -> Result<Exit, BadInput> {
         let plan = Plan::new(self.suites, &arguments);
         if arguments.list {
             let listed = plan.arguments(&arguments, &plan.selected);
@@ -170,11 +171,12 @@ impl Runner {
         runtime.block_on(stage.tear_down());
         let exit = stage.end(&arguments);
         let summary = report::summary(&stage.report());
-        if arguments.format == Some(FormatSetting::Json) {
-            eprint!("{summary}");
+        // A reader that has gone away is no reason to lose the exit code.
+        let _ = if arguments.format == Some(FormatSetting::Json) {
+            std::io::stderr().write_all(summary.as_bytes())
         } else {
-            print!("{summary}");
-        }
+            std::io::stdout().write_all(summary.as_bytes())
+        };
         signals.abort();
         // A check that blocks its thread for ever must not keep the process.
         runtime.shutdown_background();

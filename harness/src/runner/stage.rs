@@ -6,6 +6,9 @@
 //! depends on verdicts of earlier phases only, never on which of two trials side by side ended
 //! first.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::plan::{Item, Plan};
 use super::signals::Stop;
+use super::trial::panic_text;
 use super::{RunInfo, Runner, end};
 use crate::check::Layer;
 use crate::exit::Exit;
@@ -34,6 +38,8 @@ pub(super) struct Stage {
     pub(super) info: RunInfo,
     pub(super) provider: Box<dyn Provider>,
     pub(super) cluster: OnceCell<Arc<Cluster>>,
+    /// Whether anybody wanted a cluster, so that there may be one, or part of one.
+    wanted: AtomicBool,
     pub(super) stop: Stop,
     started: Instant,
     selected: bool,
@@ -91,6 +97,7 @@ impl Stage {
             info,
             provider,
             cluster: OnceCell::new(),
+            wanted: AtomicBool::new(false),
             stop: Stop::default(),
             started: Instant::now(),
             selected: !plan.run.is_empty(),
@@ -108,13 +115,24 @@ impl Stage {
     pub(super) fn trial(self: &Arc<Self>, item: Item, runtime: &Handle) -> Trial {
         let (stage, runtime) = (Arc::clone(self), runtime.clone());
         Trial::ignorable_test(item.name(), move || {
-            let trial = runtime.block_on(stage.run(item));
+            let run = AssertUnwindSafe(|| runtime.block_on(stage.run(item)));
+            let trial = std::panic::catch_unwind(run)
+                .unwrap_or_else(|panic| stage.panicked(&item, panic.as_ref()));
             match trial.verdict {
                 Verdict::Passed => Ok(Completion::Completed),
                 Verdict::Failed | Verdict::NoVerdict => Err(Failed::from(form(&trial))),
                 _ => Ok(Completion::ignored_with(trial.reason.unwrap_or_default())),
             }
         })
+    }
+
+    /// Later phases wait for every trial, so one of which the runner itself made a mess ends too.
+    fn panicked(&self, item: &Item, panic: &(dyn Any + Send)) -> TrialReport {
+        let mut trial = self.pending(item);
+        trial.verdict = Verdict::NoVerdict;
+        trial.no_verdict = Some((&NoVerdict::panic(panic_text(panic))).into());
+        self.finish(item, trial.clone());
+        trial
     }
 
     async fn run(&self, item: Item) -> TrialReport {
@@ -233,6 +251,7 @@ impl Stage {
         &self,
         progress: &(dyn Fn(&str) + Sync),
     ) -> Result<&Arc<Cluster>, NoVerdict> {
+        self.wanted.store(true, Ordering::SeqCst);
         self.cluster
             .get_or_try_init(|| async {
                 let cluster = self.provider.create(&self.info, progress).await?;
@@ -247,6 +266,9 @@ impl Stage {
 
     /// Keeps the cluster, if the person asked for that, or takes it away.
     pub(super) async fn tear_down(&self) {
+        if !self.wanted.load(Ordering::SeqCst) {
+            return;
+        }
         let stopped = self.stop.by().is_some();
         if self.settings.keep && self.cluster.get().is_some() && !stopped {
             for line in self.provider.keep().await {

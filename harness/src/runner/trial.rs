@@ -1,5 +1,6 @@
 //! One trial: a bring-up, or a check from its needs to its cleanup.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,7 +161,10 @@ impl Stage {
             joined = tokio::time::timeout(limit, &mut thread) => match joined {
                 Ok(Ok(Some(outcome))) => return End::Judged(outcome),
                 Ok(Ok(None)) => return End::Stopped,
-                Ok(Err(error)) => return NoVerdict::panic(panic_text(error)).into(),
+                Ok(Err(error)) => return NoVerdict::panic(match error.try_into_panic() {
+                    Ok(panic) => panic_text(panic.as_ref()),
+                    Err(_) => "its thread was ended from outside".to_owned(),
+                }).into(),
                 Err(_) => NoVerdict::deadline(limit).into(),
             },
             () = self.stop.asked() => End::Stopped,
@@ -205,13 +209,9 @@ async fn close(scope: Arc<Scope>, trial: &mut TrialReport) {
     }
 }
 
-fn panic_text(error: tokio::task::JoinError) -> String {
-    let Ok(payload) = error.try_into_panic() else {
-        return "its task was ended from outside".to_owned();
-    };
-    payload
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
         .unwrap_or_else(|| "without a message".to_owned())
 }

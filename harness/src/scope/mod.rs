@@ -5,6 +5,7 @@
 //! is collected about a check that did not pass in `evidence`. Rule: whatever a scope makes, it
 //! takes away, in one place; a body contains no cleanup.
 
+mod everywhere;
 mod evidence;
 mod expect;
 mod objects;

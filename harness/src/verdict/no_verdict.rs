@@ -61,7 +61,7 @@ impl NoVerdict {
     pub(crate) fn panic(message: impl Into<String>) -> Self {
         Self::of(
             NoVerdictKind::Panic,
-            format!("the check's own code panicked: {}", message.into()),
+            format!("its own code panicked: {}", message.into()),
         )
         .with_likely("a defect of the check or of the harness, not of the cluster")
     }

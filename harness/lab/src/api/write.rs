@@ -115,6 +115,10 @@ pub(crate) fn prepare(
     *body = decoded;
     if kind.status && !keeps_status(kind) {
         body.as_object_mut().map(|body| body.remove("status"));
+        // A definition may give an object a status until a controller does (`Waiting for controller`).
+        if let super::schema::Schema::Custom(schema) = &kind.schema {
+            crd::default(body, schema);
+        }
     }
     (kind.hooks.default)(body);
     Ok(warnings)

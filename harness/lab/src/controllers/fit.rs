@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt as _;
 
 /// Whether a toleration is for a taint (core/v1 `ToleratesTaint`).
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(super) fn is_tolerating(toleration: &Toleration, taint: &Taint) -> bool {
     fn given(text: &Option<String>) -> Option<&str> {
         text.as_deref().filter(|text| !text.is_empty())
     }
@@ -38,7 +38,7 @@ pub(super) fn tolerations(spec: &PodSpec) -> &[Toleration] {
 
 /// Whether one of the tolerations is for a taint.
 pub(super) fn is_tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|one| tolerates(one, taint))
+    tolerations.iter().any(|one| is_tolerating(one, taint))
 }
 
 /// The taints of a node.

@@ -15,7 +15,10 @@ mod deployment;
 mod endpoints;
 mod event;
 mod fit;
+mod garbage;
+mod load_balancer;
 mod namespace;
+mod nodes;
 mod owner;
 mod pods;
 mod replica_set;
@@ -51,6 +54,9 @@ pub async fn run(
     tasks.spawn(daemon_set::run(account("daemon-set-controller")));
     tasks.spawn(endpoints::run_slices(account("endpointslice-controller")));
     tasks.spawn(endpoints::run_legacy(account("endpoint-controller")));
+    tasks.spawn(load_balancer::run(account("service-controller")));
+    tasks.spawn(nodes::run(account("node-controller")));
+    tasks.spawn(garbage::run(account("generic-garbage-collector")));
     let ended = async {
         while let Some(result) = tasks.join_next().await {
             if let Err(error) = result {

@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Namespace (empty for what is in none) and name.
 pub(super) type Key = (String, String);
@@ -206,7 +205,7 @@ impl<K: Resource> Cache<K> {
 }
 
 /// Keeps a cache from a stream of events, for as long as it is polled.
-pub(super) async fn keep<K: Resource + Clone>(
+async fn keep<K: Resource + Clone>(
     cache: Cache<K>,
     events: impl futures::Stream<Item = watcher::Result<Event<K>>>,
     listed: oneshot::Sender<()>,
@@ -253,13 +252,7 @@ impl World {
     /// Watches every object of a kind.
     pub(super) fn watch<K>(&mut self, api: Api<K>) -> Cache<K>
     where
-        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         self.watch_some(api, watcher::Config::default())
     }
@@ -267,23 +260,29 @@ impl World {
     /// Watches a selection of a kind.
     pub(super) fn watch_some<K>(&mut self, api: Api<K>, config: watcher::Config) -> Cache<K>
     where
-        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.watch_for_now(api, config).0
+    }
+
+    /// Watches a selection of a kind until the world ends or the watch is aborted.
+    pub(super) fn watch_for_now<K>(
+        &mut self,
+        api: Api<K>,
+        config: watcher::Config,
+    ) -> (Cache<K>, AbortHandle)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let cache = Cache::new(self.marks.clone());
         let (sender, listed) = oneshot::channel();
         let events = watcher(api, config).default_backoff();
-        self.tasks.spawn(keep(cache.clone(), events, sender));
+        let watch = self.tasks.spawn(keep(cache.clone(), events, sender));
         self.ready.push(Box::pin(async move {
-            // The sender lives as long as its task, so this cannot fail while we are here.
+            // A watch that is aborted before its first list will not have one.
             let _ = listed.await;
         }));
-        cache
+        (cache, watch)
     }
 
     /// Waits until every watch has seen its first list.

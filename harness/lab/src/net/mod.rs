@@ -12,6 +12,7 @@
 //! ```
 
 pub mod cni;
+pub mod dns;
 mod link;
 pub mod netns;
 pub mod nft;
@@ -25,6 +26,7 @@ use crate::node::builtin::Builtins;
 #[must_use]
 pub fn builtins(builtins: Builtins) -> Builtins {
     builtins
+        .with("coredns", |context| Box::pin(dns::run(context)))
         .with("kube-proxy", |context| Box::pin(proxy::run(context)))
         .with("vxlan-cni", |context| Box::pin(vxlan::run(context)))
 }

@@ -206,6 +206,7 @@ fn status(node: &NodeContext) -> serde_json::Value {
 
 async fn heartbeat(node: &NodeContext) {
     let leases = Api::<Lease>::namespaced(node.client.clone(), "kube-node-lease");
+    let nodes = Api::<Node>::all(node.client.clone());
     let mut beats = interval(HEARTBEAT);
     loop {
         beats.tick().await;
@@ -216,7 +217,27 @@ async fn heartbeat(node: &NodeContext) {
         if let Err(error) = renewal {
             tracing::warn!(%error, node = node.name, "the node's lease was not renewed");
         }
+        // Who was not heard of for long is taken for lost, until it says that it is not.
+        let known = nodes.get(&node.name).await;
+        if known.is_ok_and(|known| is_lost(&known)) {
+            let status = Patch::Merge(json!({"status": status(node)}));
+            let reported = nodes
+                .patch_status(&node.name, &PatchParams::default(), &status)
+                .await;
+            if let Err(error) = reported {
+                tracing::warn!(%error, node = node.name, "the node's status was not reported");
+            }
+        }
     }
+}
+
+fn is_lost(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one.type_ == "Ready" && one.status == "Unknown")
 }
 
 struct Worker {

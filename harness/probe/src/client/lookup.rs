@@ -242,7 +242,7 @@ fn cut_short(bytes: &[u8]) -> Option<Message> {
     header.get_mut(4..)?.fill(0);
     Message::from_vec(&header)
         .ok()
-        .filter(|message| message.metadata.truncation)
+        .filter(|message| message.metadata.truncation && message.metadata.op_code == OpCode::Query)
 }
 
 /// The unspecified address of a family.
@@ -268,7 +268,7 @@ mod tests {
             (5, "REFUSED"),
             (11, "RCODE11"),
         ] {
-            assert_eq!(rcode(ResponseCode::from(code)).to_string(), name);
+            assert_eq!(rcode(ResponseCode::from(0, code)).to_string(), name);
         }
     }
 

@@ -61,6 +61,7 @@ pub(crate) async fn run(flags: ServeFlags) -> Result<(), Trouble> {
 
     let mut reaper = JoinSet::new();
     reaper.spawn(async move {
+        crate::pause::reap();
         while children.recv().await.is_some() {
             crate::pause::reap();
         }

@@ -13,6 +13,8 @@
 pub(crate) mod bootstrap;
 pub(crate) mod cluster;
 pub(crate) mod listener;
+#[cfg(test)]
+pub(crate) mod live;
 pub(crate) mod route;
 #[cfg(test)]
 pub(crate) mod validate;

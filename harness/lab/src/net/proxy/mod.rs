@@ -31,7 +31,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::MissedTickBehavior;
 
 use self::health::HealthChecks;
-use self::model::{Endpoints, ServicePort, service_ports};
+use self::model::{ServicePort, service_ports};
 pub use self::rules::rules;
 pub use self::ruleset::{Ruleset, TABLE};
 use super::netns::NetNs;

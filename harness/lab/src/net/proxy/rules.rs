@@ -65,8 +65,9 @@ fn base() -> Ruleset {
     }
     let addresses = Elements::new("type ipv4_addr ;");
     table.sets.insert(CLUSTER_IPS, addresses);
-    // Filters judge destinations as clients wrote them, so they come before translation, but for
-    // the last: what is still for a ClusterIP after translation is for no Service.
+    // Source ranges are judged by the destination as the client wrote it, so before translation.
+    // The other checks want what is still for a Service after it: from there on the node's own
+    // traffic, which no external policy holds back, is for an endpoint.
     for (name, hook, rules) in [
         (
             "filter-prerouting",
@@ -89,15 +90,15 @@ fn base() -> Ruleset {
         (
             "filter-output",
             "type filter hook output priority -110",
-            &[
-                "ct state new jump endpoints-check",
-                "ct state new jump firewall-check",
-            ],
+            &["ct state new jump firewall-check"],
         ),
         (
             "filter-output-post-dnat",
             "type filter hook output priority -90",
-            &["ct state new jump cluster-ips-check"],
+            &[
+                "ct state new jump endpoints-check",
+                "ct state new jump cluster-ips-check",
+            ],
         ),
         (
             "nat-prerouting",

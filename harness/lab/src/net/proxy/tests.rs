@@ -1,1 +1,407 @@
+//! The decisions, without a kernel: tables of cases, and the whole script for a person to read.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::model::{Endpoints, service_ports};
+use super::{NodeFacts, Ruleset, local_counts, local_load_balancers, rules};
+
+fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn service(name: &str, spec: Value) -> Arc<Service> {
+    let mut all = json!({
+        "type": "ClusterIP",
+        "clusterIP": "10.96.7.1",
+        "ports": [{ "port": 80, "protocol": "TCP" }],
+    });
+    json_patch::merge(&mut all, &spec);
+    object(json!({
+        "metadata": { "namespace": "default", "name": name },
+        "spec": all,
+        "status": { "loadBalancer": { "ingress": [{ "ip": "172.30.1.1", "ipMode": "VIP" }] } },
+    }))
+}
+
+/// Endpoints `(last octet, node, state)`; the state is `ready`, `draining` or `unready`.
+fn slice(service: &str, endpoints: &[(u8, &str, &str)]) -> Arc<EndpointSlice> {
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|(last, node, state)| {
+            json!({
+                "addresses": [format!("10.244.1.{last}")],
+                "nodeName": node,
+                "conditions": {
+                    "ready": *state == "ready",
+                    "serving": *state != "unready",
+                    "terminating": *state == "draining",
+                },
+            })
+        })
+        .collect();
+    object(json!({
+        "metadata": {
+            "namespace": "default",
+            "name": format!("{service}-1"),
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "port": 8080, "protocol": "TCP" }],
+        "endpoints": endpoints,
+    }))
+}
+
+fn node(name: &str) -> NodeFacts {
+    NodeFacts {
+        name: name.to_owned(),
+        ips: vec!["172.30.0.3".parse().unwrap()],
+        zone: None,
+    }
+}
+
+fn elements(table: &Ruleset, map: &str) -> Vec<String> {
+    let elements = table.maps.get(map).unwrap().elements.iter();
+    elements
+        .map(|(key, element)| {
+            let verdict = element.verdict.clone().unwrap();
+            // Which chain, without its hash.
+            let verdict = verdict.split('-').next().unwrap().to_owned();
+            format!("{key} : {verdict}")
+        })
+        .collect()
+}
+
+#[test]
+fn which_endpoints_a_policy_leaves() {
+    type Case = (
+        &'static str,
+        Value,
+        &'static [(u8, &'static str, &'static str)],
+        &'static [u8],
+        &'static [u8],
+    );
+    let external = json!({ "type": "NodePort", "externalTrafficPolicy": "Local",
+        "ports": [{ "port": 80, "nodePort": 30080 }] });
+    let internal = json!({ "internalTrafficPolicy": "Local" });
+    let cases: [Case; 8] = [
+        (
+            "ready ones only",
+            json!({}),
+            &[(2, "a", "ready"), (3, "b", "unready")],
+            &[2],
+            &[],
+        ),
+        (
+            "draining ones wait for need",
+            json!({}),
+            &[(2, "b", "ready"), (3, "b", "draining")],
+            &[2],
+            &[],
+        ),
+        (
+            "draining ones in need",
+            json!({}),
+            &[(2, "b", "unready"), (3, "b", "draining")],
+            &[3],
+            &[],
+        ),
+        (
+            "local for the outside",
+            external.clone(),
+            &[(2, "a", "ready"), (3, "b", "ready")],
+            &[2, 3],
+            &[2],
+        ),
+        (
+            "local draining ones, though others are ready elsewhere",
+            external,
+            &[(2, "a", "draining"), (3, "b", "ready")],
+            &[3],
+            &[2],
+        ),
+        (
+            "local inside",
+            internal.clone(),
+            &[(2, "a", "ready"), (3, "b", "ready")],
+            &[],
+            &[2],
+        ),
+        (
+            "none local inside",
+            internal,
+            &[(3, "b", "ready")],
+            &[],
+            &[],
+        ),
+        ("nobody", json!({}), &[], &[], &[]),
+    ];
+    for (what, spec, endpoints, cluster, local) in cases {
+        let ports = service_ports(&[service("web", spec)], &[slice("web", endpoints)]);
+        let node = node("a");
+        let chosen = Endpoints::choose(&ports[0], &node);
+        let last = |of: &[&super::model::Endpoint]| -> Vec<u8> {
+            of.iter().map(|endpoint| endpoint.ip.octets()[3]).collect()
+        };
+        assert_eq!(last(&chosen.cluster), cluster, "{what}");
+        assert_eq!(last(&chosen.local), local, "{what}");
+    }
+}
+
+#[test]
+fn hints_are_followed_when_every_endpoint_has_one() {
+    let endpoint = |last: u8, hints: Value| json!({ "addresses": [format!("10.244.1.{last}")], "hints": hints });
+    let zone = |name: &str| json!({ "forZones": [{ "name": name }] });
+    let both = json!({ "forZones": [{ "name": "z1" }], "forNodes": [{ "name": "a" }] });
+    for (what, endpoints, expected) in [
+        (
+            "own zone",
+            vec![endpoint(2, zone("z1")), endpoint(3, zone("z2"))],
+            vec![2],
+        ),
+        (
+            "no hint somewhere",
+            vec![endpoint(2, zone("z1")), endpoint(3, json!({}))],
+            vec![2, 3],
+        ),
+        ("another zone only", vec![endpoint(3, zone("z2"))], vec![3]),
+        (
+            "own node before own zone",
+            vec![
+                endpoint(2, both),
+                endpoint(
+                    3,
+                    json!({ "forZones": [{ "name": "z1" }], "forNodes": [{ "name": "b" }] }),
+                ),
+            ],
+            vec![2],
+        ),
+    ] {
+        let mut slice: EndpointSlice = (*slice("web", &[])).clone();
+        slice.endpoints = serde_json::from_value(json!(endpoints)).unwrap();
+        let ports = service_ports(&[service("web", json!({}))], &[Arc::new(slice)]);
+        let node = NodeFacts {
+            zone: Some("z1".to_owned()),
+            ..node("a")
+        };
+        let chosen = Endpoints::choose(&ports[0], &node);
+        let last: Vec<_> = chosen.cluster.iter().map(|e| e.ip.octets()[3]).collect();
+        assert_eq!(last, expected, "{what}");
+    }
+}
+
+#[test]
+fn services_that_are_not_ours_are_left_alone() {
+    for spec in [
+        json!({ "clusterIP": "None" }),
+        json!({ "clusterIP": null }),
+        json!({ "type": "ExternalName", "clusterIP": null, "externalName": "example.com" }),
+        json!({ "clusterIP": "fd00::1" }),
+        json!({ "ports": null }),
+    ] {
+        let ports = service_ports(&[service("web", spec.clone())], &[]);
+        assert_eq!(ports, [], "{spec}");
+    }
+    let mut others: Service = (*service("web", json!({}))).clone();
+    let label = (
+        "service.kubernetes.io/service-proxy-name".to_owned(),
+        "x".to_owned(),
+    );
+    others.metadata.labels = Some([label].into());
+    assert_eq!(service_ports(&[Arc::new(others)], &[]), []);
+}
+
+#[test]
+fn what_happens_where_there_is_no_endpoint() {
+    let balancer = |policy: &str| {
+        json!({ "type": "LoadBalancer", "externalTrafficPolicy": policy,
+            "ports": [{ "port": 80, "nodePort": 30080 }] })
+    };
+    let elsewhere: &[_] = &[(2, "b", "ready")];
+    for (what, spec, endpoints, services, nodeports) in [
+        (
+            "nobody at all: refused",
+            balancer("Cluster"),
+            &[][..],
+            &[
+                "10.96.7.1 . tcp . 80 : goto reject",
+                "172.30.1.1 . tcp . 80 : goto reject",
+            ][..],
+            &["tcp . 30080 : goto reject"][..],
+        ),
+        (
+            "another node has one: the outside is to go there",
+            balancer("Local"),
+            elsewhere,
+            &["172.30.1.1 . tcp . 80 : drop"],
+            &["tcp . 30080 : drop"],
+        ),
+        (
+            "another node will do",
+            balancer("Cluster"),
+            elsewhere,
+            &[],
+            &[],
+        ),
+        (
+            "policy inside",
+            json!({ "internalTrafficPolicy": "Local" }),
+            elsewhere,
+            &["10.96.7.1 . tcp . 80 : drop"],
+            &[],
+        ),
+    ] {
+        let table = rules(
+            &[service("web", spec)],
+            &[slice("web", endpoints)],
+            &node("a"),
+        );
+        assert_eq!(elements(&table, "no-endpoint-services"), services, "{what}");
+        assert_eq!(
+            elements(&table, "no-endpoint-nodeports"),
+            nodeports,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn source_ranges_guard_the_load_balancers_address() {
+    let guard = |ranges: Value| {
+        let spec = json!({ "type": "LoadBalancer", "loadBalancerSourceRanges": ranges });
+        let table = rules(
+            &[service("web", spec)],
+            &[slice("web", &[(2, "b", "ready")])],
+            &node("a"),
+        );
+        let chain = table
+            .chains
+            .iter()
+            .find(|(name, _)| name.starts_with("firewall-") && name.contains('/'));
+        chain.map(|(_, chain)| chain.rules.join("; "))
+    };
+    for (ranges, rule) in [
+        (json!(null), None),
+        (json!(["0.0.0.0/0"]), None),
+        (
+            json!(["192.0.2.0/24", "192.0.2.7/32"]),
+            Some("ip saddr != { 192.0.2.0/24 } drop"),
+        ),
+        (
+            json!(["172.30.0.0/24"]),
+            Some("ip saddr != { 172.30.0.0/24, 172.30.1.1 } drop"),
+        ),
+        (json!(["fd00::/8"]), None),
+    ] {
+        assert_eq!(guard(ranges.clone()).as_deref(), rule, "{ranges}");
+    }
+}
+
+#[test]
+fn a_change_says_only_what_changed() {
+    let both = [
+        service("web", json!({})),
+        service("other", json!({ "clusterIP": "10.96.7.2" })),
+    ];
+    let before = rules(&both, &[slice("web", &[(2, "b", "ready")])], &node("a"));
+    assert_eq!(before.change(&before), None);
+    let slices = [
+        slice("web", &[(2, "b", "ready")]),
+        slice("other", &[(3, "b", "ready")]),
+    ];
+    let after = rules(&both, &slices, &node("a"));
+    let change = after.change(&before).unwrap();
+    insta::assert_snapshot!(change);
+    assert!(!change.contains("default/web"), "{change}");
+    let back = before.change(&after).unwrap();
+    insta::assert_snapshot!(back);
+}
+
+#[test]
+fn names_are_as_kube_proxy_makes_them() {
+    let spec = json!({ "ports": [{ "name": "p80", "port": 80 }] });
+    let table = rules(
+        &[service("web", spec)],
+        &[{
+            let mut slice: EndpointSlice = (*slice("web", &[(2, "b", "ready")])).clone();
+            slice.ports = serde_json::from_value(json!([{ "name": "p80", "port": 80 }])).unwrap();
+            Arc::new(slice)
+        }],
+        &node("a"),
+    );
+    let names: Vec<_> = table
+        .chains
+        .keys()
+        .filter(|name| name.contains('/'))
+        .collect();
+    // sha256sum | base32 | cut -c1-8, of what follows.
+    assert_eq!(
+        names,
+        [
+            "endpoint-A264EB6E-default/web/tcp/p80__10.244.1.2/80",
+            "service-CLLS5CZR-default/web/tcp/p80",
+        ]
+    );
+}
+
+#[test]
+fn the_table_of_a_node() {
+    let web = service(
+        "web",
+        json!({
+            "type": "LoadBalancer",
+            "externalTrafficPolicy": "Local",
+            "externalIPs": ["192.0.2.80"],
+            "loadBalancerSourceRanges": ["172.30.0.0/24"],
+            "sessionAffinity": "ClientIP",
+            "ports": [{ "port": 80, "nodePort": 30080 }],
+        }),
+    );
+    let none = service(
+        "none",
+        json!({
+            "clusterIP": "10.96.0.10",
+            "ports": [{ "name": "dns", "port": 53, "protocol": "UDP" }],
+        }),
+    );
+    let slices = [slice("web", &[(2, "a", "ready"), (3, "b", "ready")])];
+    let table = rules(&[web, none], &slices, &node("a"));
+    insta::assert_snapshot!(table.replace());
+}
+
+#[test]
+fn load_balancers_learn_which_nodes_have_an_endpoint() {
+    let web = [service(
+        "web",
+        json!({
+            "type": "LoadBalancer",
+            "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 31000,
+            "ports": [{ "name": "a", "port": 80 }, { "name": "b", "port": 81 }],
+        }),
+    )];
+    let mut slice: EndpointSlice = (*slice(
+        "web",
+        &[(2, "a", "ready"), (3, "b", "unready"), (4, "a", "ready")],
+    ))
+    .clone();
+    let ports = json!([{ "name": "a", "port": 8080 }, { "name": "b", "port": 8081 }]);
+    slice.ports = serde_json::from_value(ports).unwrap();
+    let slices = [Arc::new(slice)];
+    let ports = service_ports(&web, &slices);
+    for (name, count) in [("a", 2), ("b", 0)] {
+        let expected = ("default".to_owned(), "web".to_owned(), count);
+        assert_eq!(
+            local_counts(&ports, &node(name)),
+            [(31000, expected)].into()
+        );
+    }
+    let expected = [("172.30.1.1".parse().unwrap(), ["a".to_owned()].into())].into();
+    assert_eq!(local_load_balancers(&web, &slices), expected);
+}

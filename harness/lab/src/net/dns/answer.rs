@@ -1,0 +1,152 @@
+//! A question's answer. Pure.
+//!
+//! Start from [`answer`].
+//!
+//! | the name | the answer |
+//! | --- | --- |
+//! | has records of the type | those, and the addresses that they lead to |
+//! | is another's alias | the alias, and the answer for the other name if it is ours |
+//! | is there, without the type | NOERROR, the zone's SOA (RFC 2308 §2.2) |
+//! | is ours, and not there | NXDOMAIN, the zone's SOA (RFC 2308 §2.1) |
+//! | is not ours | SERVFAIL: there is no upstream server to ask |
+
+use std::net::Ipv4Addr;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use super::zone::{Entry, TTL, Zone, is_below};
+use crate::topology::CLUSTER_DOMAIN;
+
+/// How many aliases are followed.
+const LONGEST_CHAIN: usize = 8;
+
+/// What is answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: ResponseCode,
+    /// Whether it is from the zone itself (the bit AA).
+    pub(super) authoritative: bool,
+    pub(super) answers: Vec<Record>,
+    pub(super) authorities: Vec<Record>,
+    pub(super) additionals: Vec<Record>,
+}
+
+impl Answer {
+    /// No answer, and why.
+    pub(super) fn refused(code: ResponseCode) -> Self {
+        Self::new(code, false)
+    }
+
+    fn new(code: ResponseCode, authoritative: bool) -> Self {
+        Self {
+            code,
+            authoritative,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+        }
+    }
+}
+
+/// A name as the zone knows it: in small letters, without the final dot.
+fn key(name: &Name) -> String {
+    name.to_lowercase()
+        .to_ascii()
+        .trim_end_matches('.')
+        .to_owned()
+}
+
+/// Answers a question from a zone. The answer's records carry the name as it was asked for.
+pub(super) fn answer(zone: &Zone, asked: &Name, kind: RecordType) -> Answer {
+    let Some(domain) = zone.domain_of(&key(asked)) else {
+        return Answer::refused(ResponseCode::ServFail);
+    };
+    let mut answer = Answer::new(ResponseCode::NoError, true);
+    let mut owner = asked.clone();
+    // The domain whose SOA explains why there is nothing; none where a chain leaves the zone.
+    let mut nothing_in = Some(domain);
+    for _ in 0..=LONGEST_CHAIN {
+        let Some(entries) = entries(zone, &key(&owner)) else {
+            answer.code = ResponseCode::NXDomain;
+            break;
+        };
+        let of = |kind: RecordType| {
+            let found = entries
+                .iter()
+                .filter(move |one| one.data.record_type() == kind);
+            found.cloned().collect::<Vec<Entry>>()
+        };
+        let wanted = if kind == RecordType::ANY {
+            entries.clone()
+        } else {
+            of(kind)
+        };
+        if !wanted.is_empty() {
+            nothing_in = None;
+            for entry in wanted {
+                add_addresses(zone, &entry.data, &mut answer.additionals);
+                let record = Record::from_rdata(owner.clone(), entry.ttl, entry.data);
+                answer.answers.push(record);
+            }
+            break;
+        }
+        let alias = of(RecordType::CNAME).into_iter().next();
+        let Some(Entry {
+            ttl,
+            data: RData::CNAME(target),
+        }) = alias
+        else {
+            break;
+        };
+        let record = Record::from_rdata(owner, ttl, RData::CNAME(target.clone()));
+        answer.answers.push(record);
+        owner = target.0;
+        if !is_below(&key(&owner), CLUSTER_DOMAIN) {
+            // Nobody can be asked what is at its end.
+            nothing_in = None;
+            break;
+        }
+        nothing_in = Some(CLUSTER_DOMAIN);
+    }
+    if let Some(domain) = nothing_in {
+        let mut apex = Name::from_ascii(domain).unwrap_or_else(|_| Name::root());
+        apex.set_fqdn(true);
+        answer
+            .authorities
+            .push(Record::from_rdata(apex, TTL, zone.authority(domain)));
+    }
+    answer
+}
+
+/// The records of a name, made up for pods' addresses (`pods insecure`): any address in any namespace
+/// that exists.
+fn entries(zone: &Zone, name: &str) -> Option<Vec<Entry>> {
+    if let Some(found) = zone.get(name) {
+        return Some(found.to_vec());
+    }
+    let rest = name.strip_suffix(CLUSTER_DOMAIN)?.strip_suffix(".pod.")?;
+    let (pod, namespace) = rest.split_once('.')?;
+    let address: Ipv4Addr = pod.replace('-', ".").parse().ok()?;
+    let data = RData::A(A(address));
+    zone.has_namespace(namespace)
+        .then(|| vec![Entry { ttl: TTL, data }])
+}
+
+/// Adds the addresses of a name that a record leads to, once.
+fn add_addresses(zone: &Zone, data: &RData, additionals: &mut Vec<Record>) {
+    let target = match data {
+        RData::SRV(srv) => &srv.target,
+        RData::NS(server) => &server.0,
+        _ => return,
+    };
+    for entry in entries(zone, &key(target)).unwrap_or_default() {
+        if entry.data.record_type() == RecordType::A {
+            let record = Record::from_rdata(target.clone(), entry.ttl, entry.data);
+            if !additionals.contains(&record) {
+                additionals.push(record);
+            }
+        }
+    }
+}

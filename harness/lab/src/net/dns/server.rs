@@ -1,0 +1,130 @@
+//! The server: hickory speaks the protocol, [`super::answer`] knows the answers.
+//!
+//! Start from [`serve`]. Over UDP an answer is cut to what the client can take (512 octets, or its
+//! EDNS size) and marked as cut, so that it asks again over TCP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_server::Server;
+use hickory_server::net::runtime::Time;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use rand::seq::SliceRandom as _;
+use tokio::sync::watch;
+
+use super::answer::{Answer, answer};
+use super::zone::Zone;
+use crate::net::netns::{NetNs, any};
+
+/// How long a connection may be silent (CoreDNS' idle timeout).
+const IDLE: Duration = Duration::from_secs(10);
+/// Answers of one connection that may wait to be sent.
+const WAITING: usize = 64;
+/// The least that every client takes over UDP (RFC 6891 §6.2.3).
+const LEAST_PAYLOAD: u16 = 512;
+
+/// Answers on UDP and TCP until dropped.
+///
+/// # Errors
+/// When the port is taken in the pod, or a socket ends.
+pub(super) async fn serve(
+    netns: &NetNs,
+    port: u16,
+    zone: watch::Receiver<Option<Arc<Zone>>>,
+) -> anyhow::Result<()> {
+    let taken = || format!("cannot listen on port {port} of the pod");
+    let socket = netns.udp_socket(any(port)).with_context(taken)?;
+    let listener = netns.tcp_listener(any(port)).with_context(taken)?;
+    let mut server = Server::new(Handler { zone });
+    server.register_socket(tokio::net::UdpSocket::from_std(socket)?);
+    server.register_listener(tokio::net::TcpListener::from_std(listener)?, IDLE, WAITING);
+    server
+        .block_until_done()
+        .await
+        .context("the DNS server ended")
+}
+
+pub(super) struct Handler {
+    pub(super) zone: watch::Receiver<Option<Arc<Zone>>>,
+}
+
+impl Handler {
+    fn answer(&self, request: &Request) -> Answer {
+        let refused = |code| Answer::refused(code);
+        if request.metadata.op_code != OpCode::Query {
+            return refused(ResponseCode::NotImp);
+        }
+        let [query] = request.queries.queries() else {
+            return refused(ResponseCode::FormErr);
+        };
+        if !matches!(query.query_class(), DNSClass::IN | DNSClass::ANY) {
+            return refused(ResponseCode::Refused);
+        }
+        let Some(zone) = self.zone.borrow().clone() else {
+            return refused(ResponseCode::ServFail);
+        };
+        let mut answer = answer(&zone, query.original().name(), query.query_type());
+        shuffle(&mut answer.answers);
+        answer
+    }
+}
+
+/// Gives every address its turn to be the first (CoreDNS' `loadbalance` plugin); aliases stay ahead.
+fn shuffle(records: &mut [Record]) {
+    let aliases = records
+        .iter()
+        .take_while(|record| record.record_type() == RecordType::CNAME)
+        .count();
+    let addresses = &mut records[aliases..];
+    if addresses
+        .iter()
+        .all(|record| record.record_type() == RecordType::A)
+    {
+        addresses.shuffle(&mut rand::rng());
+    }
+}
+
+#[async_trait::async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut response_handle: R,
+    ) -> ResponseInfo {
+        let answer = self.answer(request);
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.response_code = answer.code;
+        metadata.authoritative = answer.authoritative;
+        let edns = request.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(asked.max_payload().max(LEAST_PAYLOAD));
+            edns.set_version(0);
+            edns.set_dnssec_ok(asked.flags().dnssec_ok);
+            edns
+        });
+        let response = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
+            metadata,
+            &answer.answers,
+            &answer.authorities,
+            [],
+            &answer.additionals,
+        );
+        match response_handle.send_response(response).await {
+            Ok(info) => info,
+            Err(error) => {
+                // The client is gone, or its address is not one to answer to.
+                tracing::debug!(%error, "an answer was not sent");
+                let mut failed = Metadata::response_from_request(&request.metadata);
+                failed.response_code = ResponseCode::ServFail;
+                ResponseInfo::from(hickory_proto::op::Header {
+                    metadata: failed,
+                    counts: hickory_proto::op::HeaderCounts::default(),
+                })
+            }
+        }
+    }
+}

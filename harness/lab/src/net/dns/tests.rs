@@ -1,0 +1,487 @@
+//! Names and their answers, as a table over one small cluster; and the protocol over real sockets.
+
+use std::net::Ipv4Addr;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use hickory_proto::op::{DnsResponse, Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_server::Server;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
+
+use super::answer::answer;
+use super::server::Handler;
+use super::zone::{Objects, Zone};
+
+fn objects() -> Objects {
+    let service = |namespace: &str, name: &str, spec: Value| {
+        let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
+        Arc::new(serde_json::from_value(object).unwrap())
+    };
+    let slice = |namespace: &str, service: &str, ports: Value, endpoints: Value| {
+        let object = json!({
+            "metadata": {"namespace": namespace, "name": format!("{service}-x"), "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    };
+    let namespace =
+        |name: &str| Arc::new(serde_json::from_value(json!({"metadata": {"name": name}})).unwrap());
+    let http = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
+    let two = json!([
+        {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"},
+    ]);
+    let many: Vec<Value> = (1..=60)
+        .map(|number| json!({"addresses": [format!("10.244.9.{number}")], "conditions": {"ready": true}}))
+        .collect();
+    Objects {
+        services: vec![
+            service(
+                "ns",
+                "web",
+                json!({"clusterIP": "10.96.0.80", "ports": two}),
+            ),
+            service(
+                "ns",
+                "plain",
+                json!({"clusterIP": "10.96.0.81", "ports": [{"port": 80, "protocol": "TCP"}]}),
+            ),
+            service("ns", "db", json!({"clusterIP": "None", "ports": http})),
+            service("ns", "empty", json!({"clusterIP": "None", "ports": http})),
+            service("ns", "many", json!({"clusterIP": "None", "ports": http})),
+            service(
+                "ns",
+                "out",
+                json!({"type": "ExternalName", "externalName": "Example.COM"}),
+            ),
+            service(
+                "ns",
+                "alias",
+                json!({"type": "ExternalName", "externalName": "web.ns.svc.cluster.local"}),
+            ),
+            service(
+                "ns",
+                "broken",
+                json!({"type": "ExternalName", "externalName": "gone.ns.svc.cluster.local"}),
+            ),
+            service(
+                "ns",
+                "loop",
+                json!({"type": "ExternalName", "externalName": "loop.ns.svc.cluster.local"}),
+            ),
+            service(
+                "ns",
+                "number",
+                json!({"type": "ExternalName", "externalName": "1.2.3.4"}),
+            ),
+            service(
+                "kube-system",
+                "kube-dns",
+                json!({"clusterIP": "10.96.0.10", "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}),
+            ),
+        ],
+        slices: vec![
+            slice(
+                "ns",
+                "web",
+                http.clone(),
+                json!([{"addresses": ["10.244.1.1"], "conditions": {"ready": true}}]),
+            ),
+            slice(
+                "ns",
+                "db",
+                http.clone(),
+                json!([
+                    {"addresses": ["10.244.1.2"], "hostname": "db-0", "conditions": {"ready": true}},
+                    {"addresses": ["10.244.1.3"], "conditions": {}},
+                    {"addresses": ["10.244.1.4"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+                ]),
+            ),
+            slice(
+                "ns",
+                "empty",
+                http.clone(),
+                json!([{"addresses": ["10.244.1.5"], "conditions": {"ready": false}}]),
+            ),
+            slice("ns", "many", http, json!(many)),
+            slice(
+                "kube-system",
+                "kube-dns",
+                json!([]),
+                json!([{"addresses": ["10.244.0.2"], "conditions": {"ready": true}}]),
+            ),
+        ],
+        namespaces: vec![namespace("ns"), namespace("kube-system"), namespace("bare")],
+        own: vec![Ipv4Addr::new(10, 244, 0, 2)],
+        serial: 7,
+    }
+}
+
+fn data(records: &[Record]) -> Vec<String> {
+    let mut texts: Vec<String> = records
+        .iter()
+        .map(|record| format!("{} {} {}", record.name, record.ttl, record.data))
+        .collect();
+    texts.sort();
+    texts
+}
+
+#[test]
+fn names_are_answered_by_the_specification() {
+    use RecordType::{A, AAAA, ANY, CNAME, NS, PTR, SOA, SRV, TXT};
+    let zone = Zone::of(&objects());
+    let table: &[(&str, RecordType, ResponseCode, &[&str])] = &[
+        // ClusterIP
+        (
+            "web.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["web.ns.svc.cluster.local. 5 10.96.0.80"],
+        ),
+        (
+            "WEB.ns.Svc.cluster.LOCAL.",
+            A,
+            ResponseCode::NoError,
+            &["WEB.ns.Svc.cluster.LOCAL. 5 10.96.0.80"],
+        ),
+        (
+            "web.ns.svc.cluster.local.",
+            AAAA,
+            ResponseCode::NoError,
+            &[],
+        ),
+        ("web.ns.svc.cluster.local.", TXT, ResponseCode::NoError, &[]),
+        (
+            "web.other.svc.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        ("gone.ns.svc.cluster.local.", A, ResponseCode::NXDomain, &[]),
+        (
+            "a.b.web.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        (
+            "_http._tcp.web.ns.svc.cluster.local.",
+            SRV,
+            ResponseCode::NoError,
+            &["_http._tcp.web.ns.svc.cluster.local. 5 0 100 80 web.ns.svc.cluster.local."],
+        ),
+        (
+            "_dns._udp.web.ns.svc.cluster.local.",
+            SRV,
+            ResponseCode::NoError,
+            &["_dns._udp.web.ns.svc.cluster.local. 5 0 100 53 web.ns.svc.cluster.local."],
+        ),
+        (
+            "_http._udp.web.ns.svc.cluster.local.",
+            SRV,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        (
+            "_tcp.web.ns.svc.cluster.local.",
+            SRV,
+            ResponseCode::NoError,
+            &[],
+        ),
+        (
+            "_http._tcp.web.ns.svc.cluster.local.",
+            TXT,
+            ResponseCode::NoError,
+            &[],
+        ),
+        (
+            "plain.ns.svc.cluster.local.",
+            SRV,
+            ResponseCode::NoError,
+            &["plain.ns.svc.cluster.local. 5 0 100 80 plain.ns.svc.cluster.local."],
+        ),
+        (
+            "10-244-1-1.web.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["10-244-1-1.web.ns.svc.cluster.local. 5 10.244.1.1"],
+        ),
+        // Headless
+        (
+            "db.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &[
+                "db.ns.svc.cluster.local. 5 10.244.1.2",
+                "db.ns.svc.cluster.local. 5 10.244.1.3",
+            ],
+        ),
+        (
+            "db-0.db.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["db-0.db.ns.svc.cluster.local. 5 10.244.1.2"],
+        ),
+        (
+            "10-244-1-3.db.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["10-244-1-3.db.ns.svc.cluster.local. 5 10.244.1.3"],
+        ),
+        (
+            "10-244-1-4.db.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        (
+            "_http._tcp.db.ns.svc.cluster.local.",
+            SRV,
+            ResponseCode::NoError,
+            &[
+                "_http._tcp.db.ns.svc.cluster.local. 5 0 50 80 10-244-1-3.db.ns.svc.cluster.local.",
+                "_http._tcp.db.ns.svc.cluster.local. 5 0 50 80 db-0.db.ns.svc.cluster.local.",
+            ],
+        ),
+        (
+            "empty.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        // ExternalName
+        (
+            "out.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["out.ns.svc.cluster.local. 5 Example.COM."],
+        ),
+        (
+            "out.ns.svc.cluster.local.",
+            CNAME,
+            ResponseCode::NoError,
+            &["out.ns.svc.cluster.local. 5 Example.COM."],
+        ),
+        (
+            "alias.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &[
+                "alias.ns.svc.cluster.local. 5 web.ns.svc.cluster.local.",
+                "web.ns.svc.cluster.local. 5 10.96.0.80",
+            ],
+        ),
+        (
+            "alias.ns.svc.cluster.local.",
+            AAAA,
+            ResponseCode::NoError,
+            &["alias.ns.svc.cluster.local. 5 web.ns.svc.cluster.local."],
+        ),
+        (
+            "broken.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &["broken.ns.svc.cluster.local. 5 gone.ns.svc.cluster.local."],
+        ),
+        (
+            "number.ns.svc.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        // The names between
+        ("cluster.local.", A, ResponseCode::NoError, &[]),
+        ("svc.cluster.local.", A, ResponseCode::NoError, &[]),
+        ("ns.svc.cluster.local.", A, ResponseCode::NoError, &[]),
+        ("bare.svc.cluster.local.", A, ResponseCode::NoError, &[]),
+        ("other.svc.cluster.local.", A, ResponseCode::NXDomain, &[]),
+        ("pod.cluster.local.", A, ResponseCode::NoError, &[]),
+        ("other.cluster.local.", A, ResponseCode::NXDomain, &[]),
+        // Pods
+        (
+            "10-244-1-1.ns.pod.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["10-244-1-1.ns.pod.cluster.local. 5 10.244.1.1"],
+        ),
+        (
+            "10-244-1-1.ns.pod.cluster.local.",
+            AAAA,
+            ResponseCode::NoError,
+            &[],
+        ),
+        (
+            "10-244-1-1.other.pod.cluster.local.",
+            A,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        ("web.ns.pod.cluster.local.", A, ResponseCode::NXDomain, &[]),
+        // Addresses
+        (
+            "80.0.96.10.in-addr.arpa.",
+            PTR,
+            ResponseCode::NoError,
+            &["80.0.96.10.in-addr.arpa. 5 web.ns.svc.cluster.local."],
+        ),
+        (
+            "2.1.244.10.in-addr.arpa.",
+            PTR,
+            ResponseCode::NoError,
+            &["2.1.244.10.in-addr.arpa. 5 db-0.db.ns.svc.cluster.local."],
+        ),
+        ("80.0.96.10.in-addr.arpa.", A, ResponseCode::NoError, &[]),
+        ("244.10.in-addr.arpa.", PTR, ResponseCode::NoError, &[]),
+        (
+            "9.9.244.10.in-addr.arpa.",
+            PTR,
+            ResponseCode::NoError,
+            &["9.9.244.10.in-addr.arpa. 5 10-244-9-9.many.ns.svc.cluster.local."],
+        ),
+        (
+            "99.9.244.10.in-addr.arpa.",
+            PTR,
+            ResponseCode::NXDomain,
+            &[],
+        ),
+        ("8.8.8.8.in-addr.arpa.", PTR, ResponseCode::ServFail, &[]),
+        // The zone itself
+        (
+            "dns-version.cluster.local.",
+            TXT,
+            ResponseCode::NoError,
+            &["dns-version.cluster.local. 28800 1.1.0"],
+        ),
+        (
+            "cluster.local.",
+            SOA,
+            ResponseCode::NoError,
+            &[
+                "cluster.local. 5 ns.dns.cluster.local. hostmaster.cluster.local. 7 7200 1800 86400 5",
+            ],
+        ),
+        (
+            "cluster.local.",
+            NS,
+            ResponseCode::NoError,
+            &["cluster.local. 5 kube-dns.kube-system.svc.cluster.local."],
+        ),
+        (
+            "ns.dns.cluster.local.",
+            A,
+            ResponseCode::NoError,
+            &["ns.dns.cluster.local. 5 10.96.0.10"],
+        ),
+        ("dns.cluster.local.", A, ResponseCode::NoError, &[]),
+        (
+            "plain.ns.svc.cluster.local.",
+            ANY,
+            ResponseCode::NoError,
+            &[
+                "plain.ns.svc.cluster.local. 5 0 100 80 plain.ns.svc.cluster.local.",
+                "plain.ns.svc.cluster.local. 5 10.96.0.81",
+            ],
+        ),
+        // Others
+        ("example.com.", A, ResponseCode::ServFail, &[]),
+        ("web.", A, ResponseCode::ServFail, &[]),
+        ("notcluster.local.", A, ResponseCode::ServFail, &[]),
+    ];
+    for (name, kind, code, expected) in table {
+        let found = answer(&zone, &Name::from_ascii(name).unwrap(), *kind);
+        assert_eq!(found.code, *code, "{name} {kind}");
+        assert_eq!(data(&found.answers), *expected, "{name} {kind}");
+        assert_eq!(
+            found.authoritative,
+            *code != ResponseCode::ServFail,
+            "{name} {kind}"
+        );
+        let nothing = found
+            .answers
+            .iter()
+            .all(|record| record.record_type() == CNAME)
+            && *kind != CNAME;
+        let outside = *code == ResponseCode::ServFail || name.starts_with("out.");
+        let soa = found.authorities.first().map(|record| &record.data);
+        assert_eq!(
+            matches!(soa, Some(RData::SOA(_))),
+            nothing && !outside,
+            "{name} {kind}"
+        );
+    }
+}
+
+#[test]
+fn targets_come_with_their_addresses_and_loops_end() {
+    let zone = Zone::of(&objects());
+    let ask = |name: &str, kind| answer(&zone, &Name::from_ascii(name).unwrap(), kind);
+    let found = ask("_http._tcp.db.ns.svc.cluster.local.", RecordType::SRV);
+    assert_eq!(
+        data(&found.additionals),
+        [
+            "10-244-1-3.db.ns.svc.cluster.local. 5 10.244.1.3",
+            "db-0.db.ns.svc.cluster.local. 5 10.244.1.2"
+        ]
+    );
+    let found = ask("loop.ns.svc.cluster.local.", RecordType::A);
+    assert!(
+        found
+            .answers
+            .iter()
+            .all(|one| one.record_type() == RecordType::CNAME)
+    );
+}
+
+fn question(name: &str, payload: Option<u16>) -> Message {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(Name::from_str(name).unwrap(), RecordType::A));
+    if let Some(payload) = payload {
+        let mut edns = Edns::new();
+        edns.set_max_payload(payload);
+        message.set_edns(edns);
+    }
+    message
+}
+
+#[tokio::test]
+async fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
+    let (_sender, zone) = watch::channel(Some(Arc::new(Zone::of(&objects()))));
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
+    let mut server = Server::new(Handler { zone });
+    server.register_socket(socket);
+    server.register_listener(listener, std::time::Duration::from_secs(5), 8);
+    let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(udp).await.unwrap();
+    let mut buffer = vec![0; 65535];
+    for (payload, whole) in [(None, false), (Some(700), false), (Some(4096), true)] {
+        let message = question("many.ns.svc.cluster.local.", payload);
+        client.send(&message.to_vec().unwrap()).await.unwrap();
+        let length = client.recv(&mut buffer).await.unwrap();
+        let answer = DnsResponse::from_buffer(buffer[..length].to_vec()).unwrap();
+        assert_eq!(answer.truncation, !whole, "{payload:?}");
+        assert_eq!(answer.answers.len() == 60, whole, "{payload:?}");
+        assert!(answer.authoritative, "{payload:?}");
+        assert!(
+            length <= usize::from(payload.unwrap_or(512)),
+            "{payload:?}: {length}"
+        );
+        assert_eq!(answer.edns.is_some(), payload.is_some());
+    }
+    let mut stream = tokio::net::TcpStream::connect(tcp).await.unwrap();
+    let message = question("many.ns.svc.cluster.local.", None)
+        .to_vec()
+        .unwrap();
+    stream
+        .write_u16(u16::try_from(message.len()).unwrap())
+        .await
+        .unwrap();
+    stream.write_all(&message).await.unwrap();
+    let length = usize::from(stream.read_u16().await.unwrap());
+    stream.read_exact(&mut buffer[..length]).await.unwrap();
+    let answer = DnsResponse::from_buffer(buffer[..length].to_vec()).unwrap();
+    assert_eq!((answer.truncation, answer.answers.len()), (false, 60));
+}

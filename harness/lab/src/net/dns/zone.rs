@@ -1,0 +1,389 @@
+//! What the cluster's objects mean in DNS: a tree of names with their records.
+//!
+//! Start from [`Zone::of`]. Every name above one with records is in the tree too, without any, so
+//! that "no such name" and "no such record" are told apart by looking the name up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use hickory_proto::rr::rdata::{A, CNAME, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use kube::ResourceExt as _;
+
+use crate::topology::{CLUSTER_DOMAIN, POD_CIDR, SERVICE_CIDR};
+
+/// How long an answer may be kept, in seconds (CoreDNS' `kubernetes` plugin's own).
+pub(super) const TTL: u32 = 5;
+/// The same, of the version of the specification.
+const VERSION_TTL: u32 = 28_800;
+/// The specification that is followed.
+const VERSION: &str = "1.1.0";
+/// Addresses' names.
+const REVERSE: &str = "in-addr.arpa";
+
+/// What a zone is made from.
+#[derive(Default)]
+pub(super) struct Objects {
+    pub(super) services: Vec<Arc<Service>>,
+    pub(super) slices: Vec<Arc<EndpointSlice>>,
+    pub(super) namespaces: Vec<Arc<Namespace>>,
+    /// The server's own addresses: a Service that has one of them as an endpoint is the zone's name
+    /// server.
+    pub(super) own: Vec<Ipv4Addr>,
+    pub(super) serial: u32,
+}
+
+/// A record's data and how long it may be kept, in seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) ttl: u32,
+    pub(super) data: RData,
+}
+
+/// The names that the server answers for.
+#[derive(Debug, Default)]
+pub(super) struct Zone {
+    /// By name, in small letters and without the final dot.
+    names: BTreeMap<String, Vec<Entry>>,
+    namespaces: BTreeSet<String>,
+    /// The networks whose addresses only the cluster can name.
+    networks: Vec<Ipv4Net>,
+    serial: u32,
+}
+
+/// A name that is known to be one.
+fn name(text: &str) -> Name {
+    let mut name = Name::from_ascii(text).unwrap_or_else(|_| Name::root());
+    name.set_fqdn(true);
+    name
+}
+
+/// The domain of Services.
+fn services_domain() -> String {
+    format!("svc.{CLUSTER_DOMAIN}")
+}
+
+/// The name of an address (RFC 1035 §3.5).
+fn reverse(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("{d}.{c}.{b}.{a}.{REVERSE}")
+}
+
+/// Whether a name is at or below a domain; both in small letters.
+pub(super) fn is_below(name: &str, domain: &str) -> bool {
+    name == domain
+        || name
+            .strip_suffix(domain)
+            .is_some_and(|rest| rest.ends_with('.'))
+}
+
+impl Zone {
+    /// The zone of a cluster.
+    pub(super) fn of(objects: &Objects) -> Self {
+        let mut zone = Self {
+            serial: objects.serial,
+            networks: [POD_CIDR, SERVICE_CIDR]
+                .iter()
+                .filter_map(|network| network.parse().ok())
+                .collect(),
+            ..Self::default()
+        };
+        zone.touch(CLUSTER_DOMAIN);
+        zone.touch(&services_domain());
+        zone.touch(&format!("pod.{CLUSTER_DOMAIN}"));
+        for network in zone.networks.clone() {
+            let octets = usize::from(network.prefix_len() / 8);
+            let address = reverse(network.network());
+            let labels: Vec<&str> = address.split('.').skip(4 - octets).collect();
+            zone.touch(&labels.join("."));
+        }
+        for namespace in &objects.namespaces {
+            let namespace = namespace.name_any();
+            zone.touch(&format!("{namespace}.{}", services_domain()));
+            zone.touch(&format!("{namespace}.pod.{CLUSTER_DOMAIN}"));
+            zone.namespaces.insert(namespace);
+        }
+        let mut endpoints: BTreeMap<(String, String), Vec<&EndpointSlice>> = BTreeMap::new();
+        for slice in &objects.slices {
+            if slice.address_type != "IPv4" {
+                continue;
+            }
+            if let Some(service) = slice.labels().get("kubernetes.io/service-name") {
+                let key = (slice.namespace().unwrap_or_default(), service.clone());
+                endpoints.entry(key).or_default().push(slice);
+            }
+        }
+        let mut servers = Vec::new();
+        for service in &objects.services {
+            let Some(spec) = &service.spec else { continue };
+            let key = (service.namespace().unwrap_or_default(), service.name_any());
+            let slices = endpoints.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let domain = format!("{}.{}.{}", key.1, key.0, services_domain());
+            zone.add_service(&domain, spec, slices);
+            let ours = |one: &(Ipv4Addr, &Endpoint)| objects.own.contains(&one.0);
+            if slices
+                .iter()
+                .flat_map(|slice| ready(slice))
+                .any(|one| ours(&one))
+            {
+                servers.extend(cluster_ip(spec).map(|address| (domain.clone(), address)));
+            }
+        }
+        zone.add_endpoints_reverse(objects, &endpoints);
+        zone.add_apex(&servers, &objects.own);
+        zone.add(
+            &format!("dns-version.{CLUSTER_DOMAIN}"),
+            VERSION_TTL,
+            RData::TXT(TXT::new(vec![VERSION.to_owned()])),
+        );
+        zone
+    }
+
+    /// The records of a name; none where there is no such name.
+    pub(super) fn get(&self, name: &str) -> Option<&[Entry]> {
+        self.names.get(name).map(Vec::as_slice)
+    }
+
+    /// The domain that a name belongs to, if the server answers for it.
+    pub(super) fn domain_of(&self, name: &str) -> Option<&'static str> {
+        if is_below(name, CLUSTER_DOMAIN) {
+            return Some(CLUSTER_DOMAIN);
+        }
+        if !is_below(name, REVERSE) {
+            return None;
+        }
+        if self.names.contains_key(name) {
+            return Some(REVERSE);
+        }
+        // Other addresses are for an upstream server to name.
+        let mut octets = name
+            .strip_suffix(REVERSE)?
+            .trim_end_matches('.')
+            .rsplit('.');
+        let mut address = [0; 4];
+        for octet in &mut address {
+            *octet = octets.next()?.parse().ok()?;
+        }
+        let address = Ipv4Addr::from(address);
+        let within = self.networks.iter().any(|one| one.contains(&address));
+        within.then_some(REVERSE)
+    }
+
+    /// Whether there is a namespace.
+    pub(super) fn has_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.contains(namespace)
+    }
+
+    /// A domain's start of authority.
+    pub(super) fn authority(&self, domain: &str) -> RData {
+        let server = name(&format!("ns.dns.{domain}"));
+        let master = name(&format!("hostmaster.{domain}"));
+        RData::SOA(SOA::new(
+            server,
+            master,
+            self.serial,
+            7200,
+            1800,
+            86_400,
+            TTL,
+        ))
+    }
+
+    /// Adds a name, and those above it up to the domain.
+    fn touch(&mut self, text: &str) {
+        let mut rest = text;
+        while !self.names.contains_key(rest) {
+            self.names.insert(rest.to_owned(), Vec::new());
+            match rest.split_once('.') {
+                Some((_, parent)) if rest != CLUSTER_DOMAIN && rest != REVERSE => rest = parent,
+                _ => break,
+            }
+        }
+    }
+
+    fn add(&mut self, text: &str, ttl: u32, data: RData) {
+        self.touch(text);
+        let entry = Entry { ttl, data };
+        let entries = self.names.entry(text.to_owned()).or_default();
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+
+    fn add_apex(&mut self, servers: &[(String, Ipv4Addr)], own: &[Ipv4Addr]) {
+        let authority = self.authority(CLUSTER_DOMAIN);
+        self.add(CLUSTER_DOMAIN, TTL, authority);
+        let default = format!("ns.dns.{CLUSTER_DOMAIN}");
+        for (server, address) in servers {
+            self.add(CLUSTER_DOMAIN, TTL, RData::NS(NS(name(server))));
+            self.add(&default, TTL, RData::A(A(*address)));
+        }
+        if servers.is_empty() {
+            self.add(CLUSTER_DOMAIN, TTL, RData::NS(NS(name(&default))));
+            for address in own {
+                self.add(&default, TTL, RData::A(A(*address)));
+            }
+        }
+    }
+
+    fn add_service(&mut self, domain: &str, spec: &ServiceSpec, slices: &[&EndpointSlice]) {
+        if spec.type_.as_deref() == Some("ExternalName") {
+            let target = spec.external_name.as_deref().unwrap_or_default();
+            // An address is no name: CoreDNS does not answer with it either.
+            if target.parse::<std::net::IpAddr>().is_err() && !target.is_empty() {
+                self.add(domain, TTL, RData::CNAME(CNAME(name(target))));
+            }
+            return;
+        }
+        if let Some(address) = cluster_ip(spec) {
+            self.add(domain, TTL, RData::A(A(address)));
+            self.add(&reverse(address), TTL, RData::PTR(PTR(name(domain))));
+            let ports: Vec<Port> = spec
+                .ports
+                .iter()
+                .flatten()
+                .map(|port| Port {
+                    name: port.name.clone().unwrap_or_default(),
+                    protocol: port.protocol.clone().unwrap_or_default(),
+                    number: port.port,
+                })
+                .collect();
+            self.add_ports(domain, &ports, &[domain.to_owned()]);
+        }
+        let headless = spec.cluster_ip.as_deref() == Some("None");
+        let mut served: BTreeMap<Port, Vec<String>> = BTreeMap::new();
+        for slice in slices {
+            for (address, endpoint) in ready(slice) {
+                let host = format!("{}.{domain}", hostname(address, endpoint));
+                self.add(&host, TTL, RData::A(A(address)));
+                if !headless {
+                    continue;
+                }
+                self.add(domain, TTL, RData::A(A(address)));
+                for port in slice.ports.iter().flatten() {
+                    let port = Port {
+                        name: port.name.clone().unwrap_or_default(),
+                        protocol: port.protocol.clone().unwrap_or_default(),
+                        number: port.port.unwrap_or_default(),
+                    };
+                    served.entry(port).or_default().push(host.clone());
+                }
+            }
+        }
+        if headless {
+            // The weights of one name are of all its ports' targets together.
+            let mut by_name: BTreeMap<String, Vec<(Port, String)>> = BTreeMap::new();
+            for (port, hosts) in served {
+                for host in hosts {
+                    let one = (port.clone(), host);
+                    by_name
+                        .entry(domain.to_owned())
+                        .or_default()
+                        .push(one.clone());
+                    if let Some(label) = one.0.label() {
+                        let name = format!("{label}.{domain}");
+                        by_name.entry(name).or_default().push(one);
+                    }
+                }
+            }
+            for (name, targets) in by_name {
+                self.add_targets(&name, &targets);
+            }
+        }
+    }
+
+    fn add_ports(&mut self, domain: &str, ports: &[Port], hosts: &[String]) {
+        let all: Vec<(Port, String)> = ports
+            .iter()
+            .flat_map(|port| hosts.iter().map(|host| (port.clone(), host.clone())))
+            .collect();
+        self.add_targets(domain, &all);
+        for port in ports {
+            if let Some(label) = port.label() {
+                let targets: Vec<(Port, String)> = hosts
+                    .iter()
+                    .map(|host| (port.clone(), host.clone()))
+                    .collect();
+                self.add_targets(&format!("{label}.{domain}"), &targets);
+            }
+        }
+    }
+
+    fn add_targets(&mut self, owner: &str, targets: &[(Port, String)]) {
+        let weight = u16::try_from(100 / targets.len().max(1))
+            .unwrap_or(1)
+            .max(1);
+        for (port, host) in targets {
+            let number = u16::try_from(port.number).unwrap_or_default();
+            let data = RData::SRV(SRV::new(0, weight, number, name(host)));
+            self.add(owner, TTL, data);
+        }
+    }
+
+    /// The names of endpoints' addresses, but for those that are a Service's own.
+    fn add_endpoints_reverse(
+        &mut self,
+        objects: &Objects,
+        endpoints: &BTreeMap<(String, String), Vec<&EndpointSlice>>,
+    ) {
+        for service in &objects.services {
+            let key = (service.namespace().unwrap_or_default(), service.name_any());
+            for slice in endpoints.get(&key).into_iter().flatten() {
+                for (address, endpoint) in ready(slice) {
+                    let host = hostname(address, endpoint);
+                    let host = format!("{host}.{}.{}.{}", key.1, key.0, services_domain());
+                    let taken = objects
+                        .services
+                        .iter()
+                        .any(|service| service.spec.as_ref().and_then(cluster_ip) == Some(address));
+                    if !taken {
+                        self.add(&reverse(address), TTL, RData::PTR(PTR(name(&host))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Port {
+    name: String,
+    protocol: String,
+    number: i32,
+}
+
+impl Port {
+    /// `_http._tcp`; none for a port without a name.
+    fn label(&self) -> Option<String> {
+        let protocol = self.protocol.to_lowercase();
+        (!self.name.is_empty()).then(|| format!("_{}._{protocol}", self.name.to_lowercase()))
+    }
+}
+
+fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
+    spec.cluster_ip.as_deref()?.parse().ok()
+}
+
+/// The addresses that take connections. What is ending is not ready, and what is not ready is, where
+/// the Service publishes it: the EndpointSlice says so.
+fn ready(slice: &EndpointSlice) -> impl Iterator<Item = (Ipv4Addr, &Endpoint)> {
+    slice
+        .endpoints
+        .iter()
+        .filter(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.and_then(|conditions| conditions.ready) != Some(false)
+        })
+        .filter_map(|endpoint| Some((endpoint.addresses.first()?.parse().ok()?, endpoint)))
+}
+
+/// An endpoint's own label: its hostname, or its address with dashes.
+fn hostname(address: Ipv4Addr, endpoint: &Endpoint) -> String {
+    let given = endpoint.hostname.clone().filter(|name| !name.is_empty());
+    given.unwrap_or_else(|| address.to_string().replace('.', "-"))
+}

@@ -1,0 +1,53 @@
+//! Objects of all namespaces, for checks that follow an address to whoever has it, and objects of
+//! kinds that have no type here.
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Resource};
+
+use super::Scope;
+use super::objects::Object;
+use crate::verdict::{Doing as _, NoVerdict};
+
+impl Scope {
+    /// The objects of a label selector (all, if it is empty) in every namespace.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn list_everywhere<K>(&self, selector: &str) -> Result<Vec<K>, NoVerdict>
+    where
+        K: Object + Resource<Scope = NamespaceResourceScope>,
+    {
+        let parameters = ListParams::default().labels(selector);
+        let api = Api::<K>::all(self.client().clone());
+        let list = api.list(&parameters).await.doing(|| {
+            format!(
+                "listing {} of all namespaces",
+                K::plural(&K::DynamicType::default())
+            )
+        })?;
+        Ok(list.items)
+    }
+
+    /// Deletes an object of a kind that has no type here from [`Self::namespace`]:
+    /// `delete_kind("networking.istio.io/v1", "VirtualService", "web")`. Does not wait until it is gone.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn delete_kind(
+        &self,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<(), NoVerdict> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let client = self.client().clone();
+        let api = Api::<DynamicObject>::namespaced_with(client, self.namespace(), &resource);
+        api.delete(name, &DeleteParams::default())
+            .await
+            .doing(|| format!("deleting {kind} {}/{name}", self.namespace()))?;
+        Ok(())
+    }
+}

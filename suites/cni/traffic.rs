@@ -1,0 +1,432 @@
+//! What a pod network is good for: addresses that are kept, sizes that fit, pods that come and go.
+//!
+//! Start from [`SUITE`]. The gates have seen every path converge, so what is asked here is asked once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use futures::future::try_join_all;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Pod;
+use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
+use strata::{
+    Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, PodView, Scope, Subject, Suite,
+    Vantage, expect, expect_eq,
+};
+
+use super::paths::{
+    ECHO_TCP, ECHO_UDP, HOST_TCP, Path, across_nodes, all_pairs, at, judge, tcp, within_a_node,
+};
+use crate::said;
+
+pub(crate) const SUITE: Suite = Suite {
+    layer: Layer::Cni,
+    gates: &[],
+    checks: CHECKS,
+};
+
+const CHECKS: &[Check] = &[
+    Check {
+        id: "cni::pods_see_each_others_addresses",
+        claim: "No address is translated between pods: the server sees the client's own pod IP.",
+        source: "sig-network: traffic between Pods without SNAT; Kubernetes: the network model",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(pods_see_each_others_addresses(scope)),
+    },
+    Check {
+        id: "cni::a_pod_reaches_itself",
+        claim: "A pod reaches itself by its own pod IP.",
+        source: "istio: selfCallsCases, to podIP",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(a_pod_reaches_itself(scope)),
+    },
+    Check {
+        id: "cni::pods_reach_nodes",
+        claim: "Every pod reaches the address of every node.",
+        source: "cilium: no-policies, pod-to-host; sig-network: node-pod communication",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(pods_reach_nodes(scope)),
+    },
+    Check {
+        id: "cni::nodes_reach_pods",
+        claim: "Every node reaches the pods of every node.",
+        source: "sig-network: node-pod communication: http",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(nodes_reach_pods(scope)),
+    },
+    Check {
+        id: "cni::host_network_pods_have_their_nodes_address",
+        claim: "A pod in its node's network has the node's address, and reaches its like on every node.",
+        source: "Kubernetes: Pod spec.hostNetwork",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(host_network_pods_have_their_nodes_address(scope)),
+    },
+    Check {
+        id: "cni::pods_of_a_node_share_no_ports",
+        claim: "Two pods of one node listen on the same port, and each answers for itself.",
+        source: "Kubernetes: the network model, \"pods can be treated much like VMs\"",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(pods_of_a_node_share_no_ports(scope)),
+    },
+    Check {
+        id: "cni::interfaces_carry_the_reported_address",
+        claim: "The address that the API reports for a pod is the one on its interface.",
+        source: "CNI specification 1.0.0, result of ADD; Kubernetes: Pod status.podIPs",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(interfaces_carry_the_reported_address(scope)),
+    },
+    Check {
+        id: "cni::mtu_is_exact",
+        claim: "A datagram as large as the pod's MTU crosses between nodes unfragmented, and one byte more is refused.",
+        source: "RFC 1191; cilium: pod-to-pod-no-frag",
+        needs: &[Need::Nodes(2)],
+        manifest: None,
+        run: |scope| Box::pin(mtu_is_exact(scope)),
+    },
+    Check {
+        id: "cni::fragments_are_reassembled",
+        claim: "A datagram of several MTUs arrives whole at a pod of another node.",
+        source: "RFC 791, section 3.2; sig-network: should be able to handle large requests: udp",
+        needs: &[Need::Nodes(2)],
+        manifest: None,
+        run: |scope| Box::pin(fragments_are_reassembled(scope)),
+    },
+    Check {
+        id: "cni::a_mebibyte_arrives_whole",
+        claim: "1 MiB over TCP arrives whole at a pod of another node: no packet size is a black hole.",
+        source: "RFC 2923, section 2.1; sig-network: should be able to handle large requests: http",
+        needs: &[Need::Nodes(2)],
+        manifest: None,
+        run: |scope| Box::pin(a_mebibyte_arrives_whole(scope)),
+    },
+    Check {
+        id: "cni::two_hundred_connections_at_once",
+        claim: "Two hundred connections between two nodes are open at once.",
+        source: "cilium: no-interrupted-connections",
+        needs: &[Need::Nodes(2)],
+        manifest: None,
+        run: |scope| Box::pin(two_hundred_connections_at_once(scope)),
+    },
+    Check {
+        id: "cni::replaced_pod",
+        claim: "A replaced pod is reached at its new address, and nobody answers at the old one.",
+        source: "Kubernetes: Pod lifetime; cilium: no-policies",
+        needs: &[],
+        manifest: Some("cni/replaced_pod.yaml"),
+        run: |scope| Box::pin(replaced_pod(scope)),
+    },
+    Check {
+        id: "cni::network_policy_is_all_or_nothing",
+        claim: "A default-deny policy holds for every connection or, where the CNI plugin knows no policies, silently for none; the report says which.",
+        source: "sig-network: should support a 'default-deny-ingress' policy; Kubernetes: NetworkPolicy prerequisites",
+        needs: &[],
+        manifest: Some("cni/network_policy_is_all_or_nothing.yaml"),
+        run: |scope| Box::pin(network_policy_is_all_or_nothing(scope)),
+    },
+];
+
+async fn pods_see_each_others_addresses(scope: &Scope) -> Outcome {
+    let mut pairs = within_a_node(scope).await?;
+    pairs.extend(across_nodes(scope).await?);
+    let own = |path: &Path| path.from.pod().map(|pod| pod.ip);
+    let expected: BTreeMap<_, _> = pairs.iter().map(|path| (path.name(), own(path))).collect();
+    let observed = try_join_all(pairs.iter().map(async |path| {
+        let spec = TcpSpec::new(at(path.to.ip, ECHO_TCP));
+        let reply = path.from.tcp(&spec).await?.into_iter().next();
+        let client = reply.and_then(|reply| Some(reply.answer?.client.ip()));
+        Ok::<_, NoVerdict>((path.name(), client))
+    }));
+    expect_eq(
+        "the client that a pod sees, by path",
+        &expected,
+        &observed.await?.into_iter().collect(),
+        "a masquerade rule covers traffic between pods: the CNI plugin's cluster CIDR is not the one that pods have",
+    )
+}
+
+async fn a_pod_reaches_itself(scope: &Scope) -> Outcome {
+    let echoes = scope.ready_pods("app=echo").await?;
+    let pairs: Vec<_> = echoes
+        .iter()
+        .map(|pod| Path::new(scope, pod, pod))
+        .collect();
+    judge(scope, "TCP", &pairs, tcp).await
+}
+
+async fn pods_reach_nodes(scope: &Scope) -> Outcome {
+    let pairs = all_pairs(scope, "app=echo", "app=host").await?;
+    judge(scope, "TCP", &pairs, async |path: &Path| {
+        let spec = TcpSpec::new(at(path.to.host_ip, HOST_TCP));
+        Ok(said::tcp(&path.from.tcp(&spec).await?))
+    })
+    .await
+}
+
+async fn nodes_reach_pods(scope: &Scope) -> Outcome {
+    let pairs = all_pairs(scope, "app=host", "app=echo").await?;
+    judge(scope, "TCP", &pairs, tcp).await
+}
+
+async fn host_network_pods_have_their_nodes_address(scope: &Scope) -> Outcome {
+    let pairs = all_pairs(scope, "app=host", "app=host").await?;
+    let own: BTreeMap<_, _> = pairs
+        .iter()
+        .map(|path| (&path.to.name, path.to.ip))
+        .collect();
+    let nodes = pairs
+        .iter()
+        .map(|path| (&path.to.name, path.to.host_ip))
+        .collect();
+    expect_eq(
+        "the addresses of the pods with hostNetwork: true, and of their nodes",
+        &nodes,
+        &own,
+        "the kubelet reports another of the node's addresses for pods than for the node",
+    )?;
+    judge(scope, "TCP", &pairs, async |path: &Path| {
+        let spec = TcpSpec::new(at(path.to.ip, HOST_TCP));
+        Ok(said::tcp(&path.from.tcp(&spec).await?))
+    })
+    .await
+}
+
+async fn pods_of_a_node_share_no_ports(scope: &Scope) -> Outcome {
+    let mut pairs = all_pairs(scope, "app=host", "app=echo").await?;
+    pairs.extend(all_pairs(scope, "app=host", "app=peer").await?);
+    pairs.retain(|path| path.within_a_node());
+    judge(scope, "HTTP", &pairs, async |path: &Path| {
+        let reply = path
+            .from
+            .get(format!("http://{}/", at(path.to.ip, 8080)))
+            .await?;
+        Ok(said::who(reply.error.as_ref(), reply.answer.as_ref()))
+    })
+    .await
+}
+
+async fn interfaces_carry_the_reported_address(scope: &Scope) -> Outcome {
+    for pod in scope.ready_pods("app in (echo, peer)").await? {
+        let network = scope.from_pod(&pod).network().await?;
+        let addresses: Vec<_> = network
+            .interfaces
+            .iter()
+            .filter(|interface| interface.up)
+            .flat_map(|interface| &interface.addresses)
+            .filter_map(|address| address.parse::<IpNet>().ok())
+            .filter(|address| !address.addr().is_loopback())
+            .filter(|address| address.addr().is_ipv4() == pod.ip.is_ipv4())
+            .map(|address| address.addr())
+            .collect();
+        expect_eq(
+            format!("the addresses of Pod {}, loopback apart", pod.name),
+            &vec![pod.ip],
+            &addresses,
+            "the kubelet reports an address that the CNI plugin gave to another interface or pod",
+        )?;
+    }
+    Ok(())
+}
+
+async fn mtu_is_exact(scope: &Scope) -> Outcome {
+    for path in across_nodes(scope).await? {
+        let mtu = mtu(&path.from).await?;
+        scope.record("mtu", mtu);
+        // An IPv4 header without options and a UDP header: 20 and 8 bytes.
+        let payload = mtu.saturating_sub(28);
+        let mut seen = BTreeMap::new();
+        for bytes in [payload, payload + 1] {
+            let spec = UdpSpec {
+                bytes,
+                df: true,
+                ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
+            };
+            seen.insert(bytes, said::udp(&path.from.udp(&spec).await?));
+        }
+        let expected = BTreeMap::from([
+            (payload, path.to.name.clone()),
+            (payload + 1, "message too long".to_owned()),
+        ]);
+        expect_eq(
+            format!(
+                "datagrams from {} by payload, fragments forbidden; the MTU is {mtu}",
+                path.name()
+            ),
+            &expected,
+            &seen,
+            "the pod's MTU is larger than the underlay's less the tunnel's header (VXLAN over IPv4: 50 bytes)",
+        )?;
+    }
+    Ok(())
+}
+
+async fn fragments_are_reassembled(scope: &Scope) -> Outcome {
+    // Three fragments at the usual MTUs.
+    judge(
+        scope,
+        "UDP",
+        &across_nodes(scope).await?,
+        async |path: &Path| {
+            let spec = UdpSpec {
+                bytes: 4000,
+                ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
+            };
+            Ok(said::udp(&path.from.udp(&spec).await?))
+        },
+    )
+    .await
+}
+
+async fn a_mebibyte_arrives_whole(scope: &Scope) -> Outcome {
+    // The probe compares the echo; a difference is an error of kind `corrupted`.
+    judge(
+        scope,
+        "TCP",
+        &across_nodes(scope).await?,
+        async |path: &Path| {
+            let spec = TcpSpec {
+                bytes: 1 << 20,
+                ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
+            };
+            Ok(said::tcp(&path.from.tcp(&spec).await?))
+        },
+    )
+    .await
+}
+
+async fn two_hundred_connections_at_once(scope: &Scope) -> Outcome {
+    let pairs = across_nodes(scope).await?;
+    let path = pairs
+        .first()
+        .ok_or_else(|| NoVerdict::new("there is one node only"))?;
+    // Held for a moment, so that the first is still open when the last one is opened.
+    let spec = TcpSpec {
+        count: 200,
+        concurrency: 200,
+        hold_ms: 300,
+        bytes: 64,
+        ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
+    };
+    let replies = path.from.tcp(&spec).await?;
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for reply in &replies {
+        *seen
+            .entry(said::who(reply.error.as_ref(), reply.answer.as_ref()))
+            .or_default() += 1;
+    }
+    let outcome = expect_eq(
+        format!("200 connections {}, by who answered", path.name()),
+        &BTreeMap::from([(path.to.name.clone(), 200)]),
+        &seen,
+        "the connection tracking table of a node is full, or the server's backlog is",
+    );
+    scope.explain(outcome, path.subject()).await
+}
+
+async fn replaced_pod(scope: &Scope) -> Outcome {
+    let client = scope.pod("app=client").await?;
+    let old = first(scope.ready_pods("app=server").await?)?;
+    scope.delete::<Pod>(&old.name).await?;
+    let new = first(scope.ready_pods("app=server").await?)?;
+    if new.ip == old.ip {
+        return Err(
+            NoVerdict::new(format!("the new pod was given the old address, {}", old.ip)).into(),
+        );
+    }
+    let ask = async |ip: IpAddr| {
+        let spec = TcpSpec {
+            timeout_ms: 1000,
+            ..TcpSpec::new(at(ip, ECHO_TCP))
+        };
+        Ok::<_, NoVerdict>(said::nobody(said::tcp(&client.tcp(&spec).await?)))
+    };
+    let outcome = scope
+        .eventually(Eventually {
+            what: "who answers at the new pod's address, and at the old pod's",
+            expected: (new.name.clone(), "nobody".to_owned()),
+            observe: async || Ok((ask(new.ip).await?, ask(old.ip).await?)),
+            likely: "a node still has the deleted pod's route, or has none for the new pod yet",
+        })
+        .await;
+    let subject = Subject::PodPath {
+        from: &client,
+        to: &new,
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn network_policy_is_all_or_nothing(scope: &Scope) -> Outcome {
+    let client = scope.pod("app=client").await?;
+    let open = first(scope.ready_pods("app=open").await?)?;
+    let denied = first(scope.ready_pods("app=denied").await?)?;
+    let ask = async |pod: &PodView| {
+        let spec = RequestSpec {
+            count: 10,
+            concurrency: 10,
+            timeout_ms: 1000,
+            ..RequestSpec::get(format!("http://{}/", at(pod.ip, 8080)))
+        };
+        let answers = client.request(&spec).await?;
+        Ok::<_, NoVerdict>(answers.0.iter().map(said::said).collect::<BTreeSet<_>>())
+    };
+    let mut policy = BTreeSet::new();
+    scope
+        .eventually(Eventually {
+            what: "what comes of ten connections to the pod without a policy, and in how many ways ten to the denied one end",
+            expected: (BTreeSet::from(["200 by open".to_owned()]), 1),
+            observe: async || {
+                policy = ask(&denied).await?;
+                Ok((ask(&open).await?, policy.len()))
+            },
+            likely: "the policy is in force on some nodes or for some connections only",
+        })
+        .await?;
+    let enforced = policy.contains("timed out");
+    let ignored = policy.contains("200 by denied");
+    scope.record(
+        "networkPolicy",
+        if enforced {
+            "enforced"
+        } else {
+            "ignored: the CNI plugin knows no policies, and nothing says so"
+        },
+    );
+    expect(enforced != ignored, || Expect {
+        what: "connections to a pod that a default-deny policy selects".to_owned(),
+        expected: "all time out, or all are answered".to_owned(),
+        observed: format!("{policy:?}"),
+        likely: "something other than the policy keeps the client from the pod".to_owned(),
+    })
+}
+
+/// The MTU of the interface that has the pod's address.
+async fn mtu(vantage: &Vantage) -> Result<u32, NoVerdict> {
+    let own = vantage.pod().map(|pod| pod.ip);
+    let network = vantage.network().await?;
+    let has_own =
+        |address: &String| address.parse::<IpNet>().ok().map(|address| address.addr()) == own;
+    let interface = network
+        .interfaces
+        .iter()
+        .find(|interface| interface.addresses.iter().any(has_own));
+    interface
+        .and_then(|interface| interface.mtu)
+        .ok_or_else(|| {
+            NoVerdict::new(format!(
+                "no interface of Pod {} has its address",
+                vantage.name()
+            ))
+        })
+}
+
+fn first(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
+    pods.into_iter()
+        .next()
+        .ok_or_else(|| NoVerdict::new("the manifest made no such pod"))
+}

@@ -1,0 +1,197 @@
+//! The way into the cluster that an Ingress or a Gateway opens: its address, and who serves it.
+//!
+//! Start from [`Entrance::of_ingress`] or [`Entrance::of_gateway`]. Requests go from outside the
+//! cluster to the address that the object's status tells. Who serves them is found by following that
+//! address: to the Service that has it, and to the pods behind that. Rule: an answer counts for a
+//! controller only if the backend saw one of these pods as its client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use gateway_api::gateways::Gateway;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::Ingress;
+use strata::budget::CONVERGE;
+use strata::wait::{self, Progress};
+use strata::wire::{Reply, RequestSpec};
+use strata::{NoVerdict, PodView, Scope, Vantage};
+
+use crate::said;
+
+/// An address, as seen from outside the cluster.
+pub(crate) struct Entrance {
+    outside: Vantage,
+    address: String,
+}
+
+impl Entrance {
+    /// The address of an Ingress of the fixture; the same for all that a controller serves.
+    pub(crate) async fn of_ingress(scope: &Scope, name: &str) -> Result<Self, NoVerdict> {
+        let ingress: Ingress = scope.get_in(scope.fixture(), name).await?;
+        Self::new(scope, ingress_address(&ingress), name)
+    }
+
+    /// The address of a Gateway of the fixture.
+    pub(crate) async fn of_gateway(scope: &Scope, name: &str) -> Result<Self, NoVerdict> {
+        let gateway: Gateway = scope.get_in(scope.fixture(), name).await?;
+        Self::new(scope, gateway_address(&gateway), name)
+    }
+
+    fn new(scope: &Scope, address: Option<String>, name: &str) -> Result<Self, NoVerdict> {
+        let address = address.ok_or_else(|| NoVerdict::new(format!("{name} has no address")))?;
+        Self::at(scope, address)
+    }
+
+    /// Any address.
+    pub(crate) fn at(scope: &Scope, address: String) -> Result<Self, NoVerdict> {
+        Ok(Self {
+            outside: scope.outside()?,
+            address,
+        })
+    }
+
+    /// The same, once a host is served: the last of the fixture, so that with it all before it are.
+    /// Ten requests in a row, since there may be several proxies behind the address.
+    pub(crate) async fn settled(self, host: &str) -> Result<Self, NoVerdict> {
+        let spec = RequestSpec {
+            count: 10,
+            ..self.request(host, "/")
+        };
+        let what = format!("host {host}, the fixture's last, is served");
+        wait::until(&what, CONVERGE, async || {
+            let failures = self.outside.request(&spec).await?.failures();
+            Ok(match failures.is_empty() {
+                true => Progress::Ready(()),
+                false => Progress::NotYet(format!("of ten requests: {failures:?}")),
+            })
+        })
+        .await?;
+        Ok(self)
+    }
+
+    /// The vantage that requests start from.
+    pub(crate) fn outside(&self) -> &Vantage {
+        &self.outside
+    }
+
+    /// A GET over HTTP, with a Host header other than the address unless `host` is empty.
+    pub(crate) fn request(&self, host: &str, path: &str) -> RequestSpec {
+        RequestSpec {
+            host: (!host.is_empty()).then(|| host.to_owned()),
+            ..RequestSpec::get(format!("http://{}{path}", bracketed(&self.address)))
+        }
+    }
+
+    /// The same at a port other than 80.
+    pub(crate) fn request_at(&self, port: u16, host: &str, path: &str) -> RequestSpec {
+        RequestSpec {
+            url: format!("http://{}:{port}{path}", bracketed(&self.address)),
+            ..self.request(host, path)
+        }
+    }
+
+    /// A GET over HTTPS: the name is the URL's, so also the server name, and the address is connected to.
+    pub(crate) fn secure(&self, host: &str, path: &str, ca: &str) -> RequestSpec {
+        RequestSpec {
+            connect_to: Some(format!("{}:443", bracketed(&self.address))),
+            ca: Some(ca.to_owned()),
+            ..RequestSpec::get(format!("https://{host}{path}"))
+        }
+    }
+
+    /// The one reply to a request.
+    pub(crate) async fn send(&self, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
+        let reply = self.outside.request(spec).await?.0.into_iter().next();
+        reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
+    }
+
+    /// The reply to a GET.
+    pub(crate) async fn get(&self, host: &str, path: &str) -> Result<Reply, NoVerdict> {
+        self.send(&self.request(host, path)).await
+    }
+
+    /// What comes of a GET to every host and path of a table.
+    pub(crate) async fn table(
+        &self,
+        cases: &[(&'static str, &'static str, &'static str)],
+    ) -> Result<Table, NoVerdict> {
+        let mut table = Table::default();
+        for (host, path, expected) in cases {
+            let case = format!("{host}{path}");
+            let reply = self.get(host, path).await?;
+            table.seen.insert(case.clone(), said::said(&reply));
+            table.expected.insert(case, (*expected).to_owned());
+        }
+        Ok(table)
+    }
+
+    /// The pods behind the address.
+    pub(crate) async fn servers(&self, scope: &Scope) -> Result<Vec<PodView>, NoVerdict> {
+        let services: Vec<Service> = scope.list_everywhere("").await?;
+        let own = services
+            .iter()
+            .find(|service| addresses(service).contains(&self.address));
+        let service = own.ok_or_else(|| {
+            NoVerdict::new(format!("no Service has the address {}", self.address)).with_likely(
+                "the controller serves at its nodes' own addresses, which is not followed yet",
+            )
+        })?;
+        let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+        let selector: Vec<_> = selector
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let namespace = service.metadata.namespace.clone().unwrap_or_default();
+        scope.ready_pods_in(&namespace, &selector.join(",")).await
+    }
+}
+
+/// What was expected of each case of a table, and what was seen.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// By case.
+    pub(crate) expected: BTreeMap<String, String>,
+    /// By case.
+    pub(crate) seen: BTreeMap<String, String>,
+}
+
+/// The pod, of these, that a backend saw as its client.
+pub(crate) fn served_by<'a>(reply: &Reply, servers: &'a [PodView]) -> Option<&'a PodView> {
+    let client: IpAddr = reply.answer.as_ref()?.client.ip();
+    servers.iter().find(|pod| pod.ip == client)
+}
+
+/// The address in the status of an Ingress.
+pub(crate) fn ingress_address(ingress: &Ingress) -> Option<String> {
+    let balancer = ingress.status.as_ref()?.load_balancer.as_ref()?;
+    let first = balancer.ingress.as_ref()?.first()?;
+    first.ip.clone().or_else(|| first.hostname.clone())
+}
+
+/// The address in the status of a Gateway.
+pub(crate) fn gateway_address(gateway: &Gateway) -> Option<String> {
+    let addresses = gateway.status.as_ref()?.addresses.as_ref()?;
+    Some(addresses.first()?.value.clone())
+}
+
+fn addresses(service: &Service) -> BTreeSet<String> {
+    let status = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
+    let given = status
+        .into_iter()
+        .flat_map(|status| status.ingress.iter().flatten());
+    given
+        .filter_map(|it| it.ip.clone().or_else(|| it.hostname.clone()))
+        .collect()
+}
+
+/// An IPv6 address as URLs have it.
+fn bracketed(address: &str) -> String {
+    match address.parse() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => address.to_owned(),
+    }
+}

@@ -1,0 +1,186 @@
+//! Gateway API: Gateways that open listeners, and HTTPRoutes that attach to them.
+//!
+//! Start from [`SUITE`], the gates; `matching` judges which route takes a request, `filters` what it does
+//! to it, `weights` how it is shared out, `conditions` what objects say of themselves, `attachment` who
+//! may attach to what. In the fixture `alpha` and `beta` are backends of one pod each.
+
+pub(crate) mod attachment;
+pub(crate) mod conditions;
+pub(crate) mod filters;
+pub(crate) mod matching;
+pub(crate) mod weights;
+
+use gateway_api::gatewayclasses::GatewayClass;
+use gateway_api::gateways::Gateway;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use strata::{
+    Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite, expect_eq,
+};
+
+use crate::entrance::{Entrance, Table, gateway_address, served_by};
+use crate::said;
+
+pub(crate) const SUITE: Suite = Suite {
+    layer: Layer::Gateway,
+    gates: GATES,
+    checks: &[],
+};
+
+const GATES: &[Check] = &[
+    Check {
+        id: "gateway::class_is_accepted",
+        claim: "The GatewayClass that the tutorial's Gateway names is accepted by a controller.",
+        source: "Gateway API: GatewayClass condition Accepted; GatewayClassObservedGenerationBump",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(class_is_accepted(scope)),
+    },
+    Check {
+        id: "gateway::gateway_is_programmed",
+        claim: "The tutorial's Gateway is accepted and programmed in its present generation, and has an address.",
+        source: "Gateway API: Gateway conditions Accepted and Programmed; GatewayObservedGenerationBump",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(gateway_is_programmed(scope)),
+    },
+    Check {
+        id: "gateway::routes_by_path_prefix",
+        claim: "GET /frontend of the tutorial's Gateway reaches the tutorial's frontend, its path unchanged, through a proxy of that Gateway's own.",
+        source: "tutorial, \"curl http://$(minikube ip)/frontend\"; HTTPRouteSimpleSameNamespace",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(routes_by_path_prefix(scope)),
+    },
+];
+
+const TUTORIAL: &str = "my-gateway";
+/// On everything that belongs to a Gateway (GEP-1762).
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+async fn class_is_accepted(scope: &Scope) -> Outcome {
+    let gateway: Gateway = scope.get(TUTORIAL).await?;
+    let name = gateway.spec.gateway_class_name;
+    let outcome = scope
+        .eventually(Eventually {
+            what: &format!("condition Accepted of GatewayClass {name}, and whether it is of the present generation"),
+            expected: ("True".to_owned(), true),
+            observe: async || {
+                let class: GatewayClass = scope.get_cluster(&name).await?;
+                let conditions = class.status.and_then(|status| status.conditions).unwrap_or_default();
+                let (status, _, observed) = of(&conditions, "Accepted");
+                Ok((status, observed == class.metadata.generation))
+            },
+            likely: "no controller runs that has the class's controllerName",
+        })
+        .await;
+    explain_gateway(scope, outcome, TUTORIAL).await
+}
+
+async fn gateway_is_programmed(scope: &Scope) -> Outcome {
+    let outcome = scope
+        .eventually(Eventually {
+            what: "conditions Accepted and Programmed of Gateway my-gateway, whether both are of the present generation, and whether it has an address",
+            expected: ("True".to_owned(), "True".to_owned(), true, true),
+            observe: async || {
+                let gateway: Gateway = scope.get(TUTORIAL).await?;
+                let address = gateway_address(&gateway).is_some();
+                let conditions = gateway.status.and_then(|status| status.conditions).unwrap_or_default();
+                let (accepted, _, one) = of(&conditions, "Accepted");
+                let (programmed, _, other) = of(&conditions, "Programmed");
+                let present = gateway.metadata.generation;
+                Ok((accepted, programmed, one == present && other == present, address))
+            },
+            likely: "the Gateway's proxy is not ready, or its Service has no address",
+        })
+        .await;
+    explain_gateway(scope, outcome, TUTORIAL).await
+}
+
+async fn routes_by_path_prefix(scope: &Scope) -> Outcome {
+    let entrance = Entrance::of_gateway(scope, TUTORIAL).await?;
+    let servers = entrance.servers(scope).await?;
+    let frontends = scope.ready_pods("app=frontend").await?;
+    let outcome = scope
+        .eventually(Eventually {
+            what: "GET /frontend: its answer, whether by a pod of frontend, the path that arrived, and the Gateway whose proxy brought it",
+            expected: ("200".to_owned(), true, "/frontend".to_owned(), TUTORIAL.to_owned()),
+            observe: async || {
+                let reply = entrance.get("", "/frontend").await?;
+                let ours = frontends.iter().any(|pod| reply.pod() == Some(&pod.name));
+                let path = reply.answer.as_ref().map(|answer| answer.path.clone());
+                let gateway = served_by(&reply, &servers).and_then(|pod| pod.labels.get(GATEWAY_NAME));
+                let gateway = gateway.map_or_else(|| "another client".to_owned(), Clone::clone);
+                Ok((said::status(&reply), ours, path.unwrap_or_default(), gateway))
+            },
+            likely: "the route's backend does not exist or has no ready pod, or something else than the Gateway has its address",
+        })
+        .await;
+    explain(scope, outcome, "my-route", "/frontend").await
+}
+
+/// The way in by the tutorial's Gateway, once the last route of the fixture is served: then all of
+/// its routes are.
+async fn entrance(scope: &Scope) -> Result<Entrance, NoVerdict> {
+    Entrance::of_gateway(scope, TUTORIAL)
+        .await?
+        .settled("last.gateway.example")
+        .await
+}
+
+/// The same by the Gateway of many listeners.
+async fn many(scope: &Scope) -> Result<Entrance, NoVerdict> {
+    Entrance::of_gateway(scope, "many")
+        .await?
+        .settled("last.all.gateway.example")
+        .await
+}
+
+/// Status, reason and observed generation of a condition.
+fn of(conditions: &[Condition], kind: &str) -> (String, String, Option<i64>) {
+    let found = conditions.iter().find(|condition| condition.type_ == kind);
+    found.map_or_else(
+        || ("absent".to_owned(), String::new(), None),
+        |it| (it.status.clone(), it.reason.clone(), it.observed_generation),
+    )
+}
+
+/// Judges a table of hosts and paths, all of them of one route.
+async fn table(
+    scope: &Scope,
+    entrance: &Entrance,
+    route: &str,
+    cases: &[(&'static str, &'static str, &'static str)],
+) -> Outcome {
+    let Table { expected, seen } = entrance.table(cases).await?;
+    let outcome = expect_eq(
+        "who answers, by host and path",
+        &expected,
+        &seen,
+        "the controller orders or compares matches in a way of its own",
+    );
+    let differs = |case: &&(&str, &str, &str)| {
+        let name = format!("{}{}", case.0, case.1);
+        expected.get(&name) != seen.get(&name)
+    };
+    match cases.iter().find(differs) {
+        Some((_, path, _)) => explain(scope, outcome, route, path).await,
+        None => outcome,
+    }
+}
+
+async fn explain(scope: &Scope, outcome: Outcome, name: &str, path: &str) -> Outcome {
+    let subject = Subject::HttpRoute {
+        namespace: scope.namespace(),
+        name,
+        path,
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn explain_gateway(scope: &Scope, outcome: Outcome, name: &str) -> Outcome {
+    let subject = Subject::Gateway {
+        namespace: scope.fixture(),
+        name,
+    };
+    scope.explain(outcome, subject).await
+}

@@ -1,0 +1,107 @@
+//! How a rule's requests are shared out among its backends.
+//!
+//! Start from [`SUITE`]. Splits are decided by the sequential test of [`strata::verdict::split`], at
+//! α = 1e-6 and β = 1e-3 for five points.
+
+use std::collections::BTreeMap;
+
+use strata::verdict::split::{Decision, SplitTest};
+use strata::wire::{Reply, RequestSpec};
+use strata::{Check, Layer, Need, Outcome, Scope, Suite, expect_eq};
+
+use super::{entrance, explain};
+use crate::said;
+
+pub(crate) const SUITE: Suite = Suite {
+    layer: Layer::Gateway,
+    gates: &[],
+    checks: CHECKS,
+};
+
+const CHECKS: &[Check] = &[
+    Check {
+        id: "gateway::splits_by_weight",
+        claim: "Weights of 90 and 10 send 90 % and 10 % of a rule's requests to its backends.",
+        source: "HTTPRouteWeight",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(splits_by_weight(scope)),
+    },
+    Check {
+        id: "gateway::weight_zero_receives_nothing",
+        claim: "A backend of weight 0 receives no request.",
+        source: "Gateway API: BackendRef weight; HTTPRouteWeight",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(weight_zero_receives_nothing(scope)),
+    },
+    Check {
+        id: "gateway::share_of_an_invalid_backend_is_500",
+        claim: "A backend that does not exist keeps its share of 30 %, which is answered with 500.",
+        source: "Gateway API: HTTPRouteRule backendRefs, \"the proportion of requests that would otherwise have been routed to an invalid backend MUST receive a 500\"",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(share_of_an_invalid_backend_is_500(scope)),
+    },
+];
+
+const HOST: &str = "weighted.gateway.example";
+
+async fn splits_by_weight(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let spec = entrance.request(HOST, "/ninety");
+    let arms = [("alpha", 90.0), ("beta", 10.0)];
+    let arm = |reply: &Reply| reply.pod().map_or_else(|| said::said(reply), str::to_owned);
+    let outcome = scope
+        .split(
+            entrance.outside(),
+            &spec,
+            &arms,
+            arm,
+            "the weights of the HTTPRoute are others",
+        )
+        .await;
+    explain(scope, outcome, "weighted", "/ninety").await
+}
+
+async fn weight_zero_receives_nothing(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    // Were the weight one of a hundred, 1500 requests would miss it with probability 0.99¹⁵⁰⁰ < 1e-6.
+    let spec = RequestSpec {
+        count: 1500,
+        concurrency: 8,
+        ..entrance.request(HOST, "/zero")
+    };
+    let answers = entrance.outside().request(&spec).await?;
+    let outcome = expect_eq(
+        "the pods that answer 1500 requests, with counts, and failures",
+        &(BTreeMap::from([("beta".to_owned(), 1500)]), BTreeMap::new()),
+        &(answers.counts(), answers.failures()),
+        "the controller takes weight 0 for no weight, which is 1",
+    );
+    explain(scope, outcome, "weighted", "/zero").await
+}
+
+async fn share_of_an_invalid_backend_is_500(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    // Scope::split judges every 500 as a failure; here 500 is an arm.
+    let mut test = SplitTest::new([("200 by alpha", 70.0), ("500", 30.0)])?;
+    while test.decision() == Decision::Undecided && test.requests() < test.at_most() {
+        let spec = RequestSpec {
+            count: 400,
+            concurrency: 8,
+            ..entrance.request(HOST, "/invalid")
+        };
+        for reply in entrance.outside().request(&spec).await?.0 {
+            test.observe(&said::said(&reply));
+        }
+    }
+    for (key, value) in test.records() {
+        scope.record(key, value);
+    }
+    let outcome = test.judge(
+        "the answers of a rule of which 30 % go to a Service that does not exist",
+        "the controller drops the invalid backend and gives its share to the others, or fails the whole rule",
+    );
+    explain(scope, outcome, "weighted", "/invalid").await
+}

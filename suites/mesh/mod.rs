@@ -1,0 +1,202 @@
+//! The mesh: sidecars that carry identity and route by rules, behind names that stay the same.
+//!
+//! Start from [`SUITE`], the gates; `split` judges weights, `routing` what rules do to requests,
+//! `security` identities and who may call whom. In the fixture `client` has a sidecar, `outsider` and
+//! `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
+
+pub(crate) mod routing;
+pub(crate) mod security;
+pub(crate) mod split;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use strata::budget::CONVERGE;
+use strata::wait::{self, Progress};
+use strata::wire::Reply;
+use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Subject, Suite, Vantage};
+
+use crate::said;
+
+pub(crate) const SUITE: Suite = Suite {
+    layer: Layer::Mesh,
+    gates: GATES,
+    checks: &[],
+};
+
+const GATES: &[Check] = &[
+    Check {
+        id: "mesh::control_plane_is_ready",
+        claim: "The control plane, istiod, is available with as many replicas as are asked for.",
+        source: "tutorial, \"istioctl install --set profile=minimal\"; istio: tests/integration/helm, DefaultInstall",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(control_plane_is_ready(scope)),
+    },
+    Check {
+        id: "mesh::label_injects_sidecars",
+        claim: "Pods of a labelled namespace have a sidecar, all but those that opted out or were there before; these are named in the report.",
+        source: "tutorial, \"kubectl label namespace default istio-injection=enabled\"; istio: pilot/webhook_test.go",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(label_injects_sidecars(scope)),
+    },
+    Check {
+        id: "mesh::traffic_passes_the_sidecars",
+        claim: "A request between two pods with sidecars carries the client's SPIFFE identity.",
+        source: "istio: pilot/headers_test.go, XfccHeaders; security/reachability_test.go",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(traffic_passes_the_sidecars(scope)),
+    },
+];
+
+async fn control_plane_is_ready(scope: &Scope) -> Outcome {
+    let outcome = scope
+        .eventually(Eventually {
+            what: "whether Deployment istio-system/istiod is available, with as many replicas as asked for",
+            expected: (true, true),
+            observe: async || {
+                let istiod: Deployment = scope.get_in("istio-system", "istiod").await?;
+                let wanted = istiod.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+                let status = istiod.status.unwrap_or_default();
+                let available = status.available_replicas.unwrap_or_default();
+                Ok((available > 0, available == wanted))
+            },
+            likely: "istiod's pod is not scheduled for lack of memory, or its image is missing; kubectl -n istio-system describe pod tells",
+        })
+        .await;
+    let subject = Subject::Workload {
+        namespace: "istio-system",
+        selector: "app=istiod",
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn label_injects_sidecars(scope: &Scope) -> Outcome {
+    let expected = [
+        ("backend-v1", true),
+        ("backend-v2", true),
+        ("client", true),
+        ("legacy", false),
+        ("outsider", false),
+    ];
+    let outcome = scope
+        .eventually(Eventually {
+            what: "whether each pod of the fixture has a container istio-proxy",
+            expected: expected.map(|(pod, has)| (pod.to_owned(), has)).into(),
+            observe: async || {
+                let pods: Vec<Pod> = scope.list("").await?;
+                Ok(pods.iter().map(|pod| (name(pod), injected(pod))).collect::<BTreeMap<_, _>>())
+            },
+            likely: "the namespace was labelled after its pods were created, which changes none of them; or the webhook is not called",
+        })
+        .await;
+    let without: Vec<_> = expected
+        .iter()
+        .filter(|(_, has)| !has)
+        .map(|(pod, _)| *pod)
+        .collect();
+    scope.record("without a sidecar", without.join(", "));
+    let subject = Subject::Sidecar {
+        namespace: scope.namespace(),
+        selector: "app in (backend, client)",
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn traffic_passes_the_sidecars(scope: &Scope) -> Outcome {
+    let client = scope.pod("app=client").await?;
+    let outcome = scope
+        .eventually(Eventually {
+            what: "GET http://backend-v1/ from Pod client: its answer, and the identity that the backend is told",
+            expected: ("200 by backend-v1".to_owned(), spiffe(scope, "client")),
+            observe: async || {
+                let reply = client.get("http://backend-v1/").await?;
+                Ok((said::said(&reply), identity(&reply)))
+            },
+            likely: "one of the two pods has no sidecar, or its traffic is not redirected to it",
+        })
+        .await;
+    let subject = Subject::Sidecar {
+        namespace: scope.namespace(),
+        selector: "app in (backend, client)",
+    };
+    scope.explain(outcome, subject).await
+}
+
+fn name(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap_or_default()
+}
+
+/// Whether a pod has Istio's sidecar: a container, or an init container that goes on running.
+fn injected(pod: &Pod) -> bool {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let init = spec.init_containers.unwrap_or_default();
+    spec.containers
+        .iter()
+        .chain(&init)
+        .any(|container| container.name == "istio-proxy")
+}
+
+/// The identity of an account of the fixture.
+fn spiffe(scope: &Scope, account: &str) -> String {
+    format!("spiffe://cluster.local/ns/{}/sa/{account}", scope.fixture())
+}
+
+/// The client's identity as its sidecar proved it to the server's, from `x-forwarded-client-cert`:
+/// `By=spiffe://…;Hash=…;URI=spiffe://…`.
+fn identity(reply: &Reply) -> String {
+    let header = reply
+        .answer
+        .as_ref()
+        .and_then(|answer| answer.header("x-forwarded-client-cert"));
+    let Some(header) = header else {
+        return "none".to_owned();
+    };
+    let last = header.rsplit(',').next().unwrap_or_default();
+    let uri = last
+        .split(';')
+        .find_map(|field| field.trim().strip_prefix("URI="));
+    uri.map_or_else(
+        || format!("no URI in {header}"),
+        |uri| uri.trim_matches('"').to_owned(),
+    )
+}
+
+/// The fixture's client, once the last VirtualService of the fixture is in force in its sidecar: then
+/// all of them are.
+async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
+    let client = of_fixture(scope, "app=client").await?;
+    let url = format!("http://last.{}/", scope.fixture());
+    wait::until(
+        "the fixture's last VirtualService is in force",
+        CONVERGE,
+        async || {
+            let said = said::said(&client.get(&url).await?);
+            Ok(match said.as_str() {
+                "299" => Progress::Ready(()),
+                _ => Progress::NotYet(format!("GET {url} gives {said}, not 299")),
+            })
+        },
+    )
+    .await?;
+    Ok(client)
+}
+
+/// A pod of the fixture, whatever namespace the check has.
+async fn of_fixture(scope: &Scope, selector: &str) -> Result<Vantage, NoVerdict> {
+    let pods = scope.ready_pods_in(scope.fixture(), selector).await?;
+    let first = pods.first();
+    let first = first.ok_or_else(|| NoVerdict::new(format!("there is no pod {selector}")))?;
+    Ok(scope.from_pod(first))
+}
+
+async fn explain_host(scope: &Scope, outcome: Outcome, virtual_service: &str) -> Outcome {
+    let subject = Subject::MeshHost {
+        namespace: scope.namespace(),
+        virtual_service,
+    };
+    scope.explain(outcome, subject).await
+}

@@ -1,0 +1,503 @@
+//! What a VirtualService's rules do: which requests they take, and what becomes of them.
+//!
+//! Start from [`SUITE`]. Where a table says v1 or v2 it means the pod that answers; the rules are in
+//! the fixture, a host each.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use strata::wire::{Reply, RequestSpec, TcpSpec};
+use strata::{
+    Check, Eventually, Expect, Layer, NoVerdict, Outcome, Scope, Subject, Suite, expect, expect_eq,
+};
+
+use super::{client, explain_host};
+use crate::said;
+
+pub(crate) const SUITE: Suite = Suite {
+    layer: Layer::Mesh,
+    gates: &[],
+    checks: CHECKS,
+};
+
+const CHECKS: &[Check] = &[
+    Check {
+        id: "mesh::routes_by_request",
+        claim: "Rules take requests by header, path, method and query, all conditions of a match together and any match of a rule.",
+        source: "istio: pilot/routing_test.go, virtualServiceCases; Istio: HTTPMatchRequest",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(routes_by_request(scope)),
+    },
+    Check {
+        id: "mesh::routes_to_subsets",
+        claim: "Subsets of a DestinationRule divide one Service by its pods' labels.",
+        source: "istio: pilot/routing_test.go, destinationRuleCases; Istio: DestinationRule subsets",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(routes_to_subsets(scope)),
+    },
+    Check {
+        id: "mesh::rewrites_the_path",
+        claim: "A rewrite replaces the prefix that was matched, and the rest of the path stays.",
+        source: "istio: pilot/routing_test.go, rewrite uri; Istio: HTTPRewrite",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(rewrites_the_path(scope)),
+    },
+    Check {
+        id: "mesh::redirects",
+        claim: "A redirect is answered by the sidecar, with the status, host and path that the rule says.",
+        source: "istio: pilot/routing_test.go, redirect; Istio: HTTPRedirect",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(redirects(scope)),
+    },
+    Check {
+        id: "mesh::changes_headers",
+        claim: "Headers are set, added and removed on requests, and set and removed on answers.",
+        source: "istio: pilot/routing_test.go, added header, set header, removed header",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(changes_headers(scope)),
+    },
+    Check {
+        id: "mesh::aborts_on_purpose",
+        claim: "An injected abort is answered with its status and never reaches the backend; other paths do.",
+        source: "istio: pilot/routing_test.go, fault abort; Istio: HTTPFaultInjection",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(aborts_on_purpose(scope)),
+    },
+    Check {
+        id: "mesh::aborts_by_percentage",
+        claim: "An abort of 30 % hits 30 % of the requests.",
+        source: "Istio: HTTPFaultInjection.Abort percentage",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(aborts_by_percentage(scope)),
+    },
+    Check {
+        id: "mesh::delays_on_purpose",
+        claim: "An injected delay holds each request back for at least that long, and it is served.",
+        source: "istio: pilot/routing_test.go, fault delay; Istio: HTTPFaultInjection.Delay",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(delays_on_purpose(scope)),
+    },
+    Check {
+        id: "mesh::times_out",
+        claim: "A request that takes longer than the rule's timeout is answered with 504, and a quick one is served.",
+        source: "Istio: HTTPRoute timeout",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(times_out(scope)),
+    },
+    Check {
+        id: "mesh::missing_destination_is_503",
+        claim: "A rule whose destination is no Service is answered with 503, other rules are served, and the missing host can be named.",
+        source: "tutorial, hosts backend-v1 and backend-v2 that it never creates; istioctl analyze: IST0101",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(missing_destination_is_503(scope)),
+    },
+    Check {
+        id: "mesh::removal_restores_the_service",
+        claim: "A host whose VirtualService is taken away leads to its own Service again.",
+        source: "Istio: traffic management, \"requests are distributed with no VirtualService as by the Service\"",
+        needs: &[],
+        manifest: Some("mesh/removal_restores_the_service.yaml"),
+        run: |scope| Box::pin(removal_restores_the_service(scope)),
+    },
+    Check {
+        id: "mesh::bytes_pass",
+        claim: "A TCP port of a Service is served through the sidecars, byte for byte.",
+        source: "istio: pilot/routing_test.go, serverFirstTestCases; Istio: protocol selection",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(bytes_pass(scope)),
+    },
+    Check {
+        id: "mesh::foreign_hosts_are_passed_through",
+        claim: "Connections that are no business of the mesh pass through it: the API server's certificate is its own.",
+        source: "istio: telemetry/policy/traffic_allow_any_test.go",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(foreign_hosts_are_passed_through(scope)),
+    },
+    Check {
+        id: "mesh::invalid_configuration_is_refused",
+        claim: "The API refuses a VirtualService that cannot be meant, and names the field.",
+        source: "istio: pilot/validation_test.go",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(invalid_configuration_is_refused(scope)),
+    },
+];
+
+async fn routes_by_request(scope: &Scope) -> Outcome {
+    const V1: &str = "200 by backend-v1";
+    const V2: &str = "200 by backend-v2";
+    // Method, path, header, who answers.
+    let cases = [
+        ("GET", "/", "", V1),
+        ("GET", "/", "x-canary: yes", V2),
+        ("GET", "/", "x-canary: no", V1),
+        ("GET", "/exact", "", V2),
+        ("GET", "/exact/more", "", V1),
+        ("GET", "/prefix/more", "", V2),
+        ("GET", "/item/42", "", V2),
+        ("GET", "/item/42/more", "", V1),
+        ("GET", "/item/x", "", V1),
+        ("DELETE", "/", "", V2),
+        ("POST", "/", "", V1),
+        ("GET", "/?version=2", "", V2),
+        ("GET", "/?version=22", "", V1),
+        ("GET", "/together", "x-both: yes", V2),
+        ("GET", "/together", "", V1),
+        ("GET", "/", "x-both: yes", V1),
+    ];
+    let mut expected = BTreeMap::new();
+    let mut seen = BTreeMap::new();
+    for (method, path, header, who) in cases {
+        let spec = RequestSpec {
+            method: method.to_owned(),
+            headers: Some(header.to_owned())
+                .filter(|it| !it.is_empty())
+                .into_iter()
+                .collect(),
+            ..RequestSpec::get(format!("http://matched{path}"))
+        };
+        let case = format!("{method} {path} {header}").trim_end().to_owned();
+        expected.insert(case.clone(), who.to_owned());
+        seen.insert(case, said::said(&ask(scope, &spec).await?));
+    }
+    let outcome = expect_eq(
+        "who answers for host matched",
+        &expected,
+        &seen,
+        "a condition of the rule is read in another way than Istio's",
+    );
+    explain_host(scope, outcome, "matched").await
+}
+
+async fn routes_to_subsets(scope: &Scope) -> Outcome {
+    let mut seen = BTreeMap::new();
+    for path in ["/", "/second"] {
+        let answers = client(scope)
+            .await?
+            .get_many(format!("http://subsets{path}"), 20)
+            .await?;
+        seen.insert(path, (answers.served_by(), answers.failures()));
+    }
+    let only = |pod: &str| ([pod.to_owned()].into(), BTreeMap::new());
+    let expected = BTreeMap::from([("/", only("backend-v1")), ("/second", only("backend-v2"))]);
+    let outcome = expect_eq(
+        "the pods that answer 20 requests for host subsets, by path, and failures",
+        &expected,
+        &seen,
+        "the DestinationRule's labels match other pods than the versions'",
+    );
+    explain_host(scope, outcome, "subsets").await
+}
+
+async fn rewrites_the_path(scope: &Scope) -> Outcome {
+    let mut seen = BTreeMap::new();
+    for path in ["/old", "/old/er?q=1", "/kept/old"] {
+        let reply = get(scope, &format!("http://changed{path}")).await?;
+        let arrived = reply
+            .answer
+            .map(|answer| format!("{}?{}", answer.path, answer.query));
+        seen.insert(path, arrived.unwrap_or_default());
+    }
+    let expected = [
+        ("/old", "/new?"),
+        ("/old/er?q=1", "/new/er?q=1"),
+        ("/kept/old", "/kept/old?"),
+    ];
+    let outcome = expect_eq(
+        "the paths and queries at the backend, by what was asked for",
+        &expected
+            .map(|(asked, arrived)| (asked, arrived.to_owned()))
+            .into(),
+        &seen,
+        "the sidecar replaces the whole path, or nothing",
+    );
+    explain_host(scope, outcome, "changed").await
+}
+
+async fn redirects(scope: &Scope) -> Outcome {
+    let reply = get(scope, "http://changed/elsewhere").await?;
+    let outcome = expect_eq(
+        "GET http://changed/elsewhere: its answer and where it leads",
+        &("302".to_owned(), Some("http://other.example.com/there")),
+        &(said::said(&reply), reply.header("location")),
+        "the sidecar passes the request on instead",
+    );
+    explain_host(scope, outcome, "changed").await
+}
+
+async fn changes_headers(scope: &Scope) -> Outcome {
+    let spec = RequestSpec {
+        headers: vec![
+            "x-set: client".into(),
+            "x-added: client".into(),
+            "x-removed: client".into(),
+        ],
+        ..RequestSpec::get("http://changed/")
+    };
+    let reply = ask(scope, &spec).await?;
+    let at_backend = |name: &str| {
+        reply
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.headers.get(name).cloned())
+    };
+    let words = |words: &[&str]| {
+        Some(
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let outcome = expect_eq(
+        "x-set, x-added and x-removed at the backend; x-from-mesh and x-strata-node at the client",
+        &(
+            words(&["mesh"]),
+            words(&["client", "mesh"]),
+            None,
+            Some("yes"),
+            None,
+        ),
+        &(
+            at_backend("x-set"),
+            at_backend("x-added"),
+            at_backend("x-removed"),
+            reply.header("x-from-mesh"),
+            reply.header("x-strata-node"),
+        ),
+        "the sidecar does not apply the rule's headers",
+    );
+    explain_host(scope, outcome, "changed").await
+}
+
+async fn aborts_on_purpose(scope: &Scope) -> Outcome {
+    let aborted = said::said(&get(scope, "http://faulty/abort").await?);
+    let served = said::said(&get(scope, "http://faulty/").await?);
+    let outcome = expect_eq(
+        "GET /abort and / of host faulty",
+        &("418".to_owned(), "200 by backend-v1".to_owned()),
+        &(aborted, served),
+        "the fault is not compiled into the client's sidecar",
+    );
+    explain_host(scope, outcome, "faulty").await
+}
+
+async fn aborts_by_percentage(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    // The fault's status is 299, no server's, and of the range that is no failure: the split test
+    // takes the aborted for an arm.
+    let arms = [("aborted", 30.0), ("served", 70.0)];
+    let arm = |reply: &Reply| {
+        if reply.status == Some(299) {
+            "aborted"
+        } else {
+            "served"
+        }
+        .to_owned()
+    };
+    let outcome = scope
+        .split(
+            &client,
+            &RequestSpec::get("http://faulty/sometimes"),
+            &arms,
+            arm,
+            "the fault's percentage is ignored or rounded",
+        )
+        .await;
+    explain_host(scope, outcome, "faulty").await
+}
+
+async fn delays_on_purpose(scope: &Scope) -> Outcome {
+    let answers = client(scope)
+        .await?
+        .get_many("http://faulty/delay", 3)
+        .await?;
+    let fastest = answers
+        .0
+        .iter()
+        .map(|reply| reply.latency_us)
+        .min()
+        .unwrap_or_default();
+    scope.record("delay.fastest_us", fastest);
+    let outcome = expect_eq(
+        "failures among three delayed requests, and whether even the fastest took the 300 ms of the rule",
+        &(BTreeMap::new(), true),
+        &(answers.failures(), fastest >= 300_000),
+        "the fault is not compiled into the client's sidecar",
+    );
+    explain_host(scope, outcome, "faulty").await
+}
+
+async fn times_out(scope: &Scope) -> Outcome {
+    let slow = said::said(&get(scope, "http://faulty/timeout?delay_ms=3000").await?);
+    let quick = said::said(&get(scope, "http://faulty/timeout").await?);
+    let outcome = expect_eq(
+        "GET /timeout of host faulty, where the backend waits for 3 s, and where it does not",
+        &("504".to_owned(), "200 by backend-v1".to_owned()),
+        &(slow, quick),
+        "the rule's timeout is not compiled into the client's sidecar",
+    );
+    explain_host(scope, outcome, "faulty").await
+}
+
+async fn missing_destination_is_503(scope: &Scope) -> Outcome {
+    let lost = get(scope, "http://lost/lost").await?;
+    let served = said::said(&get(scope, "http://lost/").await?);
+    let outcome = expect_eq(
+        "GET /lost of host lost, whose destination is no Service, and / beside it",
+        &("503".to_owned(), "200 by backend-v1".to_owned()),
+        &(said::said(&lost), served),
+        "requests to a destination that does not exist go somewhere after all",
+    );
+    explain_host(scope, outcome, "lost").await?;
+    let broken = expect_eq(
+        "GET http://lost/lost",
+        &"200".to_owned(),
+        &said::status(&lost),
+        "to be named",
+    );
+    let cause = said::cause(&explain_host(scope, broken, "lost").await);
+    scope.record("503 because", &cause);
+    expect(cause.contains("backend-v3"), || Expect {
+        what: "the cause that strata names for the 503".to_owned(),
+        expected: "one that names the missing host, backend-v3".to_owned(),
+        observed: cause,
+        likely: "the diagnosis of mesh hosts does not look at destinations".to_owned(),
+    })
+}
+
+async fn removal_restores_the_service(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    let url = format!("http://web.{}/", scope.namespace());
+    for (taken_away, expected) in [(false, "200 by other"), (true, "200 by web")] {
+        if taken_away {
+            scope
+                .delete_kind("networking.istio.io/v1", "VirtualService", "web")
+                .await?;
+        }
+        let outcome = scope
+            .eventually(Eventually {
+                what: &format!(
+                    "GET {url}, its VirtualService {}",
+                    if taken_away { "taken away" } else { "there" }
+                ),
+                expected: expected.to_owned(),
+                observe: async || Ok(said::said(&client.get(&url).await?)),
+                likely: "the client's sidecar keeps routes that are gone",
+            })
+            .await;
+        explain_host(scope, outcome, "web").await?;
+    }
+    Ok(())
+}
+
+async fn bytes_pass(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    let spec = TcpSpec {
+        bytes: 100_000,
+        ..TcpSpec::new("bytes:9000")
+    };
+    let replies = client.tcp(&spec).await?;
+    let who = said::tcp(&replies);
+    let received = replies.first().map(|reply| reply.received);
+    let outcome = expect_eq(
+        "an echo of 100,000 bytes through bytes:9000: whether a backend answers, and how much came back",
+        &(true, Some(100_000)),
+        &(who.starts_with("backend-v"), received),
+        "the sidecar takes the port for HTTP",
+    );
+    let subject = Subject::Service {
+        namespace: scope.namespace(),
+        name: "bytes",
+        port: Some(9000),
+        from: &client,
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn foreign_hosts_are_passed_through(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    let reply = client.kubernetes_api().await?;
+    let outcome = expect_eq(
+        "GET https://kubernetes.default/version from a pod with a sidecar, the certificate verified",
+        &("200".to_owned(), true),
+        &(said::status(&reply.reply), reply.version.is_some()),
+        "the sidecar ends TLS that is not its own, or sends it to nobody",
+    );
+    let subject = Subject::Sidecar {
+        namespace: scope.namespace(),
+        selector: "app=client",
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn invalid_configuration_is_refused(scope: &Scope) -> Outcome {
+    // The controls are the fixture's own VirtualServices, which differ in the one field.
+    let to = |weight: i32| json!([{ "route": [{ "destination": { "host": "backend-v1" }, "weight": weight }] }]);
+    for (field, spec) in [
+        ("hosts", json!({ "hosts": [], "http": to(1) })),
+        ("weight", json!({ "hosts": ["invalid"], "http": to(-1) })),
+        (
+            "host",
+            json!({ "hosts": ["invalid"], "http": [{ "route": [{ "destination": {} }] }] }),
+        ),
+        (
+            "httpStatus",
+            json!({ "hosts": ["invalid"], "http": [{
+            "fault": { "abort": { "httpStatus": 42 } },
+            "route": [{ "destination": { "host": "backend-v1" } }],
+        }] }),
+        ),
+    ] {
+        let object = json!({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": { "name": "invalid" },
+            "spec": spec,
+        });
+        let refusal = scope.attempt(&object.to_string()).await?.err();
+        let refusal = refusal.map(|refusal| (refusal.code, refusal.message));
+        // 400 is a webhook's denial, 422 the schema's.
+        let named = refusal
+            .as_ref()
+            .is_some_and(|(code, message)| matches!(code, 400 | 422) && message.contains(field));
+        expect(named, || Expect {
+            what: format!("creating a VirtualService with {spec}"),
+            expected: format!("400 or 422, … {field} …"),
+            observed: refusal.map_or_else(
+                || "accepted".to_owned(),
+                |(code, message)| format!("{code}, {message}"),
+            ),
+            likely: "neither the definition's schema nor a webhook validates Istio's configuration"
+                .to_owned(),
+        })?;
+    }
+    Ok(())
+}
+
+async fn get(scope: &Scope, url: &str) -> Result<Reply, NoVerdict> {
+    client(scope).await?.get(url).await
+}
+
+async fn ask(scope: &Scope, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
+    let reply = client(scope)
+        .await?
+        .request(spec)
+        .await?
+        .0
+        .into_iter()
+        .next();
+    reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
+}
