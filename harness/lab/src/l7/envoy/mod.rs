@@ -134,12 +134,13 @@ pub(crate) fn typed(kind: &str, message: Value) -> Value {
 }
 
 /// Where a mounted file of resources is, and that the mount is to be watched: the kubelet replaces
-/// the whole volume at once, so the file itself never changes.
+/// the whole volume at once, so the file itself never changes. It is named by way of the link that is
+/// replaced: files that are new get names beside that link only after it.
 pub(crate) fn path_config_source(directory: &str, file: &str) -> Value {
     json!({
         "resource_api_version": "V3",
         "path_config_source": {
-            "path": format!("{directory}/{file}"),
+            "path": format!("{directory}/..data/{file}"),
             "watched_directory": { "path": directory },
         }
     })
