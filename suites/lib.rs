@@ -12,19 +12,24 @@ mod ingress;
 mod mesh;
 mod said;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use strata::Suite;
 
 /// All suites, in the order of their layers.
 pub const SUITES: &[Suite] = &[
     cni::SUITE,
+    cni::traffic::SUITE,
     services::SUITE,
     services::cluster_ip::SUITE,
     services::endpoints::SUITE,
     services::outside::SUITE,
     services::dns::SUITE,
     ingress::SUITE,
-    ingress::CHANGES,
+    ingress::routing::SUITE,
+    ingress::passing::SUITE,
+    ingress::changes::SUITE,
     mesh::SUITE,
     mesh::split::SUITE,
     mesh::routing::SUITE,

@@ -12,8 +12,7 @@ use strata::verdict::bound::ErrorBound;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite};
 
-use super::{TUTORIAL, explain};
-use crate::entrance::Entrance;
+use super::{entrance, explain};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -50,7 +49,7 @@ const CHECKS: &[Check] = &[
 ];
 
 async fn changes_take_effect(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let seen = async || {
         let old = said::said(&entrance.get("changes.example.local", "/old").await?);
         let new = said::said(&entrance.get("changes.example.local", "/new").await?);
@@ -108,7 +107,7 @@ fn rule(host: &str, path: &str) -> serde_json::Value {
 }
 
 async fn deletion_takes_effect(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     let settled = async |expected: [&str; 2]| {
         let outcome = scope
             .eventually(Eventually {
@@ -137,7 +136,7 @@ async fn deletion_takes_effect(scope: &Scope) -> Outcome {
 }
 
 async fn follows_endpoints(scope: &Scope) -> Outcome {
-    let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
+    let entrance = entrance(scope).await?;
     // By whatever rule two proxies choose of two pods, 60 requests miss one with probability
     // 2·2⁻⁶⁰ at most.
     let spec = RequestSpec {

@@ -28,7 +28,7 @@ pub(crate) const SUITE: Suite = Suite {
 const GATES: &[Check] = &[
     Check {
         id: "mesh::control_plane_is_ready",
-        claim: "istiod is available, as many replicas of it as are asked for.",
+        claim: "The control plane, istiod, is available with as many replicas as are asked for.",
         source: "tutorial, \"istioctl install --set profile=minimal\"; istio: tests/integration/helm, DefaultInstall",
         needs: &[],
         manifest: None,

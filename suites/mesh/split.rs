@@ -104,7 +104,7 @@ async fn outsiders_ignore_the_split(scope: &Scope) -> Outcome {
 }
 
 async fn splits_each_request_of_a_connection(scope: &Scope) -> Outcome {
-    judge(scope, "backend", &TUTORIAL, Connections::Reuse).await
+    judge(scope, "kept", &TUTORIAL, Connections::Reuse).await
 }
 
 async fn splits_in_half(scope: &Scope) -> Outcome {

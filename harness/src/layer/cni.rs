@@ -7,7 +7,7 @@ pub(super) mod judge;
 mod policy;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use futures::future::{join, join_all};
 use k8s_openapi::api::core::v1::Pod;

@@ -4,10 +4,11 @@
 //! [`route`]; what is behind a route is the Service's matter, and handed on.
 
 pub(super) mod judge;
+mod parent;
 pub(super) mod route;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use gateway_api::referencegrants::ReferenceGrantSpec;
 use kube::ResourceExt as _;

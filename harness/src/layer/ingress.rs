@@ -6,7 +6,7 @@
 pub(super) mod judge;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use self::judge::Seen;
 use super::look::Look;

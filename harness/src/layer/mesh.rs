@@ -9,7 +9,7 @@ pub(super) mod sidecar;
 pub(super) mod split;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;

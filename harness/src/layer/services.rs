@@ -7,9 +7,10 @@
 pub(super) mod balancer;
 pub(super) mod dns;
 pub(super) mod judge;
+mod traffic;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::net::IpAddr;
 

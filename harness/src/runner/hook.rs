@@ -72,7 +72,6 @@ pub(super) async fn run(
             "KUBECONFIG".to_owned(),
             cluster.kubeconfig.clone().into_os_string(),
         ),
-        ("NAMESPACE".to_owned(), fixture_namespace(layer, run).into()),
     ];
     if let Some(annotation) = cluster.pid_annotation {
         let entries = entries(cluster, annotation).await?;

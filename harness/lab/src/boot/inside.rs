@@ -223,6 +223,13 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             let listener = listener.map_err(network)?;
             serve(parts, "the API server's endpoint", &api, listener, &cancel);
         }
+        let balancer = underlay::balance(
+            outside.clone(),
+            links.clone(),
+            admin.clone(),
+            cancel.clone(),
+        );
+        parts.spawn(async move { ("the load balancer", balancer.await) });
         for (plan, sandbox) in plans.into_iter().zip(sandboxes) {
             let network = RoutedPods::new(sandbox.netns(), plan.pod_cidr);
             let config = NodeConfig {

@@ -18,7 +18,7 @@ use strata_lab::net::netns::NetNs;
 use strata_lab::net::underlay;
 use strata_lab::node::builtin::{BuiltinContext, Builtins};
 use strata_lab::node::images::Store;
-use strata_lab::node::{Nodes, NodesConfig};
+use strata_lab::node::{HostPids, Nodes, NodesConfig};
 use strata_lab::topology::OUTSIDE_IP;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -49,6 +49,7 @@ impl Agents {
             root: directory.path().to_owned(),
             webhooks: Webhooks::default(),
             nft: net.nft.clone(),
+            host_pids: HostPids::default(),
         });
         let api = ApiServer::new(ApiConfig {
             kubelet: nodes,

@@ -104,7 +104,7 @@ async fn clients_stay_with_their_endpoint(net: &Net, pods: &[Pod]) {
     let web = service("web", "10.96.7.1", sticky);
     let slice = net.slice("web", "TCP", &[&pods[1], &pods[2], &pods[3]]);
     let tables = net
-        .services(std::slice::from_ref(&web), &[slice.clone()])
+        .services(std::slice::from_ref(&web), std::slice::from_ref(&slice))
         .await;
     let to = at([10, 96, 7, 1], 80);
     let client = &pods[0];
@@ -153,8 +153,11 @@ async fn endpoints_reach_themselves(net: &Net, pods: &[Pod]) {
 async fn local_policies(net: &Net, pods: &[Pod]) {
     let local = json!({ "spec": { "externalTrafficPolicy": "Local" } });
     let slice = net.slice("web", "TCP", &[&pods[1]]);
-    net.services(&[public("web", "10.96.7.1", local)], &[slice.clone()])
-        .await;
+    net.services(
+        &[public("web", "10.96.7.1", local)],
+        std::slice::from_ref(&slice),
+    )
+    .await;
     let (name, seen) = answers(&net.outside, at(net.nodes[1].link.ip, 30080));
     assert_eq!((name.as_str(), seen), ("b", IpAddr::V4(OUTSIDE_IP)));
     is_silent(&net.outside, at(net.nodes[2].link.ip, 30080));
@@ -181,7 +184,7 @@ async fn source_ranges(net: &Net, pods: &[Pod]) {
             json!({ "spec": { "loadBalancerSourceRanges": [range, "192.0.2.0/24"] } }),
         )
     };
-    net.services(&[only("172.30.0.1/32")], &[slice.clone()])
+    net.services(&[only("172.30.0.1/32")], std::slice::from_ref(&slice))
         .await;
     assert_eq!(answers(&net.outside, address).0, "b");
     is_silent(&pods[3].netns, address);

@@ -20,12 +20,10 @@ pub(crate) struct Target {
 impl Target {
     /// Reads `HOST`, `HOST:PORT`, `ADDRESS` or `[ADDRESS]:PORT`.
     pub(crate) fn parse(text: &str, default_port: Option<u16>) -> Result<Self, String> {
-        let (host, port) = match text.parse::<IpAddr>() {
-            Ok(_) => (text, None),
-            Err(_) => match text.rsplit_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
+        let bare = text.parse::<IpAddr>().is_ok() || text.ends_with(']');
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !bare => (host, Some(port)),
+            _ => (text, None),
         };
         let host = host
             .strip_prefix('[')
@@ -91,14 +89,15 @@ pub(crate) async fn addresses(
         .collect())
 }
 
-/// Connects to the first address that answers, each with its share of the time left.
+/// Connects to the first address that answers, each with its share of the time left. Tells which it
+/// was: of a connection that has been cut since, the kernel does not know any more.
 pub(crate) async fn connect(
     resolver: &Resolver,
     target: &Target,
     source: Option<IpAddr>,
     deadline: Instant,
     progress: &mut Progress,
-) -> Result<TcpStream, Failure> {
+) -> Result<(TcpStream, SocketAddr), Failure> {
     let addresses = addresses(resolver, target, source, progress).await?;
     progress.stage = Stage::Connect;
     let mut first: Option<Failure> = None;
@@ -106,7 +105,9 @@ pub(crate) async fn connect(
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         match to(*address, source, share).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok((stream, *address)),
+            // This one did answer.
+            Err(failure) if failure.stage == Stage::Exchange => return Err(failure),
             Err(failure) => {
                 first = Some(match first {
                     // The name's first address is what a client without patience would have tried.
@@ -158,11 +159,16 @@ async fn to(
             let _ = stream.set_nodelay(true);
             Ok(stream)
         }
-        Ok(Err(error)) => Err(failure::of_io(
-            Stage::Connect,
-            &format!("connecting to {address}"),
-            &error,
-        )),
+        Ok(Err(error)) => {
+            // An RST in answer to a SYN is ECONNREFUSED: a reset means that the connection was there
+            // and was cut before we had a look at it (RFC 9293 §3.10.7).
+            let stage = match failure::kind_of_io(&error) {
+                FailureKind::Reset => Stage::Exchange,
+                _ => Stage::Connect,
+            };
+            let doing = format!("connecting to {address}");
+            Err(failure::of_io(stage, &doing, &error))
+        }
         Err(_) => Err(Failure::new(
             FailureKind::TimedOut,
             Stage::Connect,

@@ -188,12 +188,16 @@ impl Plan {
         progress: &mut Progress,
     ) -> Result<Connection, Failure> {
         let source = self.spec.source;
-        let stream = connect(&self.resolver, &self.target, source, deadline, progress).await?;
-        let address = |address: std::io::Result<SocketAddr>| {
-            address.map_err(|error| of_io(Stage::Connect, "asking for an address", &error))
-        };
-        let remote = address(stream.peer_addr())?;
-        let local = address(stream.local_addr())?;
+        let opened = connect(&self.resolver, &self.target, source, deadline, progress).await;
+        let (stream, remote) = opened.map_err(|mut failure| {
+            if failure.stage == Stage::Exchange && self.tls.is_some() {
+                failure.stage = Stage::Handshake;
+            }
+            failure
+        })?;
+        let local = stream
+            .local_addr()
+            .map_err(|error| of_io(Stage::Connect, "asking for our address", &error))?;
         (reply.remote, reply.local) = (Some(remote), Some(local));
         progress.stage = Stage::Handshake;
         let (tap, witness) = Tap::new(stream);
@@ -283,7 +287,7 @@ fn headers(spec: &RequestSpec, host: &str) -> Result<HeaderMap, String> {
             .ok_or_else(|| format!("the header `{header}` is not `Name: value`"))?;
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|error| format!("the header `{header}`: {error}"))?;
-        let value = HeaderValue::from_str(value.trim())
+        let value = HeaderValue::from_str(value.trim_matches([' ', '\t']))
             .map_err(|error| format!("the header `{header}`: {error}"))?;
         headers.append(name, value);
     }

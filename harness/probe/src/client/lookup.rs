@@ -242,7 +242,7 @@ fn cut_short(bytes: &[u8]) -> Option<Message> {
     header.get_mut(4..)?.fill(0);
     Message::from_vec(&header)
         .ok()
-        .filter(|message| message.metadata.truncation)
+        .filter(|message| message.metadata.truncation && message.metadata.op_code == OpCode::Query)
 }
 
 /// The unspecified address of a family.

@@ -1,6 +1,5 @@
 //! `tcp`: connect, hold, send, compare the echo, ask who answers.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -89,16 +88,13 @@ impl Client {
             progress,
         );
         let opened = tokio::time::timeout_at(connecting.into(), opening).await;
-        let mut stream = match opened {
-            Ok(stream) => stream?,
+        let (mut stream, remote) = match opened {
+            Ok(opened) => opened?,
             Err(_) => return Err(of_timeout(progress.stage, self.spec.timeout_ms)),
         };
         reply.connected_us = Some(micros_since(start));
-        let address = |address: std::io::Result<SocketAddr>| {
-            address.map_err(|error| of_io(Stage::Connect, "asking for an address", &error))
-        };
-        reply.remote = Some(address(stream.peer_addr())?);
-        reply.local = Some(address(stream.local_addr())?);
+        reply.remote = Some(remote);
+        reply.local = stream.local_addr().ok();
         progress.stage = Stage::Exchange;
         hold(&stream, Duration::from_millis(self.spec.hold_ms)).await?;
         let (mut reader, mut writer) = stream.split();

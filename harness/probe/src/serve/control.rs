@@ -70,7 +70,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
         .ok_or_else(|| format!("header={text}: it is to be name:value"))?;
     let name = HeaderName::from_bytes(name.trim().as_bytes())
         .map_err(|_| format!("header={text}: `{name}` is no header's name"))?;
-    let value = HeaderValue::from_str(value.trim())
+    let value = HeaderValue::from_str(value.trim_matches([' ', '\t']))
         .map_err(|_| format!("header={text}: no header has such a value"))?;
     // Where the body ends is for the protocol to say.
     match [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(&name) {

@@ -239,7 +239,7 @@ fn a_stranger_is_told_by_the_beginning_of_what_it_says() {
     let reply = ask_one(&RequestSpec::get(format!("http://{}/", rude.at)));
     assert_eq!((reply.error.as_ref(), reply.status), (None, Some(404)));
     assert_eq!(
-        (reply.pod(), reply.body.unwrap().snippet.as_str()),
+        (reply.pod(), reply.body.as_ref().unwrap().snippet.as_str()),
         (None, "no such")
     );
 }

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strata_probe::RequestSpec;
 
-use crate::support::{Server, ask_one};
+use crate::support::{Server, ask_one, until};
 
 fn status(server: &Server, path: &str) -> Option<u16> {
     ask_one(&RequestSpec::get(server.url(path))).status
@@ -31,9 +31,9 @@ fn what_is_in_flight_is_finished_and_nothing_new_begun() {
     echo.read_exact(&mut [0; 4]).unwrap();
 
     server.signal(Signal::SIGTERM);
-    while TcpStream::connect(at).is_ok() {
-        std::thread::yield_now();
-    }
+    until("nothing new is accepted", || {
+        TcpStream::connect(at).is_err()
+    });
     request.write_all(b"body").unwrap();
     let mut answer = String::new();
     request.read_to_string(&mut answer).unwrap();
@@ -65,8 +65,9 @@ fn while_draining_it_serves_but_is_not_ready() {
     let server = Server::start(&["--http", "0", "--drain-ms", "3600000"]);
     assert_eq!(status(&server, "/healthz"), Some(200));
     server.signal(Signal::SIGTERM);
-    while status(&server, "/healthz") == Some(200) {}
-    assert_eq!(status(&server, "/healthz"), Some(503));
+    until("it is not ready", || {
+        status(&server, "/healthz") == Some(503)
+    });
     assert_eq!(status(&server, "/"), Some(200));
     // Asked a second time it does not linger.
     server.signal(Signal::SIGTERM);
@@ -77,30 +78,24 @@ fn while_draining_it_serves_but_is_not_ready() {
 fn pausing_ends_at_sigterm_and_reaps_orphans() {
     // The shell's child is ours once the shell has become the probe.
     let mut child = std::process::Command::new("/bin/sh")
-        .args(["-c", r#"(read line <&3) 3<&0 & exec "$0" "$1" </dev/null"#])
+        .args([
+            "-c",
+            r#"exec 3<&0; (read line <&3) & exec "$0" "$1" 3<&- </dev/null"#,
+        ])
         .args([env!("CARGO_BIN_EXE_strata-probe"), "pause"])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
     let pid = child.id();
     let children = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let waits = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let blocked = status
-            .lines()
-            .find_map(|line| line.strip_prefix("SigBlk:"))
-            .unwrap();
-        let mask = u64::from_str_radix(blocked.trim(), 16).unwrap();
-        mask & (1 << (Signal::SIGTERM as u32 - 1)) != 0
-    };
-    while !waits() {
-        std::thread::yield_now();
-    }
-    assert_ne!(children().trim(), "");
+    let program = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let binary = env!("CARGO_BIN_EXE_strata-probe").as_bytes();
+    until("the shell has become the probe", || {
+        program().starts_with(binary) && !children().trim().is_empty()
+    });
     drop(child.stdin.take());
-    while !children().trim().is_empty() {
-        std::thread::yield_now();
-    }
+    // Only one that handles its signals reaps: SIGTERM comes to no bare process.
+    until("the orphan is reaped", || children().trim().is_empty());
     kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Service;
 use strata_probe::{DnsReply, FailureKind, Rcode};
 
+use super::judge::selector;
+use super::traffic::not_programmed;
 use crate::layer::labels;
-use crate::layer::services::judge::selector;
 use crate::layer::workload;
 use crate::verdict::cause::{Cause, CauseKind, Object};
 
@@ -135,21 +136,14 @@ fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
         return None;
     }
     let ip = service.spec.as_ref()?.cluster_ip.clone()?;
-    Some(Cause {
-        kind: CauseKind::ServiceNotProgrammed,
-        wrong: format!(
-            "node {node} has not programmed Service {}/{}: {ip}:53 does not answer {}, while each of \
-             its pods does directly",
+    Some(not_programmed(
+        node,
+        format!(
+            "node {node} has not programmed Service {}/{}: {ip}:53 does not answer {}, while each of its \
+             pods does directly",
             KUBE_DNS.0, KUBE_DNS.1, seen.from
         ),
-        change: format!(
-            "nothing in the Service: look at the rules and the log of kube-proxy (or what stands for it) \
-             on {node}; restarting it writes them anew"
-        ),
-        see: format!(
-            "kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}"
-        ),
-    })
+    ))
 }
 
 fn answered_badly(seen: &Seen, reply: &DnsReply, outcome: Lookup) -> Option<Cause> {

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
+use super::traffic;
 use crate::layer::labels::{self, Labels};
 use crate::layer::tried::Tried;
 use crate::layer::workload;
@@ -96,8 +97,8 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
         .or_else(|| named_port(seen, service))
         .or_else(|| endpoints(seen, service))
         .or_else(|| target_port(seen, service))
-        .or_else(|| local(seen, service))
-        .or_else(|| programmed(seen, service))
+        .or_else(|| traffic::local(seen, service))
+        .or_else(|| traffic::programmed(seen, service))
 }
 
 /// There is no such Service; the nearest name, or the namespace that has it.
@@ -166,7 +167,7 @@ pub(in crate::layer) fn said_ports(service: &Service) -> String {
     said.join(", ")
 }
 
-fn object(seen: &Seen) -> Object<'_> {
+pub(super) fn object(seen: &Seen) -> Object<'_> {
     Object::new("Service", &seen.namespace, &seen.name)
 }
 
@@ -453,117 +454,4 @@ fn target_port(seen: &Seen, service: &Service) -> Option<Cause> {
         change: format!("spec.ports[].targetPort of {object}"),
         see: object.see(),
     })
-}
-
-/// `internalTrafficPolicy: Local`, or `externalTrafficPolicy: Local` from outside, and no endpoint
-/// on the node.
-fn local(seen: &Seen, service: &Service) -> Option<Cause> {
-    let spec = service.spec.as_ref()?;
-    let on = |node: &str| {
-        let mut endpoints = seen.slices.iter().flat_map(|slice| &slice.endpoints);
-        endpoints.any(|endpoint| endpoint.node_name.as_deref() == Some(node))
-    };
-    let (field, node) = match &seen.from.node {
-        Some(node) => {
-            let failed = seen
-                .at_cluster_ip
-                .iter()
-                .any(|(_, tried)| *tried != Tried::Answers);
-            let local = spec.internal_traffic_policy.as_deref() == Some("Local");
-            ("internalTrafficPolicy", (failed && local).then_some(node)?)
-        }
-        None => {
-            let local = spec.external_traffic_policy.as_deref() == Some("Local");
-            let mut failed = seen
-                .at_nodes
-                .iter()
-                .filter(|(_, _, tried)| *tried != Tried::Answers);
-            let (node, ..) = failed.find(|(node, ..)| local && !on(node))?;
-            ("externalTrafficPolicy", node)
-        }
-    };
-    if on(node) {
-        return None;
-    }
-    let object = object(seen);
-    Some(Cause {
-        kind: CauseKind::NoLocalEndpoints,
-        wrong: format!(
-            "{object} keeps to the node (spec.{field} is Local), and node {node} has no endpoint of it"
-        ),
-        change: format!("set spec.{field} of {object} to Cluster, or run a pod of it on {node}"),
-        see: object.see(),
-    })
-}
-
-/// Endpoints answer directly, the Service does not.
-fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
-    let object = object(seen);
-    if let Some(node) = &seen.from.node {
-        let (port, tried) = seen
-            .at_cluster_ip
-            .iter()
-            .find(|(_, tried)| *tried != Tried::Answers)?;
-        let answer = seen
-            .direct
-            .iter()
-            .all(|direct| direct.tried == Tried::Answers);
-        if seen.direct.is_empty() || !answer {
-            return None;
-        }
-        let ip = service
-            .spec
-            .as_ref()?
-            .cluster_ip
-            .as_deref()
-            .filter(|ip| *ip != "None")?;
-        let at = if ip.contains(':') {
-            format!("[{ip}]:{port}")
-        } else {
-            format!("{ip}:{port}")
-        };
-        let elsewhere = match &seen.elsewhere {
-            Some((other, Tried::Answers)) => format!("; from node {other} it answers"),
-            Some((other, tried)) => format!("; from node {other} it {tried} too"),
-            None => String::new(),
-        };
-        return Some(not_programmed(
-            node,
-            format!(
-                "node {node} has not programmed {object}: ClusterIP {at} {tried} from {}, while every \
-                 endpoint answers directly{elsewhere}",
-                seen.from.name
-            ),
-        ));
-    }
-    let answers = seen
-        .at_nodes
-        .iter()
-        .find(|(.., tried)| *tried == Tried::Answers)?;
-    let (node, port, tried) = seen
-        .at_nodes
-        .iter()
-        .find(|(.., tried)| *tried != Tried::Answers)?;
-    Some(not_programmed(
-        node,
-        format!(
-            "node {node} has not programmed {object}: its node port {port} {tried}, while that of node {} \
-             answers",
-            answers.0
-        ),
-    ))
-}
-
-fn not_programmed(node: &str, wrong: String) -> Cause {
-    Cause {
-        kind: CauseKind::ServiceNotProgrammed,
-        wrong,
-        change: format!(
-            "nothing in the Service: look at the rules and the log of kube-proxy (or what stands for it) \
-             on {node}; restarting it writes them anew"
-        ),
-        see: format!(
-            "kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}"
-        ),
-    }
 }

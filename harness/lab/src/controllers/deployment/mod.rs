@@ -7,6 +7,8 @@
 mod revision;
 mod rolling;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -6,6 +6,8 @@
 mod backends;
 mod legacy;
 mod slices;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::legacy::run as run_legacy;
 pub(super) use self::slices::run as run_slices;

@@ -84,10 +84,7 @@ pub(super) fn unknown_owners(items: &[Item]) -> Vec<(&Item, OwnerReference)> {
 }
 
 /// Decides about every object; owners that are neither here nor `absent` count as there.
-pub(super) fn decide<'a>(
-    items: &'a [Item],
-    absent: impl Fn(&str) -> bool,
-) -> Vec<(&'a Item, Step)> {
+pub(super) fn decide(items: &[Item], absent: impl Fn(&str) -> bool) -> Vec<(&Item, Step)> {
     let by_uid: HashMap<&str, &Item> = items.iter().map(|item| (item.uid(), item)).collect();
     let mut dependents: HashMap<&str, Vec<&Item>> = HashMap::new();
     for item in items {

@@ -144,7 +144,7 @@ impl Collector {
             if self.absent.contains(&owner.uid) {
                 continue;
             }
-            let result = self.is_absent(&item, &owner).await;
+            let result = self.is_absent(item, &owner).await;
             if steps.take(result) == Some(true) {
                 self.absent.insert(owner.uid);
             }

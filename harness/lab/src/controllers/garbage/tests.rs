@@ -44,7 +44,13 @@ fn told(items: &[Item], absent: &[&str]) -> Vec<String> {
 
 #[test]
 fn what_happens_to_an_object_follows_from_its_owners() {
-    let table: Vec<(&str, Vec<Item>, &[&str], &[&str])> = vec![
+    type Case = (
+        &'static str,
+        Vec<Item>,
+        &'static [&'static str],
+        &'static [&'static str],
+    );
+    let table: Vec<Case> = vec![
         ("nobody owns it", vec![item("a", &[], &[], false)], &[], &[]),
         (
             "its owner is there",

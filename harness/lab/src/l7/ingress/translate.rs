@@ -170,12 +170,11 @@ pub(super) fn translate(input: &Input) -> Snapshot {
         for rule in spec.rules.iter().flatten() {
             let paths = hosts.entry(Host::parse(rule.host.as_deref())).or_default();
             let name = format!("{namespace}/{}", ingress.name_any());
-            match &rule.http {
-                Some(http) => paths.extend(http.paths.iter().map(|path| {
+            // "If no rule is specified, all traffic goes to the default backend."
+            if let Some(http) = &rule.http {
+                paths.extend(http.paths.iter().map(|path| {
                     path_of(path, age, &name, clusters.action(&namespace, &path.backend))
-                })),
-                // "If no rule is specified, all traffic goes to the default backend."
-                None => {}
+                }));
             }
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::outbound::own_certificate;
 use super::registry::{Mesh, Workload};
 use super::types::security::MutualTlsMode;
-use super::{CERTIFICATES, INBOUND_PORT, INBOUND_SOURCE, authorization};
+use super::{CERTIFICATES, INBOUND_PORT, INBOUND_SOURCE, PROBE_PORT, authorization};
 use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::cluster::{Protocol, original_destination};
 use crate::l7::envoy::listener::{
@@ -24,6 +24,8 @@ use kube::ResourceExt;
 
 /// The cluster that connects to where a connection was sent.
 const PASSTHROUGH: &str = "InboundPassthroughCluster";
+/// The cluster and listener of the kubelet's probes.
+const PROBES: &str = "InboundProbes";
 /// Istio's root namespace, whose policies hold everywhere.
 const ROOT_NAMESPACE: &str = "istio-system";
 const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -34,15 +36,51 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload) -> Snapshot {
     let source = json!({
         "source_address": { "address": INBOUND_SOURCE.to_string(), "port_value": 0 },
     });
+    let mut probes = original_destination(PROBES, Protocol::Http1, None);
+    probes["original_dst_lb_config"] = json!({ "use_http_header": true });
     Snapshot {
-        listeners: vec![listener(mesh, workload)],
-        clusters: vec![original_destination(
-            PASSTHROUGH,
-            Protocol::SameAsDownstream,
-            Some(source),
-        )],
+        listeners: vec![listener(mesh, workload), probe_listener()],
+        clusters: vec![
+            original_destination(PASSTHROUGH, Protocol::SameAsDownstream, Some(source)),
+            probes,
+        ],
         ..Snapshot::default()
     }
+}
+
+/// The listener of the kubelet's HTTP probes, which injection sends here: outside mutual TLS and
+/// policies, to the port of the application that [`super::ORIGINAL_DESTINATION_HEADER`] names. (The header stays
+/// on the request: Envoy takes it off before it looks for it, if told to.)
+fn probe_listener() -> Value {
+    let route = Route {
+        name: PROBES.to_owned(),
+        action: Action::Forward(Forward {
+            clusters: vec![WeightedCluster {
+                name: PROBES.to_owned(),
+                weight: 1,
+                ..WeightedCluster::default()
+            }],
+            ..Forward::default()
+        }),
+        ..Route::default()
+    };
+    let host = VirtualHost {
+        name: PROBES.to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![route],
+    };
+    let manager = HttpConnectionManager {
+        stat_prefix: "probes",
+        routes: Routes::Inline(route_configuration(PROBES, &[host])),
+        server_name: None,
+        ..HttpConnectionManager::default()
+    };
+    json!({
+        "name": PROBES,
+        "address": address("0.0.0.0", PROBE_PORT),
+        "traffic_direction": "INBOUND",
+        "filter_chains": [{ "filters": [manager.filter()] }],
+    })
 }
 
 fn listener(mesh: &Mesh, workload: &Workload) -> Value {

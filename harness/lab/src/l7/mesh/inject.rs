@@ -1,18 +1,19 @@
 //! Injection: what istiod's webhook makes of a pod in a labelled namespace.
 //!
 //! Start from [`inject`]. Whether the webhook is asked at all is for its configuration's selectors
-//! to say; a pod from before is never changed.
+//! to say; a pod from before is never changed. The sidecar is a native one (an init container that
+//! stays), as Istio has it since 1.27: the application starts after it and ends before it.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, Pod, Probe,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, HTTPHeader, Pod,
+    Probe, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::registry::Workload;
-use super::{CERTIFICATES, DIRECTORY};
+use super::{CERTIFICATES, DIRECTORY, ORIGINAL_DESTINATION_HEADER, PROBE_PORT};
 use crate::l7::cluster::TLS_MODE;
 use crate::l7::envoy::READY_PORT;
 use crate::topology::{BUILTIN_IMAGE_PREFIX, ENVOY_IMAGE};
@@ -35,6 +36,7 @@ pub(super) fn workload_of(pod: &Pod, namespace: &str) -> Option<Workload> {
     let has = spec
         .containers
         .iter()
+        .chain(spec.init_containers.iter().flatten())
         .any(|container| container.name == PROXY);
     if on_host || has || refused(pod.labels().get(key)) || refused(pod.annotations().get(key)) {
         return None;
@@ -102,8 +104,8 @@ pub(super) fn inject(pod: &mut Pod, workload: &Workload) {
     annotations.insert(
         STATUS.to_owned(),
         json!({
-            "initContainers": [INIT],
-            "containers": [PROXY],
+            "initContainers": [INIT, PROXY],
+            "containers": null,
             "volumes": [CONFIG_VOLUME, CERTIFICATE_VOLUME],
             "revision": "default",
         })
@@ -116,14 +118,18 @@ pub(super) fn inject(pod: &mut Pod, workload: &Workload) {
             .or_insert(first);
     }
     let Some(spec) = &mut pod.spec else { return };
+    for container in &mut spec.containers {
+        redirect_probes(container);
+    }
+    // Before all others, so that the application's own init containers go through the mesh, too.
+    let redirection = Container {
+        name: INIT.to_owned(),
+        image: Some(format!("{BUILTIN_IMAGE_PREFIX}istio-init:v1")),
+        ..Container::default()
+    };
     spec.init_containers
         .get_or_insert_default()
-        .push(Container {
-            name: INIT.to_owned(),
-            image: Some(format!("{BUILTIN_IMAGE_PREFIX}istio-init:v1")),
-            ..Container::default()
-        });
-    spec.containers.push(proxy());
+        .splice(0..0, [redirection, proxy()]);
     let volumes = spec.volumes.get_or_insert_default();
     volumes.push(Volume {
         name: CONFIG_VOLUME.to_owned(),
@@ -143,6 +149,38 @@ pub(super) fn inject(pod: &mut Pod, workload: &Workload) {
     });
 }
 
+/// Sends a container's HTTP probes by way of the sidecar's own port: the kubelet has no certificate of
+/// the mesh, so where mutual TLS is STRICT it would be refused, and no policy is meant for it.
+/// Envoy's own header says where the probe is to go on to. (TCP probes reach the sidecar at any rate,
+/// and say no more than that, with Istio's default of old, too.)
+fn redirect_probes(container: &mut Container) {
+    let ports = container.ports.clone().unwrap_or_default();
+    let probes = [
+        &mut container.liveness_probe,
+        &mut container.readiness_probe,
+        &mut container.startup_probe,
+    ];
+    let gets = probes
+        .into_iter()
+        .flatten()
+        .filter_map(|probe| probe.http_get.as_mut());
+    for get in gets.filter(|get| get.host.is_none() && get.scheme.as_deref() != Some("HTTPS")) {
+        let port = match &get.port {
+            IntOrString::Int(port) => Some(*port),
+            IntOrString::String(name) => ports
+                .iter()
+                .find(|port| port.name.as_ref() == Some(name))
+                .map(|port| port.container_port),
+        };
+        let Some(port) = port else { continue };
+        get.port = IntOrString::Int(i32::from(PROBE_PORT));
+        get.http_headers.get_or_insert_default().push(HTTPHeader {
+            name: ORIGINAL_DESTINATION_HEADER.to_owned(),
+            value: format!("127.0.0.1:{port}"),
+        });
+    }
+}
+
 fn proxy() -> Container {
     let strings = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect());
     let mount = |name: &str, path: &str| VolumeMount {
@@ -152,6 +190,15 @@ fn proxy() -> Container {
         ..VolumeMount::default()
     };
     let bootstrap = format!("{DIRECTORY}/bootstrap.json");
+    let ready = Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/healthz/ready".to_owned()),
+            port: IntOrString::Int(i32::from(READY_PORT)),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(1),
+        ..Probe::default()
+    };
     Container {
         name: PROXY.to_owned(),
         image: Some(ENVOY_IMAGE.to_owned()),
@@ -170,15 +217,15 @@ fn proxy() -> Container {
             container_port: i32::from(READY_PORT),
             ..ContainerPort::default()
         }]),
+        restart_policy: Some("Always".to_owned()),
+        // The application starts when this has succeeded.
+        startup_probe: Some(Probe {
+            failure_threshold: Some(600),
+            ..ready.clone()
+        }),
         readiness_probe: Some(Probe {
-            http_get: Some(HTTPGetAction {
-                path: Some("/healthz/ready".to_owned()),
-                port: IntOrString::Int(i32::from(READY_PORT)),
-                ..HTTPGetAction::default()
-            }),
-            period_seconds: Some(1),
             failure_threshold: Some(4),
-            ..Probe::default()
+            ..ready
         }),
         // For the mark on its sockets.
         security_context: Some(SecurityContext {
@@ -221,6 +268,10 @@ mod tests {
                 false,
             ),
             (
+                "{metadata: {}, spec: {initContainers: [{name: istio-proxy}], containers: [{name: a}]}}",
+                false,
+            ),
+            (
                 "{metadata: {labels: {sidecar.istio.io/inject: 'false'}}, spec: {containers: [{name: a}]}}",
                 false,
             ),
@@ -236,15 +287,23 @@ mod tests {
     #[test]
     fn an_injected_pod_is_of_the_workload_it_was_injected_for() {
         let mut pod = pod(
-            "{metadata: {name: a, namespace: default, labels: {app: a, pod-template-hash: x}}, spec: {containers: [{name: web}]}}",
+            "{metadata: {name: a, namespace: default, labels: {app: a, pod-template-hash: x}}, spec: {initContainers: [{name: migrate}], containers: [{name: web}]}}",
         );
         let workload = workload_of(&pod, "default").unwrap();
         inject(&mut pod, &workload);
         assert_eq!(injected_workload(&pod), Some(workload.clone()));
         assert_eq!(workload_of(&pod, "default"), None);
         let spec = pod.spec.as_ref().unwrap();
-        assert_eq!(spec.containers[1].name, PROXY);
-        assert_eq!(spec.init_containers.as_ref().unwrap()[0].name, INIT);
+        let names = |containers: &[Container]| -> Vec<String> {
+            containers
+                .iter()
+                .map(|container| container.name.clone())
+                .collect()
+        };
+        assert_eq!(names(&spec.containers), ["web"]);
+        let init = spec.init_containers.as_ref().unwrap();
+        assert_eq!(names(init), [INIT, PROXY, "migrate"]);
+        assert_eq!(init[1].restart_policy.as_deref(), Some("Always"));
         let volume = &spec.volumes.as_ref().unwrap()[0];
         assert_eq!(
             volume.config_map.as_ref().unwrap().name,
@@ -254,5 +313,36 @@ mod tests {
             pod.annotations()["kubectl.kubernetes.io/default-container"],
             "web"
         );
+    }
+
+    #[test]
+    fn http_probes_go_by_way_of_the_sidecar() {
+        for (probe, expected) in [
+            ("{httpGet: {path: /x, port: 8080}}", Some("127.0.0.1:8080")),
+            ("{httpGet: {path: /x, port: web}}", Some("127.0.0.1:8081")),
+            ("{httpGet: {path: /x, port: unknown}}", None),
+            ("{httpGet: {path: /x, port: 8080, scheme: HTTPS}}", None),
+            ("{tcpSocket: {port: 8080}}", None),
+        ] {
+            let yaml = format!(
+                "{{metadata: {{name: a, namespace: default}}, spec: {{containers: [{{name: web, ports: [{{name: web, containerPort: 8081}}], readinessProbe: {probe}}}]}}}}"
+            );
+            let before = pod(&yaml);
+            let mut after = before.clone();
+            inject(&mut after, &workload_of(&before, "default").unwrap());
+            let of = |pod: &Pod| {
+                pod.spec.as_ref().unwrap().containers[0]
+                    .readiness_probe
+                    .clone()
+            };
+            let Some(expected) = expected else {
+                assert_eq!(of(&after), of(&before), "{probe}");
+                continue;
+            };
+            let get = of(&after).unwrap().http_get.unwrap();
+            assert_eq!(get.port, IntOrString::Int(i32::from(PROBE_PORT)));
+            assert_eq!(get.path.as_deref(), Some("/x"));
+            assert_eq!(get.http_headers.unwrap()[0].value, expected);
+        }
     }
 }

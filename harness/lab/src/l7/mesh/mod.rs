@@ -48,6 +48,10 @@ use crate::node::builtin::BuiltinContext;
 pub(crate) const OUTBOUND_PORT: u16 = 15001;
 /// Where redirected connections to the pod come in.
 pub(crate) const INBOUND_PORT: u16 = 15006;
+/// Where the kubelet's HTTP probes come in.
+pub(crate) const PROBE_PORT: u16 = 15020;
+/// Where such a probe is to go on to; only the listener of [`PROBE_PORT`] heeds it.
+const ORIGINAL_DESTINATION_HEADER: &str = "x-envoy-original-dst-host";
 /// The mark of the sidecar's own connections.
 pub(crate) const MARK: u32 = 1337;
 /// Where the sidecar connects to its application from.

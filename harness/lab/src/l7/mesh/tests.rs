@@ -333,6 +333,8 @@ fn authorization_becomes_rbac() {
     ];
     let snapshot = translate(&mesh, &client());
     assert_envoy_accepts(&snapshot);
-    let inbound = snapshot.listeners.last().unwrap().to_string();
+    let is_entrance = |listener: &&Value| listener["name"] == "virtualInbound";
+    let inbound = snapshot.listeners.iter().find(is_entrance).unwrap();
+    let inbound = inbound.to_string();
     assert!(inbound.find("DENY").unwrap() < inbound.find("ALLOW").unwrap());
 }

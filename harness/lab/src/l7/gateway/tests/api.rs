@@ -84,13 +84,15 @@ async fn create(client: &Client, yaml: &str) -> Result<(), kube::Error> {
     Ok(())
 }
 
-const CLASS: &str = "
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: contour}
-spec: {controllerName: lab.strata.dev/gateway-controller}
-";
+/// The GatewayClass of the manifest that installs the controller.
+fn class() -> String {
+    let manifest = include_str!("../../../../../../manifests/gateway/lab.yaml");
+    let class = documents(manifest)
+        .into_iter()
+        .find(|document| document["kind"] == "GatewayClass")
+        .unwrap();
+    format!("{class}\n---\n")
+}
 
 /// Waits until an object is as wanted.
 async fn until<K>(api: &Api<K>, name: &str, holds: impl Fn(&K) -> bool) -> K
@@ -118,7 +120,7 @@ fn says(gateway: &Gateway, kind: &str) -> String {
 #[tokio::test]
 async fn the_definitions_give_defaults_and_refuse_what_is_not_valid() {
     let (_server, client) = cluster().await;
-    create(&client, &[CLASS, GATEWAY, ROUTE].concat())
+    create(&client, &[&class(), GATEWAY, ROUTE].concat())
         .await
         .unwrap();
     let gateways: Api<Gateway> = Api::default_namespaced(client.clone());
@@ -249,7 +251,7 @@ async fn a_gateway_is_made_and_said_to_be_programmed_when_envoy_serves_it() {
     let observer = Observer::new(ask);
     let mut controller = Controller::start(client.clone(), observer).await;
     let story = async {
-        create(&client, &[CLASS, GATEWAY, ROUTE].concat())
+        create(&client, &[&class(), GATEWAY, ROUTE].concat())
             .await
             .unwrap();
         let classes: Api<GatewayClass> = Api::all(client.clone());
@@ -384,7 +386,7 @@ fn is_there() -> impl kube::runtime::wait::Condition<Deployment> {
 
 /// The version that a configuration tells.
 fn version_of(files: &ConfigMap) -> String {
-    let routes = &files.data.as_ref().unwrap()["rds.json"];
+    let routes = &files.data.as_ref().unwrap()["rds.version.json"];
     let routes: Value = serde_json::from_str(routes).unwrap();
     let resources = routes["resources"].as_array().unwrap();
     let version = resources

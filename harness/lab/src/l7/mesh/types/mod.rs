@@ -1,6 +1,6 @@
 //! Istio's API: the kinds and fields that the lab's mesh follows.
 //!
-//! Start from [`crds`]. A field that is not here is one the lab does not do: the schema does not
+//! A field that is not here is one the lab does not do: the schema does not
 //! know it, so strict validation refuses it rather than the mesh ignoring it. Names and meaning are
 //! those of <https://istio.io/latest/docs/reference/config/>.
 
@@ -11,8 +11,6 @@ pub(crate) mod virtual_service;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,42 +33,45 @@ impl WorkloadSelector {
     }
 }
 
-/// The definitions of every kind, as `manifests/mesh/lab-crds.yaml` holds them: Istio stores `v1`
-/// and serves the older versions with the same schema.
-pub(crate) fn crds() -> Vec<CustomResourceDefinition> {
-    [
-        (
-            virtual_service::VirtualService::crd(),
-            &["v1beta1", "v1alpha3"][..],
-        ),
-        (
-            destination_rule::DestinationRule::crd(),
-            &["v1beta1", "v1alpha3"],
-        ),
-        (service_entry::ServiceEntry::crd(), &["v1beta1", "v1alpha3"]),
-        (security::PeerAuthentication::crd(), &["v1beta1"]),
-        (security::AuthorizationPolicy::crd(), &["v1beta1"]),
-    ]
-    .into_iter()
-    .map(|(mut crd, older)| {
-        let stored = crd.spec.versions.clone();
-        for version in older {
-            crd.spec
-                .versions
-                .extend(stored.iter().cloned().map(|mut copy| {
-                    copy.name = (*version).to_owned();
-                    copy.storage = false;
-                    copy
-                }));
-        }
-        crd
-    })
-    .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::CustomResourceExt as _;
+
     use super::*;
+
+    /// The definitions of every kind, as `manifests/mesh/lab-crds.yaml` holds them: Istio stores `v1`
+    /// and serves the older versions with the same schema.
+    fn crds() -> Vec<CustomResourceDefinition> {
+        [
+            (
+                virtual_service::VirtualService::crd(),
+                &["v1beta1", "v1alpha3"][..],
+            ),
+            (
+                destination_rule::DestinationRule::crd(),
+                &["v1beta1", "v1alpha3"],
+            ),
+            (service_entry::ServiceEntry::crd(), &["v1beta1", "v1alpha3"]),
+            (security::PeerAuthentication::crd(), &["v1beta1"]),
+            (security::AuthorizationPolicy::crd(), &["v1beta1"]),
+        ]
+        .into_iter()
+        .map(|(mut crd, older)| {
+            let stored = crd.spec.versions.clone();
+            for version in older {
+                crd.spec
+                    .versions
+                    .extend(stored.iter().cloned().map(|mut copy| {
+                        copy.name = (*version).to_owned();
+                        copy.storage = false;
+                        copy
+                    }));
+            }
+            crd
+        })
+        .collect()
+    }
 
     #[test]
     fn the_manifest_of_the_definitions_is_current() {

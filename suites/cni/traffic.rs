@@ -1,103 +1,29 @@
-//! The container network: every pod has an address of its own, and reaches every other pod by it.
+//! What a pod network is good for: addresses that are kept, sizes that fit, pods that come and go.
 //!
-//! Start from [`SUITE`]. The fixture has two pods (`echo`, `peer`) and a pod in the node's own
-//! network (`host`) on every node; paths are judged for all ordered pairs of nodes.
+//! Start from [`SUITE`]. The gates have seen every path converge, so what is asked here is asked once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use futures::future::try_join_all;
 use ipnet::IpNet;
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use strata::wire::{TcpSpec, UdpSpec};
+use k8s_openapi::api::core::v1::Pod;
+use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
 use strata::{
     Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, PodView, Scope, Subject, Suite,
     Vantage, expect, expect_eq,
 };
 
+use super::paths::{
+    ECHO_TCP, ECHO_UDP, HOST_TCP, Path, across_nodes, all_pairs, at, judge, tcp, within_a_node,
+};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Cni,
-    gates: GATES,
+    gates: &[],
     checks: CHECKS,
 };
-
-const GATES: &[Check] = &[
-    Check {
-        id: "cni::nodes_are_ready",
-        claim: "Every node is Ready.",
-        source: "Kubernetes: Nodes, condition Ready; tutorial, \"CNI: The Network Foundation\"",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(nodes_are_ready(scope)),
-    },
-    Check {
-        id: "cni::nodes_own_disjoint_pod_cidrs",
-        claim: "Every node has a pod CIDR of its own, and no two overlap.",
-        source: "Kubernetes: Node spec.podCIDRs",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(nodes_own_disjoint_pod_cidrs(scope)),
-    },
-    Check {
-        id: "cni::plugin_is_healthy",
-        claim: "The CNI plugin's own pods are ready on every node, in whichever namespace they live.",
-        source: "tutorial, \"Verify CNI health\"; flannel lives in kube-flannel, not in kube-system",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(plugin_is_healthy(scope)),
-    },
-    Check {
-        id: "cni::kube_system_is_healthy",
-        claim: "Every pod of kube-system is ready.",
-        source: "tutorial, \"kubectl get pods -n kube-system\"",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(kube_system_is_healthy(scope)),
-    },
-    Check {
-        id: "cni::pods_have_addresses_of_their_own",
-        claim: "Every pod has an address of its own, inside its node's pod CIDR.",
-        source: "Kubernetes: the network model, \"each pod gets its own IP address\"",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(pods_have_addresses_of_their_own(scope)),
-    },
-    Check {
-        id: "cni::tcp_within_a_node",
-        claim: "A pod reaches another pod of its node over TCP, on every node.",
-        source: "cilium: no-policies, pod-to-pod; sig-network: intra-pod communication: http",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(tcp_within_a_node(scope)),
-    },
-    Check {
-        id: "cni::tcp_across_nodes",
-        claim: "A pod reaches pods of every other node over TCP, in both directions.",
-        source: "cilium: no-policies, pod-to-pod; sig-network: intra-pod communication: http",
-        needs: &[Need::Nodes(2)],
-        manifest: None,
-        run: |scope| Box::pin(tcp_across_nodes(scope)),
-    },
-    Check {
-        id: "cni::udp_within_a_node",
-        claim: "A pod reaches another pod of its node over UDP, on every node.",
-        source: "sig-network: intra-pod communication: udp",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(udp_within_a_node(scope)),
-    },
-    Check {
-        id: "cni::udp_across_nodes",
-        claim: "A pod reaches pods of every other node over UDP, in both directions.",
-        source: "sig-network: intra-pod communication: udp",
-        needs: &[Need::Nodes(2)],
-        manifest: None,
-        run: |scope| Box::pin(udp_across_nodes(scope)),
-    },
-];
 
 const CHECKS: &[Check] = &[
     Check {
@@ -205,175 +131,6 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(network_policy_is_all_or_nothing(scope)),
     },
 ];
-
-/// Where the CNI plugins live that people use, by the labels of their DaemonSets.
-const PLUGINS: &[(&str, &str)] = &[
-    ("vxlan-cni", "app=vxlan-cni"),
-    ("kube-flannel", "app=flannel"),
-    ("kube-system", "k8s-app=cilium"),
-    ("kube-system", "k8s-app=calico-node"),
-    ("calico-system", "k8s-app=calico-node"),
-    ("kube-system", "k8s-app=kindnet"),
-    ("kube-system", "name=weave-net"),
-];
-
-async fn nodes_are_ready(scope: &Scope) -> Outcome {
-    let nodes = scope.nodes().await?;
-    let expected: BTreeMap<_, _> = nodes
-        .iter()
-        .map(|node| (name(node), "True".to_owned()))
-        .collect();
-    expect(!expected.is_empty(), || Expect {
-        what: "the nodes of the cluster".to_owned(),
-        expected: "at least one".to_owned(),
-        observed: "none".to_owned(),
-        likely: "no kubelet has registered with the API server".to_owned(),
-    })?;
-    scope
-        .eventually(Eventually {
-            what: "the condition Ready of every node",
-            expected,
-            observe: async || {
-                let nodes = scope.nodes().await?;
-                Ok(nodes.iter().map(|node| (name(node), ready(node))).collect())
-            },
-            likely: "the CNI plugin has not configured the node; kubectl describe node tells what the kubelet waits for",
-        })
-        .await
-}
-
-async fn nodes_own_disjoint_pod_cidrs(scope: &Scope) -> Outcome {
-    let mut taken: Vec<(String, IpNet)> = Vec::new();
-    for node in scope.nodes().await? {
-        let own = cidrs(&node);
-        let clash = taken.iter().find(|(_, cidr)| {
-            own.iter()
-                .any(|own| own.contains(cidr) || cidr.contains(own))
-        });
-        expect(!own.is_empty() && clash.is_none(), || {
-            Expect {
-            what: format!("spec.podCIDRs of Node {}", name(&node)),
-            expected: "at least one, that overlaps no other node's".to_owned(),
-            observed: clash.map_or_else(
-                || format!("{own:?}"),
-                |(other, cidr)| format!("{own:?}, and Node {other} has {cidr}"),
-            ),
-            likely: "the controller manager runs without --allocate-node-cidrs, or --cluster-cidr is too small".to_owned(),
-        }
-        })?;
-        taken.extend(own.into_iter().map(|cidr| (name(&node), cidr)));
-    }
-    expect(!taken.is_empty(), || Expect {
-        what: "nodes with a pod CIDR".to_owned(),
-        expected: "at least one".to_owned(),
-        observed: "no nodes".to_owned(),
-        likely: "no kubelet has registered with the API server".to_owned(),
-    })
-}
-
-async fn plugin_is_healthy(scope: &Scope) -> Outcome {
-    let places = PLUGINS
-        .iter()
-        .map(|(namespace, selector)| plugin(scope, namespace, selector));
-    let found: Vec<_> = try_join_all(places).await?.into_iter().flatten().collect();
-    let Some((namespace, selector, name)) = found.first() else {
-        return Err(
-            NoVerdict::new("no DaemonSet of a CNI plugin that we know is installed")
-                .with_likely(
-                    "the plugin runs outside of pods, or is one that cni.rs does not list yet",
-                )
-                .into(),
-        );
-    };
-    scope.record("cni", format!("{namespace}/{name}"));
-    let nodes = i32::try_from(scope.nodes().await?.len()).unwrap_or(i32::MAX);
-    let outcome = scope
-        .eventually(Eventually {
-            what: &format!("nodes on which DaemonSet {namespace}/{name} is wanted, and is ready"),
-            expected: (nodes, nodes),
-            observe: async || {
-                let set: DaemonSet = scope.get_in(namespace, name).await?;
-                let status = set.status.unwrap_or_default();
-                Ok((status.desired_number_scheduled, status.number_ready))
-            },
-            likely: "a pod of the CNI plugin crashes or is not scheduled; its logs tell",
-        })
-        .await;
-    let subject = Subject::Workload {
-        namespace,
-        selector,
-    };
-    scope.explain(outcome, subject).await
-}
-
-async fn plugin(
-    scope: &Scope,
-    namespace: &'static str,
-    selector: &'static str,
-) -> Result<Option<(&'static str, &'static str, String)>, NoVerdict> {
-    let sets: Vec<DaemonSet> = scope.list_in(namespace, selector).await?;
-    let first = sets.into_iter().next();
-    Ok(first.and_then(|set| Some((namespace, selector, set.metadata.name?))))
-}
-
-async fn kube_system_is_healthy(scope: &Scope) -> Outcome {
-    let outcome = scope
-        .eventually(Eventually {
-            what: "pods of kube-system: whether there are any, and those that are not ready",
-            expected: (true, BTreeSet::new()),
-            observe: async || {
-                let pods: Vec<Pod> = scope.list_in("kube-system", "").await?;
-                let waiting = pods.iter().filter_map(strata::scope::not_ready);
-                Ok((!pods.is_empty(), waiting.collect()))
-            },
-            likely: "the pod named; kubectl -n kube-system describe pod tells why",
-        })
-        .await;
-    let subject = Subject::Workload {
-        namespace: "kube-system",
-        selector: "",
-    };
-    scope.explain(outcome, subject).await
-}
-
-async fn pods_have_addresses_of_their_own(scope: &Scope) -> Outcome {
-    let nodes = scope.nodes().await?;
-    let cidrs: BTreeMap<_, _> = nodes.iter().map(|node| (name(node), cidrs(node))).collect();
-    let mut owners: BTreeMap<IpAddr, String> = BTreeMap::new();
-    for pod in scope.ready_pods("app in (echo, peer)").await? {
-        let inside = cidrs.get(&pod.node).into_iter().flatten();
-        let inside = inside.into_iter().any(|cidr| cidr.contains(&pod.ip));
-        let other = owners.insert(pod.ip, pod.name.clone());
-        expect(inside && other.is_none(), || {
-            Expect {
-            what: format!("the address of Pod {} on {}", pod.name, pod.node),
-            expected: format!("one of {:?}, and no other pod's", cidrs.get(&pod.node)),
-            observed: other.map_or_else(
-                || pod.ip.to_string(),
-                |other| format!("{}, as Pod {other}", pod.ip),
-            ),
-            likely: "the CNI plugin's IPAM gives addresses of a range other than the node's podCIDR, or has lost track of what it gave".to_owned(),
-        }
-        })?;
-    }
-    Ok(())
-}
-
-async fn tcp_within_a_node(scope: &Scope) -> Outcome {
-    reaches(scope, "TCP", &within_a_node(scope).await?, tcp).await
-}
-
-async fn tcp_across_nodes(scope: &Scope) -> Outcome {
-    reaches(scope, "TCP", &across_nodes(scope).await?, tcp).await
-}
-
-async fn udp_within_a_node(scope: &Scope) -> Outcome {
-    reaches(scope, "UDP", &within_a_node(scope).await?, udp).await
-}
-
-async fn udp_across_nodes(scope: &Scope) -> Outcome {
-    reaches(scope, "UDP", &across_nodes(scope).await?, udp).await
-}
 
 async fn pods_see_each_others_addresses(scope: &Scope) -> Outcome {
     let mut pairs = within_a_node(scope).await?;
@@ -609,11 +366,11 @@ async fn network_policy_is_all_or_nothing(scope: &Scope) -> Outcome {
     let open = first(scope.ready_pods("app=open").await?)?;
     let denied = first(scope.ready_pods("app=denied").await?)?;
     let ask = async |pod: &PodView| {
-        let spec = strata::wire::RequestSpec {
+        let spec = RequestSpec {
             count: 10,
             concurrency: 10,
             timeout_ms: 1000,
-            ..strata::wire::RequestSpec::get(format!("http://{}/", at(pod.ip, 8080)))
+            ..RequestSpec::get(format!("http://{}/", at(pod.ip, 8080)))
         };
         let answers = client.request(&spec).await?;
         Ok::<_, NoVerdict>(answers.0.iter().map(said::said).collect::<BTreeSet<_>>())
@@ -648,167 +405,6 @@ async fn network_policy_is_all_or_nothing(scope: &Scope) -> Outcome {
     })
 }
 
-const ECHO_TCP: u16 = 9000;
-const ECHO_UDP: u16 = 9001;
-const HOST_TCP: u16 = 18081;
-
-/// A way from a vantage to a pod.
-struct Path {
-    from: Vantage,
-    to: PodView,
-}
-
-impl Path {
-    fn new(scope: &Scope, from: &PodView, to: &PodView) -> Self {
-        Self {
-            from: scope.from_pod(from),
-            to: to.clone(),
-        }
-    }
-
-    fn node(&self) -> &str {
-        self.from.pod().map_or("outside", |pod| &pod.node)
-    }
-
-    fn within_a_node(&self) -> bool {
-        self.node() == self.to.node
-    }
-
-    /// A cell of the matrix: by node for people, by pod so that it is one of its kind.
-    fn name(&self) -> String {
-        format!(
-            "{} ({}) → {} ({})",
-            self.node(),
-            self.from.name(),
-            self.to.node,
-            self.to.name
-        )
-    }
-
-    fn subject(&self) -> Subject<'_> {
-        Subject::PodPath {
-            from: &self.from,
-            to: &self.to,
-        }
-    }
-}
-
-async fn within_a_node(scope: &Scope) -> Result<Vec<Path>, NoVerdict> {
-    let mut pairs = all_pairs(scope, "app=peer", "app=echo").await?;
-    pairs.retain(Path::within_a_node);
-    Ok(pairs)
-}
-
-async fn across_nodes(scope: &Scope) -> Result<Vec<Path>, NoVerdict> {
-    let mut pairs = all_pairs(scope, "app=echo", "app=echo").await?;
-    pairs.retain(|path| !path.within_a_node());
-    Ok(pairs)
-}
-
-async fn all_pairs(scope: &Scope, from: &str, to: &str) -> Result<Vec<Path>, NoVerdict> {
-    let from = scope.ready_pods(from).await?;
-    let to = scope.ready_pods(to).await?;
-    let pairs = from
-        .iter()
-        .flat_map(|from| to.iter().map(move |to| (from, to)));
-    Ok(pairs.map(|(from, to)| Path::new(scope, from, to)).collect())
-}
-
-/// Waits until every path leads to its pod; explains the first that does not.
-async fn reaches(
-    scope: &Scope,
-    protocol: &str,
-    paths: &[Path],
-    ask: impl AsyncFn(&Path) -> Result<String, NoVerdict>,
-) -> Outcome {
-    let mut seen = BTreeMap::new();
-    let outcome = scope
-        .eventually(Eventually {
-            what: &format!("who answers over {protocol}, by path"),
-            expected: expected(paths)?,
-            observe: async || {
-                seen = matrix(paths, &ask).await?;
-                Ok(seen.clone())
-            },
-            likely: LOST,
-        })
-        .await;
-    explain(scope, outcome, paths, &seen).await
-}
-
-/// The same for paths that a gate has seen converge: they are asked once.
-async fn judge(
-    scope: &Scope,
-    protocol: &str,
-    paths: &[Path],
-    ask: impl AsyncFn(&Path) -> Result<String, NoVerdict>,
-) -> Outcome {
-    let seen = matrix(paths, &ask).await?;
-    let what = format!("who answers over {protocol}, by path");
-    let outcome = expect_eq(what, &expected(paths)?, &seen, LOST);
-    explain(scope, outcome, paths, &seen).await
-}
-
-const LOST: &str =
-    "a route or tunnel is missing on one of the two nodes, or in one of the two pods";
-
-fn expected(paths: &[Path]) -> Result<BTreeMap<String, String>, NoVerdict> {
-    if paths.is_empty() {
-        return Err(NoVerdict::new(
-            "the fixture has no two pods to send between",
-        ));
-    }
-    Ok(paths
-        .iter()
-        .map(|path| (path.name(), path.to.name.clone()))
-        .collect())
-}
-
-async fn matrix(
-    paths: &[Path],
-    ask: &impl AsyncFn(&Path) -> Result<String, NoVerdict>,
-) -> Result<BTreeMap<String, String>, NoVerdict> {
-    let cells = paths
-        .iter()
-        .map(async |path| Ok::<_, NoVerdict>((path.name(), ask(path).await?)));
-    Ok(try_join_all(cells).await?.into_iter().collect())
-}
-
-async fn explain(
-    scope: &Scope,
-    outcome: Outcome,
-    paths: &[Path],
-    seen: &BTreeMap<String, String>,
-) -> Outcome {
-    for (path, who) in seen {
-        scope.record(&format!("path {path}"), who);
-    }
-    match paths
-        .iter()
-        .find(|path| seen.get(&path.name()) != Some(&path.to.name))
-    {
-        Some(path) => scope.explain(outcome, path.subject()).await,
-        None => outcome,
-    }
-}
-
-async fn tcp(path: &Path) -> Result<String, NoVerdict> {
-    let spec = TcpSpec {
-        bytes: 64,
-        timeout_ms: 1000,
-        ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
-    };
-    Ok(said::tcp(&path.from.tcp(&spec).await?))
-}
-
-async fn udp(path: &Path) -> Result<String, NoVerdict> {
-    let spec = UdpSpec {
-        timeout_ms: 1000,
-        ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
-    };
-    Ok(said::udp(&path.from.udp(&spec).await?))
-}
-
 /// The MTU of the interface that has the pod's address.
 async fn mtu(vantage: &Vantage) -> Result<u32, NoVerdict> {
     let own = vantage.pod().map(|pod| pod.ip);
@@ -829,39 +425,8 @@ async fn mtu(vantage: &Vantage) -> Result<u32, NoVerdict> {
         })
 }
 
-fn at(ip: IpAddr, port: u16) -> String {
-    SocketAddr::new(ip, port).to_string()
-}
-
 fn first(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
     pods.into_iter()
         .next()
         .ok_or_else(|| NoVerdict::new("the manifest made no such pod"))
-}
-
-fn name(node: &Node) -> String {
-    node.metadata.name.clone().unwrap_or_default()
-}
-
-fn ready(node: &Node) -> String {
-    let conditions = node
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .filter(|condition| condition.type_ == "Ready")
-        .map(|condition| condition.status.clone())
-        .next()
-        .unwrap_or_else(|| "absent".to_owned())
-}
-
-fn cidrs(node: &Node) -> Vec<IpNet> {
-    let spec = node.spec.clone().unwrap_or_default();
-    let all = spec
-        .pod_cidrs
-        .unwrap_or_default()
-        .into_iter()
-        .chain(spec.pod_cidr);
-    let parsed: BTreeSet<IpNet> = all.filter_map(|cidr| cidr.parse().ok()).collect();
-    parsed.into_iter().collect()
 }

@@ -1,0 +1,266 @@
+//! What arrives: at the backend of a request, at the client of an answer, and under which certificate.
+//!
+//! Start from [`SUITE`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Secret;
+use strata::wire::RequestSpec;
+use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
+
+use super::{HOST, TUTORIAL, entrance, explain, table};
+use crate::said;
+
+pub(crate) const SUITE: Suite = Suite {
+    layer: Layer::Ingress,
+    gates: &[],
+    checks: CHECKS,
+};
+
+const CHECKS: &[Check] = &[
+    Check {
+        id: "ingress::reaches_every_endpoint",
+        claim: "Requests reach every pod of a backend.",
+        source: "ingress conformance: load_balancing.feature",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(reaches_every_endpoint(scope)),
+    },
+    Check {
+        id: "ingress::tls_by_server_name",
+        claim: "Each TLS host shows its own certificate, which the chain to its authority verifies.",
+        source: "Kubernetes: Ingress spec.tls; ingress conformance: should send TLS traffic to the matching backend service",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(tls_by_server_name(scope)),
+    },
+    Check {
+        id: "ingress::other_server_names_get_no_certificate_of_ours",
+        claim: "A server name that no Ingress has is shown another certificate than the hosts of Ingresses are.",
+        source: "ingress-nginx: default SSL certificate",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(other_server_names_get_no_certificate_of_ours(scope)),
+    },
+    Check {
+        id: "ingress::forwarded_headers",
+        claim: "The backend is told the scheme and the client by X-Forwarded headers, and a client cannot pass itself off as another.",
+        source: "ingress-nginx: forwarded headers; RFC 7239, section 8.1",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(forwarded_headers(scope)),
+    },
+    Check {
+        id: "ingress::requests_arrive_unchanged",
+        claim: "Method, escaped path, query and headers reach the backend as they were sent.",
+        source: "RFC 9110, section 7.6; RFC 3986, section 6",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(requests_arrive_unchanged(scope)),
+    },
+    Check {
+        id: "ingress::statuses_arrive_unchanged",
+        claim: "The backend's status reaches the client, whatever it is.",
+        source: "RFC 9110, section 15",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(statuses_arrive_unchanged(scope)),
+    },
+    Check {
+        id: "ingress::large_bodies_arrive_whole",
+        claim: "A request of 10 MiB reaches the backend whole, and so does an answer of 10 MiB the client.",
+        source: "ingress-nginx: proxy-body-size; RFC 9112, section 6",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(large_bodies_arrive_whole(scope)),
+    },
+];
+
+async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let pods = scope.ready_pods("app=frontend").await?;
+    let pods: BTreeSet<_> = pods.into_iter().map(|pod| pod.name).collect();
+    // Whether endpoints are chosen at random or in turn, by several proxies: of two pods either is
+    // missed by 60 requests with probability 2·2⁻⁶⁰ at most.
+    let spec = RequestSpec {
+        count: 60,
+        concurrency: 4,
+        ..entrance.request(HOST, "/frontend")
+    };
+    let answers = entrance.outside().request(&spec).await?;
+    let outcome = expect_eq(
+        "the pods that answer 60 requests, and failures",
+        &(pods, BTreeMap::new()),
+        &(answers.served_by(), answers.failures()),
+        "the controller has not been told of an endpoint",
+    );
+    explain(scope, outcome, TUTORIAL, Some(HOST), "/frontend").await
+}
+
+async fn tls_by_server_name(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let ca = authority(scope).await?;
+    for (host, pod) in [
+        ("secure.example.local", "alpha"),
+        ("second.example.local", "beta"),
+    ] {
+        // The probe verifies chain and name; anything else is a failure of kind TLS.
+        let reply = entrance.send(&entrance.secure(host, "/", &ca)).await?;
+        let outcome = expect_eq(
+            format!("GET https://{host}/, its certificate verified"),
+            &format!("200 by {pod}"),
+            &said::said(&reply),
+            "the Secret that spec.tls names is missing, or the certificate of another host is shown",
+        );
+        explain(scope, outcome, "secure", Some(host), "/").await?;
+    }
+    Ok(())
+}
+
+async fn other_server_names_get_no_certificate_of_ours(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let ca = authority(scope).await?;
+    let verified = entrance.secure("stranger.example.local", "/", &ca);
+    let anyhow = RequestSpec {
+        insecure: true,
+        ca: None,
+        ..verified.clone()
+    };
+    let verified = entrance.send(&verified).await?;
+    let shown = entrance
+        .send(&anyhow)
+        .await?
+        .tls
+        .and_then(|tls| tls.certificate);
+    let own = entrance
+        .send(&entrance.secure("secure.example.local", "/", &ca))
+        .await?;
+    let own = own.tls.and_then(|tls| tls.certificate);
+    let outcome = expect_eq(
+        "GET https://stranger.example.local/ verified; whether a certificate is shown, and whether it is another host's",
+        &("TLS failed".to_owned(), true, false),
+        &(said::said(&verified), shown.is_some(), shown == own),
+        "the controller shows the first certificate it has to every server name",
+    );
+    explain(
+        scope,
+        outcome,
+        "secure",
+        Some("stranger.example.local"),
+        "/",
+    )
+    .await
+}
+
+async fn forwarded_headers(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let forged = "192.0.2.66";
+    let spec = RequestSpec {
+        headers: vec![
+            format!("X-Forwarded-For: {forged}"),
+            "X-Forwarded-Proto: https".to_owned(),
+        ],
+        ..entrance.request("one.example.local", "/")
+    };
+    let answer = entrance.send(&spec).await?.answer;
+    let header = |name: &str| {
+        answer
+            .as_ref()
+            .and_then(|answer| answer.header(name))
+            .unwrap_or("absent")
+            .to_owned()
+    };
+    // Whoever trusts the list trusts its last entry, which the controller itself wrote.
+    let list = header("x-forwarded-for");
+    let last = list.rsplit(',').next().map(str::trim).unwrap_or_default();
+    let outcome = expect_eq(
+        "X-Forwarded-Proto at the backend, and whether the last of X-Forwarded-For is an address other than the forged one",
+        &("http".to_owned(), true),
+        &(
+            header("x-forwarded-proto"),
+            last != forged && last.parse::<std::net::IpAddr>().is_ok(),
+        ),
+        "the controller believes forwarded headers from anybody",
+    );
+    explain(scope, outcome, "hosts", Some("one.example.local"), "/").await
+}
+
+async fn requests_arrive_unchanged(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        let spec = RequestSpec {
+            method: method.to_owned(),
+            headers: vec!["X-Custom: kept as it is".to_owned()],
+            ..entrance.request("one.example.local", "/a%20b/%C3%A9;v=1?q=1&q=2&empty=")
+        };
+        let answer = entrance.send(&spec).await?.answer;
+        let arrived = answer.map(|answer| {
+            let custom = answer.header("x-custom").unwrap_or_default().to_owned();
+            [answer.method, answer.path, answer.query, custom]
+        });
+        let sent = [
+            method,
+            "/a%20b/%C3%A9;v=1",
+            "q=1&q=2&empty=",
+            "kept as it is",
+        ];
+        let outcome = expect_eq(
+            "method, path, query and a header, as they arrive at the backend",
+            &Some(sent.map(str::to_owned)),
+            &arrived,
+            "the controller normalises requests",
+        );
+        explain(scope, outcome, "hosts", Some("one.example.local"), "/").await?;
+    }
+    Ok(())
+}
+
+async fn statuses_arrive_unchanged(scope: &Scope) -> Outcome {
+    table(
+        scope,
+        "hosts",
+        &[
+            ("one.example.local", "/status/201", "201 by alpha"),
+            ("one.example.local", "/status/302", "302 by alpha"),
+            ("one.example.local", "/status/404", "404 by alpha"),
+            ("one.example.local", "/status/418", "418 by alpha"),
+            ("one.example.local", "/status/500", "500 by alpha"),
+            ("one.example.local", "/status/503", "503 by alpha"),
+        ],
+    )
+    .await
+}
+
+async fn large_bodies_arrive_whole(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let size = 10 << 20;
+    let up = RequestSpec {
+        method: "POST".to_owned(),
+        body_bytes: size,
+        timeout_ms: 20_000,
+        ..entrance.request("one.example.local", "/")
+    };
+    let down = RequestSpec {
+        timeout_ms: 20_000,
+        ..entrance.request("one.example.local", &format!("/?size={size}"))
+    };
+    let up = entrance.send(&up).await?;
+    let down = entrance.send(&down).await?;
+    let sent = up.answer.as_ref().map(|answer| answer.body_length);
+    let received = down.body.as_ref().map(|body| body.length);
+    let outcome = expect_eq(
+        "POST of 10 MiB and GET of 10 MiB: their answers, and the bytes that arrived",
+        &("200".to_owned(), Some(size), "200".to_owned(), Some(size)),
+        &(said::status(&up), sent, said::status(&down), received),
+        "the controller limits or buffers bodies",
+    );
+    explain(scope, outcome, "hosts", Some("one.example.local"), "/").await
+}
+
+/// The authority of the fixture's certificates.
+async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
+    let secret: Secret = scope.get_in(scope.fixture(), "secure").await?;
+    let ca = secret.data.and_then(|mut data| data.remove("ca.crt"));
+    let ca = ca.ok_or_else(|| NoVerdict::new("Secret secure has no ca.crt"))?;
+    Ok(String::from_utf8(ca.0)?)
+}

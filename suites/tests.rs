@@ -1,0 +1,214 @@
+//! The tables as a whole: what a reviewer would otherwise have to check by eye.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use strata::{Check, Layer};
+
+use crate::SUITES;
+
+fn checks() -> impl Iterator<Item = (Layer, bool, &'static Check)> {
+    SUITES.iter().flat_map(|suite| {
+        let gates = suite.gates.iter().map(|check| (suite.layer, true, check));
+        let checks = suite.checks.iter().map(|check| (suite.layer, false, check));
+        gates.chain(checks)
+    })
+}
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+fn documents(path: &Path) -> Vec<Value> {
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let parsed: Result<Vec<Value>, _> = serde_yaml::from_multiple(&text);
+    parsed.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn there_are_checks_of_every_layer() {
+    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+    for (layer, _, _) in checks() {
+        *counts.entry(layer.name()).or_default() += 1;
+    }
+    assert_eq!(counts.len(), Layer::ALL.len(), "{counts:?}");
+    assert!(counts.values().all(|count| *count >= 8), "{counts:?}");
+    assert!(counts.values().sum::<usize>() >= 60, "{counts:?}");
+}
+
+#[test]
+fn ids_are_unique_and_begin_with_their_layer() {
+    let mut seen = BTreeSet::new();
+    for (layer, _, check) in checks() {
+        assert!(seen.insert(check.id), "{} is there twice", check.id);
+        let behaviour = check
+            .id
+            .strip_prefix(layer.name())
+            .and_then(|rest| rest.strip_prefix("::"));
+        let behaviour = behaviour.unwrap_or_else(|| panic!("{} is a check of {layer}", check.id));
+        let well_formed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        assert!(
+            !behaviour.is_empty() && behaviour.chars().all(well_formed),
+            "{}",
+            check.id
+        );
+        // The runner gives bring-ups and regressions these names.
+        assert!(
+            behaviour != "up" && behaviour != "regression",
+            "{}",
+            check.id
+        );
+    }
+}
+
+#[test]
+fn claims_are_one_sentence_and_name_their_source() {
+    for (_, _, check) in checks() {
+        let id = check.id;
+        assert!(check.claim.ends_with('.'), "{id}: {}", check.claim);
+        assert!(
+            !check.claim.trim_end_matches('.').contains(". "),
+            "{id}: {}",
+            check.claim
+        );
+        assert!(
+            check
+                .claim
+                .starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit()),
+            "{id}"
+        );
+        assert!(!check.source.is_empty(), "{id}");
+    }
+}
+
+#[test]
+fn gates_change_nothing_since_they_are_run_again() {
+    for (_, gate, check) in checks() {
+        assert!(!gate || check.manifest.is_none(), "{}", check.id);
+    }
+    for layer in Layer::ALL {
+        assert!(
+            checks().any(|(of, gate, _)| gate && of == layer),
+            "{layer} has no gate"
+        );
+    }
+}
+
+#[test]
+fn a_manifest_is_called_as_its_check_is() {
+    for (_, _, check) in checks() {
+        if let Some(manifest) = check.manifest {
+            assert_eq!(manifest, format!("{}.yaml", check.id.replace("::", "/")));
+        }
+    }
+}
+
+#[test]
+fn every_manifest_is_used_and_parses() {
+    let named: BTreeSet<PathBuf> = checks()
+        .filter_map(|(_, _, check)| Some(manifests().join(check.manifest?)))
+        .collect();
+    for layer in Layer::ALL {
+        let folder = manifests().join(layer.name());
+        let mut files: BTreeSet<PathBuf> = std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        for path in &files {
+            assert!(!documents(path).is_empty(), "{} is empty", path.display());
+        }
+        assert!(
+            files.remove(&folder.join("fixture.yaml")),
+            "{layer} has no fixture"
+        );
+        let installs = |path: &PathBuf| {
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            ["lab", "lab-crds"].contains(&name.as_str())
+        };
+        let own: BTreeSet<_> = files.into_iter().filter(|path| !installs(path)).collect();
+        let expected: BTreeSet<_> = named
+            .iter()
+            .filter(|path| path.starts_with(&folder))
+            .cloned()
+            .collect();
+        assert_eq!(
+            own, expected,
+            "manifests of {layer} and those that its checks name"
+        );
+    }
+}
+
+#[test]
+fn documents_name_no_namespace_and_pods_end_soon() {
+    let files = checks().filter_map(|(_, _, check)| check.manifest.map(str::to_owned));
+    let fixtures = Layer::ALL.map(|layer| format!("{layer}/fixture.yaml"));
+    for file in files.chain(fixtures) {
+        for document in documents(&manifests().join(&file)) {
+            let kind = document["kind"].as_str().unwrap_or_default();
+            let at = format!("{file}: {kind} {}", document["metadata"]["name"]);
+            assert!(document["metadata"].get("namespace").is_none(), "{at}");
+            let pod = match kind {
+                "Pod" => &document["spec"],
+                "Deployment" | "DaemonSet" => &document["spec"]["template"]["spec"],
+                _ => continue,
+            };
+            assert_eq!(pod["terminationGracePeriodSeconds"], 1, "{at}");
+            for container in pod["containers"].as_array().unwrap() {
+                assert_eq!(container["image"], "strata.dev/probe:v1", "{at}");
+                assert_eq!(container["imagePullPolicy"], "IfNotPresent", "{at}");
+                assert!(container.get("readinessProbe").is_some(), "{at}");
+            }
+        }
+    }
+}
+
+/// The tutorial's own objects stand in the fixtures as it prints them, indentation apart.
+#[test]
+fn the_tutorials_manifests_are_unchanged() {
+    for (file, kind, name, spec) in [
+        (
+            "services",
+            "Service",
+            "backend",
+            r#"{"selector":{"app":"backend"},"ports":[{"port":80,"targetPort":8080}],"type":"ClusterIP"}"#,
+        ),
+        (
+            "ingress",
+            "Ingress",
+            "my-ingress",
+            r#"{"rules":[{"host":"app.example.local","http":{"paths":[{"path":"/frontend","pathType":"Prefix","backend":{"service":{"name":"frontend","port":{"number":80}}}}]}}]}"#,
+        ),
+        (
+            "mesh",
+            "VirtualService",
+            "backend",
+            r#"{"hosts":["backend"],"http":[{"route":[{"destination":{"host":"backend-v1"},"weight":90},{"destination":{"host":"backend-v2"},"weight":10}]}]}"#,
+        ),
+        (
+            "gateway",
+            "Gateway",
+            "my-gateway",
+            r#"{"gatewayClassName":"contour","listeners":[{"name":"http","protocol":"HTTP","port":80}]}"#,
+        ),
+        (
+            "gateway",
+            "HTTPRoute",
+            "my-route",
+            r#"{"parentRefs":[{"name":"my-gateway"}],"rules":[{"matches":[{"path":{"type":"PathPrefix","value":"/frontend"}}],"backendRefs":[{"name":"frontend","port":80}]}]}"#,
+        ),
+    ] {
+        let fixture = documents(&manifests().join(file).join("fixture.yaml"));
+        let own = fixture
+            .iter()
+            .find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
+        let own = own.unwrap_or_else(|| panic!("{file}: no {kind} {name}"));
+        let expected: Value = serde_json::from_str(spec).unwrap();
+        assert_eq!(own["spec"], expected, "{file}: {kind} {name}");
+    }
+}
