@@ -205,14 +205,14 @@ async fn keeps_the_source_address(scope: &Scope) -> Outcome {
 
 async fn hairpin(scope: &Scope) -> Outcome {
     let alone = scope.pod("app=alone").await?;
-    let answers = alone.get_many("http://alone/", 5).await?;
+    let answers = alone.get_many("http://mirror/", 5).await?;
     let outcome = expect_eq(
         "who answers a pod that calls the Service of which it is the only endpoint",
         &BTreeSet::from(["200 by alone".to_owned()]),
         &answers.0.iter().map(said::said).collect(),
         "the pod's own packet comes back with its own source address, and is dropped: hairpin mode or masquerading is off",
     );
-    explain(scope, outcome, "alone", 80, &alone).await
+    explain(scope, outcome, "mirror", 80, &alone).await
 }
 
 async fn cluster_ip_is_the_default_type(scope: &Scope) -> Outcome {

@@ -15,7 +15,7 @@ use strata::{
     expect, expect_eq,
 };
 
-use super::{address, at, explain, names, node_port, only};
+use super::{address, at, burst, explain, names, node_port, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -199,7 +199,7 @@ async fn scales_to_zero_and_back(scope: &Scope) -> Outcome {
     };
     // Two pods: either is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
     let seen = async || {
-        let answers = client.get_many("http://web/", 40).await?;
+        let answers = client.request(&burst("http://web/", 40)).await?;
         Ok((answers.served_by().len(), answers.failures()))
     };
     for (replicas, expected) in [
@@ -239,7 +239,13 @@ async fn survives_its_pods(scope: &Scope) -> Outcome {
 async fn affinity_is_switched_off(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     // Two pods: 40 connections go to one of them by chance with probability 2·2⁻⁴⁰ < 1e-11.
-    let pods = async || Ok(client.get_many("http://web/", 40).await?.served_by().len());
+    let pods = async || {
+        Ok(client
+            .request(&burst("http://web/", 40))
+            .await?
+            .served_by()
+            .len())
+    };
     for (affinity, expected) in [("ClientIP", 1), ("None", 2)] {
         let patch = json!({ "spec": { "sessionAffinity": affinity } });
         scope.merge::<Service>("web", patch).await?;
@@ -364,7 +370,9 @@ async fn answers<const N: usize>(
             ),
             expected: (expected, BTreeMap::new()),
             observe: async || {
-                let answers = client.get_many(format!("http://{name}/"), requests).await?;
+                let answers = client
+                    .request(&burst(format!("http://{name}/"), requests))
+                    .await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the client's node still follows an older EndpointSlice",
