@@ -208,7 +208,7 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
                             .send(&quick(entrance.request_at(8080, "", "/")))
                             .await?,
                     );
-                    Ok([first, second].map(|said| said::closed(said)))
+                    Ok([first, second].map(said::closed))
                 },
                 likely: "the Gateway's Service does not follow its listeners' ports",
             })

@@ -117,12 +117,13 @@ async fn cluster_ip(scope: &Scope) -> Outcome {
     explain(scope, outcome, "backend", 80, &client).await
 }
 
-/// So many GETs, a few at a time, whose silence is noticed soon: for looks at what is still changing.
+/// So many GETs, a few at a time.
 fn burst(url: impl Into<String>, count: u64) -> RequestSpec {
     RequestSpec {
         count,
         concurrency: 8,
-        timeout_ms: 1000,
+        // Silence is noticed soon: what is looked at may still be changing.
+        timeout_ms: 2000,
         ..RequestSpec::get(url)
     }
 }
