@@ -92,6 +92,11 @@ fn old_replica_sets_shrink_only_as_far_as_new_pods_serve() {
             vec![("a", 0), ("b", 2)],
         ),
         (
+            "but not while a new pod does not serve either",
+            family(3, &one, &[(1, 0), (2, 2)], Some((1, 0))),
+            vec![],
+        ),
+        (
             "nothing is left",
             family(3, &one, &[(0, 0)], Some((3, 3))),
             vec![],

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{path_config_source, typed};
+use super::{path_config_source, routes_file, secret_file, typed};
 
 /// `envoy.config.core.v3.Address`
 pub(crate) fn address(host: &str, port: u16) -> Value {
@@ -14,7 +14,7 @@ pub(crate) fn address(host: &str, port: u16) -> Value {
 pub(crate) enum Routes {
     /// A `RouteConfiguration`, for routes that never change.
     Inline(Value),
-    /// A name in `rds.json` of a directory: changed without draining connections.
+    /// A name with a file of its own in a directory: changed without draining connections.
     File {
         /// The directory the file is mounted at.
         directory: String,
@@ -87,7 +87,7 @@ impl HttpConnectionManager<'_> {
             Routes::File { directory, name } => {
                 manager["rds"] = json!({
                     "route_config_name": name,
-                    "config_source": path_config_source(directory, "rds.json"),
+                    "config_source": path_config_source(directory, &routes_file(name)),
                 });
             }
         }
@@ -160,7 +160,7 @@ pub(crate) fn upstream_tls(context: Value) -> Value {
     json!({ "name": "envoy.transport_sockets.tls", "typed_config": typed(kind, context) })
 }
 
-/// TLS terminated with a certificate of `sds.json` in a mounted Secret.
+/// TLS terminated with a certificate that has its file in a mounted Secret.
 pub(crate) fn terminate_tls(directory: &str, secret: &str) -> Value {
     terminate_tls_with(directory, [secret])
 }
@@ -173,7 +173,7 @@ pub(crate) fn terminate_tls_with<'a>(
     let secrets: Vec<Value> = secrets
         .into_iter()
         .map(
-            |name| json!({ "name": name, "sds_config": path_config_source(directory, "sds.json") }),
+            |name| json!({ "name": name, "sds_config": path_config_source(directory, &secret_file(name)) }),
         )
         .collect();
     downstream_tls(json!({ "common_tls_context": {

@@ -43,33 +43,66 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// The files that go into the proxy's ConfigMap, by name. Secrets are not among them.
     pub(crate) fn files(&self, bootstrap: &Value) -> BTreeMap<String, String> {
-        BTreeMap::from([
+        let mut files = BTreeMap::from([
             ("bootstrap.json".to_owned(), pretty(bootstrap)),
             (
                 "lds.json".to_owned(),
                 discovery_response("envoy.config.listener.v3.Listener", &self.listeners),
             ),
             (
-                "rds.json".to_owned(),
-                discovery_response("envoy.config.route.v3.RouteConfiguration", &self.routes),
-            ),
-            (
                 "cds.json".to_owned(),
                 discovery_response("envoy.config.cluster.v3.Cluster", &self.clusters),
             ),
-        ])
+        ]);
+        files.extend(each_its_file(
+            routes_file,
+            "envoy.config.route.v3.RouteConfiguration",
+            &self.routes,
+        ));
+        files
     }
 
-    /// The file that goes into the proxy's Secret.
-    pub(crate) fn secret_file(&self) -> (String, String) {
-        (
-            "sds.json".to_owned(),
-            discovery_response(
-                "envoy.extensions.transport_sockets.tls.v3.Secret",
-                &self.secrets,
-            ),
+    /// The files that go into the proxy's Secret.
+    pub(crate) fn secret_files(&self) -> BTreeMap<String, String> {
+        each_its_file(
+            secret_file,
+            "envoy.extensions.transport_sockets.tls.v3.Secret",
+            &self.secrets,
         )
     }
+}
+
+/// A route configuration's and a secret's subscription takes a response of exactly one resource, so
+/// each has a file of its own.
+fn each_its_file(
+    file_of: fn(&str) -> String,
+    kind: &str,
+    resources: &[Value],
+) -> BTreeMap<String, String> {
+    resources
+        .iter()
+        .map(|resource| {
+            let name = resource["name"].as_str().unwrap_or_default();
+            let response = discovery_response(kind, std::slice::from_ref(resource));
+            (file_of(name), response)
+        })
+        .collect()
+}
+
+/// The file of a route configuration.
+pub(crate) fn routes_file(name: &str) -> String {
+    format!("rds.{}.json", as_key(name))
+}
+
+/// The file of a secret.
+pub(crate) fn secret_file(name: &str) -> String {
+    format!("sds.{}.json", as_key(name))
+}
+
+/// A name as a key of a ConfigMap. Names are `namespace/name` or plain, and namespaces have no dots, so
+/// no two become one.
+fn as_key(name: &str) -> String {
+    name.replace('/', ".")
 }
 
 /// A file of resources, as Envoy's file subscriptions read it.

@@ -72,7 +72,7 @@ pub(super) fn objects(translated: &Translated<'_>) -> Objects {
         mark: None,
     });
     Objects {
-        secret: secret(metadata(gateway), [translated.snapshot.secret_file()]),
+        secret: secret(metadata(gateway), translated.snapshot.secret_files()),
         config_map: config_map(metadata(gateway), translated.snapshot.files(&start)),
         deployment: deployment(translated),
         service: service(translated),

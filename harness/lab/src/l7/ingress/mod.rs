@@ -106,10 +106,7 @@ async fn reconcile(
     });
     let labels = [("app.kubernetes.io/managed-by", "ingress-controller")];
     // Secrets first: a listener that names one not yet there would wait for it.
-    let keys = secret(
-        metadata(namespace, ENVOY, &labels),
-        [snapshot.secret_file()],
-    );
+    let keys = secret(metadata(namespace, ENVOY, &labels), snapshot.secret_files());
     publisher.apply(&keys).await?;
     publisher
         .apply(&config_map(

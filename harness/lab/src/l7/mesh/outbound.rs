@@ -50,6 +50,7 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
     );
     snapshot.listeners.push(entrance());
     let mut hosts: BTreeMap<u16, Vec<VirtualHost>> = BTreeMap::new();
+    let mut ruled = BTreeSet::new();
     for (namespace, name, service) in mesh.services.iter() {
         if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
             continue;
@@ -61,11 +62,16 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
             let host = fqdn(namespace, name);
             match kind_of(port) {
                 None => continue,
-                Some(Kind::Http) => hosts.entry(number).or_default().push(VirtualHost {
-                    name: format!("{host}:{number}"),
-                    domains: domains(namespace, name, service, client),
-                    routes: routes(mesh, client, &host, number),
-                }),
+                Some(Kind::Http) => {
+                    if mesh.virtual_service(&host, client).is_some() {
+                        ruled.insert(number);
+                    }
+                    hosts.entry(number).or_default().push(VirtualHost {
+                        name: format!("{host}:{number}"),
+                        domains: domains(namespace, name, service, client),
+                        routes: routes(mesh, client, &host, number),
+                    });
+                }
                 Some(Kind::Tcp) => {
                     snapshot
                         .listeners
@@ -80,11 +86,19 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
     foreign_hosts(mesh, client, &mut hosts);
     service_entries(mesh, client, &mut hosts, &mut snapshot);
     for (port, hosts) in hosts {
-        snapshot.listeners.push(http_listener(port));
-        snapshot.routes.push(route_configuration(
-            &port.to_string(),
-            &with_passthrough(hosts),
-        ));
+        let name = port.to_string();
+        let configuration = route_configuration(&name, &with_passthrough(hosts));
+        // Only rules are changed under load; each file costs one of the user's inotify instances.
+        let routes = if ruled.contains(&port) {
+            snapshot.routes.push(configuration);
+            Routes::File {
+                directory: DIRECTORY.to_owned(),
+                name,
+            }
+        } else {
+            Routes::Inline(configuration)
+        };
+        snapshot.listeners.push(http_listener(port, routes));
     }
     // A ServiceEntry may name a Service's host again; a second cluster of one name is refused.
     let mut names = BTreeSet::new();
@@ -113,13 +127,10 @@ fn entrance() -> Value {
 }
 
 /// The listener of an HTTP port: what does not look like HTTP is passed through.
-fn http_listener(port: u16) -> Value {
+fn http_listener(port: u16, routes: Routes) -> Value {
     let manager = HttpConnectionManager {
         stat_prefix: &format!("outbound_0.0.0.0_{port}"),
-        routes: Routes::File {
-            directory: DIRECTORY.to_owned(),
-            name: port.to_string(),
-        },
+        routes,
         server_name: Some("istio-envoy"),
         filters: vec![http_filter(
             "envoy.filters.http.fault",

@@ -8,7 +8,7 @@
 //! | is another's alias | the alias, and the answer for the other name if it is ours |
 //! | is there, without the type | NOERROR, the zone's SOA (RFC 2308 §2.2) |
 //! | is ours, and not there | NXDOMAIN, the zone's SOA (RFC 2308 §2.1) |
-//! | is not ours | SERVFAIL: there is no upstream server to ask |
+//! | is not ours | NXDOMAIN, without authority: the lab is all the world there is, and it has no such name |
 
 use std::net::Ipv4Addr;
 
@@ -61,7 +61,7 @@ fn key(name: &Name) -> String {
 /// Answers a question from a zone. The answer's records carry the name as it was asked for.
 pub(super) fn answer(zone: &Zone, asked: &Name, kind: RecordType) -> Answer {
     let Some(domain) = zone.domain_of(&key(asked)) else {
-        return Answer::refused(ResponseCode::ServFail);
+        return Answer::refused(ResponseCode::NXDomain);
     };
     let mut answer = Answer::new(ResponseCode::NoError, true);
     let mut owner = asked.clone();

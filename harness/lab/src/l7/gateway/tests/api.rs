@@ -386,7 +386,7 @@ fn is_there() -> impl kube::runtime::wait::Condition<Deployment> {
 
 /// The version that a configuration tells.
 fn version_of(files: &ConfigMap) -> String {
-    let routes = &files.data.as_ref().unwrap()["rds.json"];
+    let routes = &files.data.as_ref().unwrap()["rds.version.json"];
     let routes: Value = serde_json::from_str(routes).unwrap();
     let resources = routes["resources"].as_array().unwrap();
     let version = resources
