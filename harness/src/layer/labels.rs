@@ -99,23 +99,28 @@ pub(super) fn miss(terms: &Labels, name: &str, all: &[&Labels]) -> Option<Miss> 
         values.map(String::as_str).collect()
     };
     // A term that nobody has is wrong by itself. Where each is had by somebody, the wrong one is
-    // what the labels closest to the selector lack.
+    // what the labels closest to the selector lack, and only they tell what there is instead.
     let alone = terms
         .iter()
         .find(|(key, value)| !values(key).contains(value.as_str()));
-    let (key, value) = alone.or_else(|| {
-        let lacks = |labels: &&&Labels| {
-            terms
+    let ((key, value), known) = match alone {
+        Some((key, value)) => ((key, value), values(key)),
+        None => {
+            let lacks = |labels: &&&Labels| {
+                let lacks = terms
+                    .iter()
+                    .filter(|(key, value)| labels.get(*key) != Some(value));
+                lacks.count()
+            };
+            let closest = all.iter().min_by_key(lacks)?;
+            let mut lacking = terms
                 .iter()
-                .filter(|(key, value)| labels.get(*key) != Some(value))
-                .count()
-        };
-        let closest = all.iter().min_by_key(lacks)?;
-        terms
-            .iter()
-            .find(|(key, value)| closest.get(*key) != Some(value))
-    })?;
-    let known = values(key);
+                .filter(|(key, value)| closest.get(*key) != Some(value));
+            let (key, value) = lacking.next()?;
+            let known = closest.get(key).map(String::as_str);
+            ((key, value), known.into_iter().collect::<BTreeSet<_>>())
+        }
+    };
     let near_value =
         nearest(value, known.iter().copied().filter(|known| known != value)).or_else(|| {
             known
@@ -178,8 +183,8 @@ mod tests {
             ),
             (
                 "app=backend,tier=front",
-                &["app=backend,tier=back", "app=client,tier=front"],
-                Some("tier: back"),
+                &["app=backend,tier=frnt", "app=client,tier=front"],
+                Some("tier: frnt"),
             ),
         ];
         for (selector, pods, meant) in cases {

@@ -90,7 +90,7 @@ fn none_there(seen: &Seen) -> Option<Cause> {
         let (_, message) = warning(&seen.events, "ReplicaSet", &name, &["FailedCreate"])?;
         return Some(Cause {
             kind: CauseKind::PodsRefused,
-            wrong: format!("the API refuses the pods of {object}: {message}"),
+            wrong: sentence(&format!("the API refuses the pods of {object}"), message),
             change: format!("what the refusal names, in spec.template of {object}"),
             see: format!("kubectl -n {namespace} get events --field-selector reason=FailedCreate"),
         });
@@ -130,7 +130,7 @@ pub(super) fn not_ready(seen: &Seen, pod: &Pod) -> Option<Cause> {
     if let Some(("False", message)) = condition(pod, "PodScheduled") {
         return Some(Cause {
             kind: CauseKind::PodNotScheduled,
-            wrong: format!("no node takes {object}: {message}"),
+            wrong: sentence(&format!("no node takes {object}"), message),
             change: "the pod's requests, nodeSelector, affinity or tolerations in its workload's \
                      spec.template, or the nodes"
                 .into(),
@@ -164,7 +164,10 @@ pub(super) fn not_ready(seen: &Seen, pod: &Pod) -> Option<Cause> {
     {
         return Some(Cause {
             kind: CauseKind::PodNotStarted,
-            wrong: format!("the node cannot set up {object}: {reason}: {message}"),
+            wrong: sentence(
+                &format!("the node cannot set up {object}: {reason}"),
+                message,
+            ),
             change: "what the message names: the volume in spec.volumes, or the node's CNI".into(),
             see: describe,
         });
@@ -172,7 +175,7 @@ pub(super) fn not_ready(seen: &Seen, pod: &Pod) -> Option<Cause> {
     if let Some((_, message)) = warning(&seen.events, "Pod", &name, &["Unhealthy"]) {
         return Some(Cause {
             kind: CauseKind::ProbeFailing,
-            wrong: format!("{object} is not ready: {message}"),
+            wrong: sentence(&format!("{object} is not ready"), message),
             change: "the probe in spec.containers[].readinessProbe (or startupProbe, \
                      livenessProbe), or what it asks"
                 .into(),
@@ -316,9 +319,11 @@ pub(super) fn warning<'a>(
     ))
 }
 
-/// A fact, and what was said about it, if anything.
-fn sentence(fact: &str, said: &str) -> String {
-    let said = said.trim().trim_end_matches('.');
+/// A fact, and what was said about it, if anything, in one line.
+pub(super) fn sentence(fact: &str, said: &str) -> String {
+    let words: Vec<_> = said.split_whitespace().collect();
+    let said = words.join(" ");
+    let said = said.trim_end_matches('.');
     if said.is_empty() {
         fact.to_owned()
     } else {

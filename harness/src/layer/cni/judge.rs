@@ -358,7 +358,7 @@ fn nodes(seen: &Seen) -> Option<Cause> {
         let object = Object::of_cluster("Node", name);
         return Some(Cause {
             kind: CauseKind::NodeNotReady,
-            wrong: format!("{object} is not ready: {message}"),
+            wrong: workload::sentence(&format!("{object} is not ready"), &message),
             change: format!("what the conditions of {object} name"),
             see: object.describe(),
         });
@@ -404,10 +404,14 @@ fn apart(seen: &Seen) -> Option<Cause> {
         tried.peek()?;
         Some(tried.any(|arrives| arrives))
     };
-    let within = |node: &str| arrives(node, node) != Some(false);
-    if a == b || arrives(a, b) != Some(false) || !within(a) || !within(b) {
+    let within = [arrives(a, a), arrives(b, b)];
+    if a == b || arrives(a, b) != Some(false) || within.contains(&Some(false)) {
         return None;
     }
+    let within = match within {
+        [None, None] => "",
+        _ => ", while pods of one node reach each other",
+    };
     let how = match arrives(b, a) {
         Some(true) => format!("{b} reaches {a}"),
         Some(false) => "nor back".to_owned(),
@@ -435,10 +439,7 @@ fn apart(seen: &Seen) -> Option<Cause> {
     };
     Some(Cause {
         kind: CauseKind::NodesApart,
-        wrong: format!(
-            "no pod of node {a} reaches a pod of node {b} ({how}), while pods of one node reach each \
-             other{witness}"
-        ),
+        wrong: format!("no pod of node {a} reaches a pod of node {b} ({how}){within}{witness}"),
         change: format!(
             "the CNI's routes or tunnel between {a} and {b} (for VXLAN: forwarding entries, and UDP \
              8472 or 4789 let through between the nodes)"

@@ -8,6 +8,7 @@ use gateway_api::gateways::Gateway;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
+use crate::layer::workload::sentence;
 use crate::settings::nearest;
 use crate::verdict::cause::{Cause, CauseKind, Object, did_you_mean};
 
@@ -128,12 +129,7 @@ pub(super) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Co
 
 /// Reason and message.
 pub(super) fn words(condition: &Condition) -> String {
-    let message = condition.message.trim().trim_end_matches('.');
-    if message.is_empty() {
-        condition.reason.clone()
-    } else {
-        format!("{}: {message}", condition.reason)
-    }
+    sentence(&condition.reason, &condition.message)
 }
 
 /// Nobody has looked at the last change.

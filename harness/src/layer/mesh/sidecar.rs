@@ -107,7 +107,7 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     };
     opted_out
         .or_else(|| down(seen, configuration, webhook))
-        .or_else(|| Some(too_late(seen, pod, configuration)))
+        .or_else(|| Some(too_late(seen, pod, configuration, webhook)))
 }
 
 /// Whether a webhook is one that injects sidecars: of Istio's by its name, for new pods.
@@ -230,11 +230,20 @@ fn down(
 }
 
 /// All would be injected now: so the pod is older than what asks for it.
-fn too_late(seen: &Seen, pod: &Pod, configuration: &MutatingWebhookConfiguration) -> Cause {
+fn too_late(
+    seen: &Seen,
+    pod: &Pod,
+    configuration: &MutatingWebhookConfiguration,
+    webhook: &MutatingWebhook,
+) -> Cause {
     let name = pod.name_any();
     let object = Object::new("Pod", &seen.workload.namespace, &name);
     let older = match (pod.creation_timestamp(), configuration.creation_timestamp()) {
         (Some(pod), Some(webhook)) if pod < webhook => "the injector was installed",
+        // Then a pod is let in without its sidecar where the injector does not answer.
+        _ if webhook.failure_policy.as_deref() == Some("Ignore") => {
+            "its namespace asked for sidecars, or while the injector did not answer"
+        }
         _ => "its namespace asked for sidecars",
     };
     let owners: BTreeSet<_> = pod

@@ -301,33 +301,46 @@ fn weights(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
         (0, _) => 0.0,
         (total, _) => f64::from(weight) / f64::from(total) * 100.0,
     };
-    let differs: Vec<_> = arms
+    let absent: Vec<_> = arms
         .iter()
-        .filter_map(|(arm, expected, route)| match route {
-            None => Some((format!("spec.http[{rule}].route has no arm {arm}"), None)),
-            Some((at, of)) if (share(of.weight) - expected).abs() > 0.5 => {
-                let field = format!("spec.http[{rule}].route[{at}].weight");
-                Some((
-                    format!("{field} ({arm}) is {}, expected {expected:.0}", of.weight),
-                    Some(format!("{field} to {expected:.0}")),
-                ))
-            }
-            Some(_) => None,
-        })
+        .filter(|(_, _, route)| route.is_none())
         .collect();
-    if differs.is_empty() {
+    let (said, change) = if absent.is_empty() {
+        let of = if total == 100 {
+            String::new()
+        } else {
+            format!(" of {total}")
+        };
+        let differs = arms.iter().filter_map(|(arm, expected, route)| {
+            let (at, route) = (*route)?;
+            let field = format!("spec.http[{rule}].route[{at}].weight");
+            ((share(route.weight) - expected).abs() > 0.5).then(|| {
+                let said = format!(
+                    "{field} ({arm}) is {}{of}, expected {expected:.0}",
+                    route.weight
+                );
+                (said, format!("{field} to {expected:.0}"))
+            })
+        });
+        let (said, fields): (Vec<_>, Vec<_>) = differs.unzip();
+        (said, format!("set {} in {object}", fields.join(" and ")))
+    } else {
+        let said = absent
+            .iter()
+            .map(|(arm, ..)| format!("spec.http[{rule}].route has no arm {arm}"));
+        let weights = absent
+            .iter()
+            .map(|(arm, weight, _)| format!("{arm} with weight {weight:.0}"));
+        let weights: Vec<_> = weights.collect();
+        let change = format!(
+            "add {} to spec.http[{rule}].route of {object}",
+            weights.join(" and ")
+        );
+        (said.collect(), change)
+    };
+    if said.is_empty() {
         return None;
     }
-    let said: Vec<_> = differs.iter().map(|(said, _)| said.as_str()).collect();
-    let fields: Vec<_> = differs
-        .iter()
-        .filter_map(|(_, field)| field.as_deref())
-        .collect();
-    let change = if fields.is_empty() {
-        format!("add the arm to spec.http[{rule}].route of {object}")
-    } else {
-        format!("set {} of {object}", fields.join(" and "))
-    };
     Some(Cause {
         kind: CauseKind::WeightsDiffer,
         wrong: format!("{object} asks for other weights: {}", said.join(", ")),

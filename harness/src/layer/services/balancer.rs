@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Event, Node, Service};
 use kube::ResourceExt as _;
 
 use super::judge::missing;
-use crate::layer::workload::warning;
+use crate::layer::workload::{sentence, warning};
 use crate::verdict::cause::{Cause, CauseKind, Object};
 
 /// What was seen.
@@ -69,7 +69,7 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     if let Some((reason, message)) = warning(&seen.events, "Service", &seen.name, &[]) {
         return Some(Cause {
             kind: CauseKind::LoadBalancerRefused,
-            wrong: format!("{object} gets no address: {reason}: {message}"),
+            wrong: sentence(&format!("{object} gets no address: {reason}"), message),
             change: format!("what the message names: the pool of addresses, or spec of {object}"),
             see: object.describe(),
         });

@@ -158,7 +158,7 @@ fn answered_badly(seen: &Seen, reply: &DnsReply, outcome: Lookup) -> Option<Caus
         Lookup::NoSuchName => Some(Cause {
             kind: CauseKind::DnsNoSuchName,
             wrong: format!(
-                "{asked} says that {NAME} does not exist, so it does not serve the cluster's domain"
+                "{asked} says that {NAME} does not exist, so it does not serve the domain cluster.local"
             ),
             change: "the domain of the kubernetes plugin in ConfigMap kube-system/coredns \
                      (cluster.local), and clusterDomain in the kubelet's configuration"
