@@ -94,6 +94,9 @@ pub(crate) struct Kind {
     pub(crate) table: String,
 }
 
+/// A column of a table: its name, its priority, and what it shows of an object.
+pub(crate) type ColumnRow<'a> = (&'a str, i64, fn(&Value) -> Value);
+
 impl Kind {
     /// A built-in kind.
     pub(crate) fn builtin<T>(plural: &str, short_names: &[&str]) -> Self
@@ -168,7 +171,7 @@ impl Kind {
         self
     }
 
-    pub(crate) fn columns(mut self, columns: &[(&str, i64, fn(&Value) -> Value)]) -> Self {
+    pub(crate) fn columns(mut self, columns: &[ColumnRow<'_>]) -> Self {
         self.columns = columns
             .iter()
             .map(|&(name, priority, cell)| Column {

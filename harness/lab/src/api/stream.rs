@@ -63,7 +63,7 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
         let namespace = asked
             .kind
             .namespaced
-            .then(|| asked.namespace.as_deref())
+            .then_some(asked.namespace.as_deref())
             .flatten();
         let mut existing: Vec<Arc<Value>> = Vec::new();
         if from.is_none() || initial {

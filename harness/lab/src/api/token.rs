@@ -69,7 +69,7 @@ pub(crate) fn issue(
         }
         let found = state
             .get(&pods.table, account.namespace, &pod)
-            .ok_or_else(|| Status::not_found(&pods, &pod))?;
+            .ok_or_else(|| Status::not_found(pods, &pod))?;
         Ok::<_, Status>((
             uid,
             Some(Reference {

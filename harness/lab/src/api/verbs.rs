@@ -125,7 +125,7 @@ pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
         let namespace = asked
             .kind
             .namespaced
-            .then(|| asked.namespace.as_deref())
+            .then_some(asked.namespace.as_deref())
             .flatten();
         for (key, object) in state.range(&asked.kind.table, namespace, after) {
             if !selection.matches(object) {
@@ -348,7 +348,7 @@ pub(crate) fn delete_collection(call: &Call, body: &[u8]) -> Result<Answered, St
         let namespace = asked
             .kind
             .namespaced
-            .then(|| asked.namespace.as_deref())
+            .then_some(asked.namespace.as_deref())
             .flatten();
         let selected = state
             .range(&asked.kind.table, namespace, None)

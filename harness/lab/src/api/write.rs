@@ -179,7 +179,7 @@ pub(crate) fn create(
 fn check_namespace(state: &State, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
     let namespaces = super::rows::namespace();
     let Some(found) = state.get(&namespaces.table, "", namespace) else {
-        return Err(Status::not_found(&namespaces, namespace));
+        return Err(Status::not_found(namespaces, namespace));
     };
     if meta::is_deleting(found) {
         let why = format!(

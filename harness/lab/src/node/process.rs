@@ -52,8 +52,11 @@ pub struct Process {
 
 /// What a process was given for its standard streams.
 pub struct Streams {
+    /// Its standard input, if that is a pipe.
     pub stdin: Option<ChildStdin>,
+    /// Its standard output, if that is a pipe.
     pub stdout: Option<ChildStdout>,
+    /// Its standard error, if that is a pipe.
     pub stderr: Option<ChildStderr>,
 }
 
@@ -69,7 +72,9 @@ impl Streams {
 
 /// A command beside a container's entrypoint.
 pub struct Exec {
+    /// The process; dropping it kills it.
     pub child: Child,
+    /// Its pipes, without a terminal.
     pub streams: Streams,
     /// The terminal, if there is one: output, input and size.
     pub terminal: Option<OwnedFd>,

@@ -500,20 +500,19 @@ impl Runner {
             .lifecycle
             .as_ref()
             .and_then(|hooks| hooks.post_start.as_ref())
+            && let Err(reason) = run_hook(hook, target).await
         {
-            if let Err(reason) = run_hook(hook, target).await {
-                self.event(
-                    true,
-                    "FailedPostStartHook",
-                    format!("PostStartHook failed: {reason}"),
-                );
-                self.event(
-                    false,
-                    "Killing",
-                    format!("FailedPostStartHook: container {name} will be killed"),
-                );
-                return;
-            }
+            self.event(
+                true,
+                "FailedPostStartHook",
+                format!("PostStartHook failed: {reason}"),
+            );
+            self.event(
+                false,
+                "Killing",
+                format!("FailedPostStartHook: container {name} will be killed"),
+            );
+            return;
         }
         if self.container.startup_probe.is_none() {
             self.update(|status| status.started = Some(true));
@@ -594,14 +593,14 @@ impl Runner {
         };
         let graceful = async {
             let hooks = self.container.lifecycle.as_ref();
-            if let Some(hook) = hooks.and_then(|hooks| hooks.pre_stop.as_ref()) {
-                if let Err(reason) = run_hook(hook, target).await {
-                    self.event(
-                        true,
-                        "FailedPreStopHook",
-                        format!("PreStopHook failed: {reason}"),
-                    );
-                }
+            if let Some(hook) = hooks.and_then(|hooks| hooks.pre_stop.as_ref())
+                && let Err(reason) = run_hook(hook, target).await
+            {
+                self.event(
+                    true,
+                    "FailedPreStopHook",
+                    format!("PreStopHook failed: {reason}"),
+                );
             }
             instance.terminate();
             std::future::pending::<()>().await;

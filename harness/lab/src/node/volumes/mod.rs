@@ -23,6 +23,9 @@ use super::pod::env;
 use super::rootfs::Bind;
 use source::{Content, Gathered};
 
+/// Says what is wrong with a volume: a reason, and a sentence.
+type Complain = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// What a volume's task needs to know.
 #[derive(Clone)]
 pub(super) struct VolumeContext {
@@ -31,7 +34,7 @@ pub(super) struct VolumeContext {
     /// The pod, as it changes.
     pub(super) pod: watch::Receiver<Arc<Pod>>,
     /// Says why a volume is not there yet: the volume's name and the reason.
-    pub(super) complain: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    pub(super) complain: Complain,
 }
 
 /// A pod's volumes by name.
