@@ -12,6 +12,7 @@ mod ingress;
 mod mesh;
 mod said;
 mod services;
+mod shares;
 #[cfg(test)]
 mod tests;
 

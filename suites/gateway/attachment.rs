@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use strata::verdict::bound::ErrorBound;
 use strata::wire::RequestSpec;
-use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
+use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite};
 
 use super::{explain, explain_gateway, many, of};
 use crate::entrance::{Entrance, gateway_address};
@@ -65,17 +65,19 @@ async fn https_listener(scope: &Scope) -> Outcome {
         ca.ok_or_else(|| NoVerdict::new("Secret tls has no ca.crt"))?
             .0,
     )?;
-    let own = entrance.secure("tls.gateway.example", "/", &ca);
+    let secure = entrance.secure("tls.gateway.example", "/", &ca);
     let plain = entrance.request("tls.gateway.example", "/");
-    let outcome = expect_eq(
-        "GET of tls.gateway.example over HTTPS, its certificate verified, and over HTTP, where it has no route",
-        &("200 by alpha".to_owned(), "404".to_owned()),
-        &(
-            said::said(&entrance.send(&own).await?),
-            said::said(&entrance.send(&plain).await?),
-        ),
-        "the Secret that certificateRefs names is not the one that is shown",
-    );
+    let outcome = scope
+        .eventually(Eventually {
+            what: "GET of tls.gateway.example over HTTPS, its certificate verified, and over HTTP, where it has no route",
+            expected: ("200 by alpha".to_owned(), "404".to_owned()),
+            observe: async || {
+                let secure = said::said(&entrance.send(&secure).await?);
+                Ok((secure, said::said(&entrance.send(&plain).await?)))
+            },
+            likely: "the Secret that certificateRefs names is not the one that is shown",
+        })
+        .await;
     explain_gateway(scope, outcome, "many").await
 }
 
@@ -206,7 +208,7 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
                             .send(&quick(entrance.request_at(8080, "", "/")))
                             .await?,
                     );
-                    Ok([first, second].map(|said| said::closed(said)))
+                    Ok([first, second].map(said::closed))
                 },
                 likely: "the Gateway's Service does not follow its listeners' ports",
             })

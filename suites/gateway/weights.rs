@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use strata::verdict::split::{Decision, SplitTest};
 use strata::wire::{Reply, RequestSpec};
 use strata::{Check, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
 use super::{entrance, explain};
 use crate::said;
+use crate::shares::{Shares, shares};
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Gateway,
@@ -49,7 +49,10 @@ const HOST: &str = "weighted.gateway.example";
 
 async fn splits_by_weight(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
-    let spec = entrance.request(HOST, "/ninety");
+    let spec = RequestSpec {
+        concurrency: 8,
+        ..entrance.request(HOST, "/ninety")
+    };
     let arms = [("alpha", 90.0), ("beta", 10.0)];
     let arm = |reply: &Reply| reply.pod().map_or_else(|| said::said(reply), str::to_owned);
     let outcome = scope
@@ -84,24 +87,19 @@ async fn weight_zero_receives_nothing(scope: &Scope) -> Outcome {
 
 async fn share_of_an_invalid_backend_is_500(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
-    // Scope::split judges every 500 as a failure; here 500 is an arm.
-    let mut test = SplitTest::new([("200 by alpha", 70.0), ("500", 30.0)])?;
-    while test.decision() == Decision::Undecided && test.requests() < test.at_most() {
-        let spec = RequestSpec {
-            count: 400,
-            concurrency: 8,
-            ..entrance.request(HOST, "/invalid")
-        };
-        for reply in entrance.outside().request(&spec).await?.0 {
-            test.observe(&said::said(&reply));
-        }
-    }
-    for (key, value) in test.records() {
-        scope.record(key, value);
-    }
-    let outcome = test.judge(
-        "the answers of a rule of which 30 % go to a Service that does not exist",
-        "the controller drops the invalid backend and gives its share to the others, or fails the whole rule",
-    );
+    let outcome = shares(
+        scope,
+        entrance.outside(),
+        &entrance.request(HOST, "/invalid"),
+        Shares {
+            what: "the answers of a rule of which 30 % go to a Service that does not exist",
+            arms: &[("200 by alpha", 70.0), ("500", 30.0)],
+            arm_of: said::said,
+            // Its share is 30 %, or nothing, or everything: ten points tell these apart.
+            tolerance: 0.1,
+            likely: "the controller drops the invalid backend and gives its share to the others, or fails the whole rule",
+        },
+    )
+    .await;
     explain(scope, outcome, "weighted", "/invalid").await
 }

@@ -11,10 +11,10 @@ pub(crate) mod split;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use strata::budget::CONVERGE;
 use strata::wait::{self, Progress};
-use strata::wire::Reply;
+use strata::wire::{Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Subject, Suite, Vantage};
 
 use crate::said;
@@ -191,6 +191,19 @@ async fn of_fixture(scope: &Scope, selector: &str) -> Result<Vantage, NoVerdict>
     let first = pods.first();
     let first = first.ok_or_else(|| NoVerdict::new(format!("there is no pod {selector}")))?;
     Ok(scope.from_pod(first))
+}
+
+/// A GET that knows the address of a host of the fixture already: where thousands are sent, cluster
+/// DNS would answer most questions. Routes go by the Host header.
+async fn by_address(scope: &Scope, host: &str, path: &str) -> Result<RequestSpec, NoVerdict> {
+    let service: Service = scope.get_in(scope.fixture(), host).await?;
+    let ip = service.spec.and_then(|spec| spec.cluster_ip);
+    let ip = ip.ok_or_else(|| NoVerdict::new(format!("Service {host} has no cluster IP")))?;
+    Ok(RequestSpec {
+        connect_to: Some(format!("{ip}:80")),
+        concurrency: 8,
+        ..RequestSpec::get(format!("http://{host}{path}"))
+    })
 }
 
 async fn explain_host(scope: &Scope, outcome: Outcome, virtual_service: &str) -> Outcome {

@@ -11,8 +11,9 @@ use strata::{
     Check, Eventually, Expect, Layer, NoVerdict, Outcome, Scope, Subject, Suite, expect, expect_eq,
 };
 
-use super::{client, explain_host};
+use super::{by_address, client, explain_host};
 use crate::said;
+use crate::shares::{Shares, shares};
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Mesh,
@@ -296,26 +297,20 @@ async fn aborts_on_purpose(scope: &Scope) -> Outcome {
 
 async fn aborts_by_percentage(scope: &Scope) -> Outcome {
     let client = client(scope).await?;
-    // The fault's status is 299, no server's, and of the range that is no failure: the split test
-    // takes the aborted for an arm.
-    let arms = [("aborted", 30.0), ("served", 70.0)];
-    let arm = |reply: &Reply| {
-        if reply.status == Some(299) {
-            "aborted"
-        } else {
-            "served"
-        }
-        .to_owned()
-    };
-    let outcome = scope
-        .split(
-            &client,
-            &RequestSpec::get("http://faulty/sometimes"),
-            &arms,
-            arm,
-            "the fault's percentage is ignored or rounded",
-        )
-        .await;
+    let outcome = shares(
+        scope,
+        &client,
+        &by_address(scope, "faulty", "/sometimes").await?,
+        Shares {
+            what: "the answers of a rule that aborts 30 % of its requests with status 299",
+            arms: &[("299", 30.0), ("200 by backend-v1", 70.0)],
+            arm_of: said::said,
+            // Ignored, or of everything: ten points tell these from 30 %.
+            tolerance: 0.1,
+            likely: "the fault's percentage is ignored or rounded",
+        },
+    )
+    .await;
     explain_host(scope, outcome, "faulty").await
 }
 

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use futures::future::try_join;
-use k8s_openapi::api::core::v1::Pod;
 use strata::verdict::bound::ErrorBound;
 use strata::wire::{Connections, Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, Outcome, Scope, Subject, Suite};
 
-use super::{client, explain_host};
+use super::{by_address, client, explain_host};
 use crate::said;
+use crate::shares::{Shares, shares};
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Mesh,
@@ -88,12 +88,20 @@ async fn splits_by_weight(scope: &Scope) -> Outcome {
 
 async fn outsiders_ignore_the_split(scope: &Scope) -> Outcome {
     let outsider = scope.pod("app=outsider").await?;
-    let pods: Vec<Pod> = scope.list("app=backend").await?;
-    let arms = [("backend-v1", 1.0), ("backend-v2", 1.0)];
-    scope.record("pods behind the Service", pods.len());
-    let outcome = scope
-        .split(&outsider, &RequestSpec::get("http://backend/"), &arms, arm, "the outsider has a sidecar after all, or Service backend does not select both versions")
-        .await;
+    let outcome = shares(
+        scope,
+        &outsider,
+        &by_address(scope, "backend", "/").await?,
+        Shares {
+            what: "who answers http://backend/ for a pod without a sidecar",
+            arms: &[("backend-v1", 1.0), ("backend-v2", 1.0)],
+            arm_of: arm,
+            // The split is forty points away.
+            tolerance: 0.1,
+            likely: "the outsider has a sidecar after all, or Service backend does not select both versions",
+        },
+    )
+    .await;
     let subject = Subject::Service {
         namespace: scope.namespace(),
         name: "backend",
@@ -109,12 +117,12 @@ async fn splits_each_request_of_a_connection(scope: &Scope) -> Outcome {
 
 async fn splits_in_half(scope: &Scope) -> Outcome {
     let arms = [("backend-v1", 50.0), ("backend-v2", 50.0)];
-    judge(scope, "even", &arms, Connections::New).await
+    judge(scope, "even", &arms, Connections::Reuse).await
 }
 
 async fn splits_in_thirds(scope: &Scope) -> Outcome {
     let arms = [("backend-v1", 33.0), ("backend-v2", 33.0), ("legacy", 34.0)];
-    judge(scope, "thirds", &arms, Connections::New).await
+    judge(scope, "thirds", &arms, Connections::Reuse).await
 }
 
 async fn weight_zero_receives_nothing(scope: &Scope) -> Outcome {
@@ -128,8 +136,13 @@ async fn weights_change_without_loss(scope: &Scope) -> Outcome {
     let url = format!("http://{host}/");
     // Both arms are asked for, so the route in force shows by whether the other one still answers:
     // 40 requests at an even split miss one with probability 2·2⁻⁴⁰.
+    let look = RequestSpec {
+        count: 40,
+        concurrency: 8,
+        ..RequestSpec::get(&url)
+    };
     let arms = async || {
-        let answers = client.get_many(&url, 40).await?;
+        let answers = client.request(&look).await?;
         Ok((answers.served_by(), answers.failures()))
     };
     let settled = async |expected: &[&str]| {
@@ -199,7 +212,7 @@ async fn judge(
     let client = client(scope).await?;
     let spec = RequestSpec {
         connections,
-        ..RequestSpec::get(format!("http://{host}/"))
+        ..by_address(scope, host, "/").await?
     };
     let outcome = scope
         .split(&client, &spec, arms, arm, "the weights of the VirtualService are others, or requests do not pass the client's sidecar")

@@ -9,7 +9,7 @@ use strata::verdict::{bound, split};
 use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
 use strata::{Check, Expect, Layer, NoVerdict, Outcome, Scope, Suite, expect, expect_eq};
 
-use super::{arrived, explain, names};
+use super::{address, arrived, burst, explain, names};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -146,7 +146,7 @@ async fn reaches_every_ready_endpoint(scope: &Scope) -> Outcome {
     let pods = scope.ready_pods("app=backend").await?;
     // Chosen at random, one of three pods is missed by 60 requests with probability
     // 3·(2/3)⁶⁰ < 1e-10.
-    let answers = client.get_many("http://backend/", 60).await?;
+    let answers = client.request(&burst("http://backend/", 60)).await?;
     let outcome = expect_eq(
         "the pods that answer 60 requests to http://backend/, and failures",
         &(names(&pods), BTreeMap::new()),
@@ -165,7 +165,7 @@ async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
     let spec = RequestSpec {
         count: 1200,
         concurrency: 16,
-        ..RequestSpec::get("http://backend/")
+        ..RequestSpec::get(format!("http://{}/", address(&scope.get("backend").await?)))
     };
     let counts = client.request(&spec).await?.counts();
     let each: Vec<u64> = pods
@@ -205,16 +205,14 @@ async fn keeps_the_source_address(scope: &Scope) -> Outcome {
 
 async fn hairpin(scope: &Scope) -> Outcome {
     let alone = scope.pod("app=alone").await?;
-    // By its namespace too: alone, the name is the pod's own in its hosts file.
-    let url = format!("http://alone.{}/", scope.namespace());
-    let answers = alone.get_many(url, 5).await?;
+    let answers = alone.get_many("http://mirror/", 5).await?;
     let outcome = expect_eq(
         "who answers a pod that calls the Service of which it is the only endpoint",
         &BTreeSet::from(["200 by alone".to_owned()]),
         &answers.0.iter().map(said::said).collect(),
         "the pod's own packet comes back with its own source address, and is dropped: hairpin mode or masquerading is off",
     );
-    explain(scope, outcome, "alone", 80, &alone).await
+    explain(scope, outcome, "mirror", 80, &alone).await
 }
 
 async fn cluster_ip_is_the_default_type(scope: &Scope) -> Outcome {
@@ -234,8 +232,14 @@ async fn cluster_ip_is_the_default_type(scope: &Scope) -> Outcome {
 async fn two_services_share_pods(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     // As above: one of three pods is missed with probability below 1e-10.
-    let backend = client.get_many("http://backend/", 60).await?.served_by();
-    let twin = client.get_many("http://twin:8000/", 60).await?.served_by();
+    let backend = client
+        .request(&burst("http://backend/", 60))
+        .await?
+        .served_by();
+    let twin = client
+        .request(&burst("http://twin:8000/", 60))
+        .await?
+        .served_by();
     let pods = names(&scope.ready_pods("app=backend").await?);
     let outcome = expect_eq(
         "the pods behind http://backend/ and behind http://twin:8000/",
@@ -249,7 +253,7 @@ async fn two_services_share_pods(scope: &Scope) -> Outcome {
 async fn named_target_port_differs_per_pod(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     // Either of the two is missed with probability 2·2⁻⁴⁰ < 1e-11.
-    let answers = client.get_many("http://named/", 40).await?;
+    let answers = client.request(&burst("http://named/", 40)).await?;
     let seen = answers
         .0
         .iter()
@@ -323,8 +327,13 @@ async fn client_ip_affinity(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     // Without affinity, 60 connections all go to one of three pods with probability 3·(1/3)⁶⁰; the
     // control shows that there are three to choose from.
-    let sticky = client.get_many("http://sticky/", 60).await?;
-    let control = client.get_many("http://backend/", 60).await?;
+    // One after the other: of connections opened at once, each might be the first that is remembered.
+    let sticky = RequestSpec {
+        concurrency: 1,
+        ..burst("http://sticky/", 60)
+    };
+    let sticky = client.request(&sticky).await?;
+    let control = client.request(&burst("http://backend/", 60)).await?;
     let outcome = expect_eq(
         "how many pods answer 60 connections with affinity and 60 without, and failures",
         &(1, 3, BTreeMap::new()),
@@ -357,7 +366,7 @@ async fn host_network_endpoints(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=host").await?;
     // Of two nodes, either is missed with probability 2·2⁻⁶⁰.
-    let answers = client.get_many("http://on-nodes/", 60).await?;
+    let answers = client.request(&burst("http://on-nodes/", 60)).await?;
     let outcome = expect_eq(
         "the pods that answer for Service on-nodes, and failures",
         &(names(&pods), BTreeMap::new()),

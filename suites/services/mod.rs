@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Service;
-use strata::wire::Reply;
+use strata::wire::{Reply, RequestSpec};
 use strata::{
     Check, Eventually, Layer, NoVerdict, Outcome, PodView, Scope, Subject, Suite, Vantage,
 };
@@ -115,6 +115,17 @@ async fn cluster_ip(scope: &Scope) -> Outcome {
         })
         .await;
     explain(scope, outcome, "backend", 80, &client).await
+}
+
+/// So many GETs, a few at a time.
+fn burst(url: impl Into<String>, count: u64) -> RequestSpec {
+    RequestSpec {
+        count,
+        concurrency: 8,
+        // Silence is noticed soon: what is looked at may still be changing.
+        timeout_ms: 2000,
+        ..RequestSpec::get(url)
+    }
 }
 
 /// The port at which a request arrived in its pod; 0 if it arrived at none.

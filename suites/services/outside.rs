@@ -12,7 +12,7 @@ use strata::{
     expect_eq,
 };
 
-use super::{address, explain, names, node_port, only};
+use super::{address, burst, explain, names, node_port, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -259,7 +259,7 @@ async fn load_balancer(scope: &Scope) -> Outcome {
                     let none = BTreeMap::from([("no address yet".to_owned(), 40)]);
                     return Ok((names(&[]), none));
                 };
-                let answers = outside.get_many(format!("http://{address}/"), 40).await?;
+                let answers = outside.request(&burst(format!("http://{address}/"), 40)).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the load balancer's controller does not run, or nobody routes its addresses to the nodes",

@@ -34,9 +34,8 @@ pub(crate) async fn ready(
     let open: BTreeSet<_> = workloads.iter().map(Workload::name).collect();
     let open = Mutex::new(open);
     let tell = |open: &BTreeSet<String>| {
-        if !open.is_empty() {
-            let names: Vec<_> = open.iter().map(String::as_str).collect();
-            waiting(&format!("waiting for {}", names.join(", ")));
+        if let Some(names) = in_short(open) {
+            waiting(&format!("waiting for {names}"));
         }
     };
     tell(&open.lock().unwrap_or_else(PoisonError::into_inner));
@@ -49,6 +48,17 @@ pub(crate) async fn ready(
         Ok::<_, NoVerdict>(())
     });
     try_join_all(each).await.map(drop)
+}
+
+/// A few names and the number of the others; nothing of nothing.
+fn in_short(names: &BTreeSet<String>) -> Option<String> {
+    const SHOWN: usize = 3;
+    let few: Vec<_> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len() {
+        0 => None,
+        n if n <= SHOWN => Some(few.join(", ")),
+        n => Some(format!("{} and {} more", few.join(", "), n - SHOWN)),
+    }
 }
 
 struct Workload<'a> {
@@ -258,6 +268,17 @@ mod tests {
             let status = format!("{{{seen}, {rest}}}");
             assert_eq!(said(replicas, &status).as_deref(), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn many_names_are_said_in_short() {
+        let said = |names: &[&str]| in_short(&names.iter().map(ToString::to_string).collect());
+        assert_eq!(said(&[]), None);
+        assert_eq!(said(&["a", "b", "c"]).unwrap(), "a, b, c");
+        assert_eq!(
+            said(&["a", "b", "c", "d", "e"]).unwrap(),
+            "a, b, c and 2 more"
+        );
     }
 
     #[test]

@@ -54,16 +54,17 @@ pub(super) fn check(program: &Path) -> Result<(), BadInput> {
     )))
 }
 
-/// Runs the program.
+/// Runs the program. What it leaves running goes on until what is returned is dropped; what it
+/// writes is in `after-layer-<layer>.log` of the report directory.
 ///
 /// # Errors
-/// When it cannot be run, or fails; the text ends with the last line of its standard error.
+/// When it cannot be run, or fails; the text ends with the last line that it wrote.
 pub(super) async fn run(
     program: &Path,
     layer: Layer,
     cluster: &Cluster,
     run: &RunInfo,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Group> {
     let mut variables = vec![
         ("LAYER".to_owned(), OsString::from(layer.name())),
         ("NAMESPACE".to_owned(), fixture_namespace(layer, run).into()),
@@ -89,38 +90,40 @@ pub(super) async fn run(
         );
     }
     let name = program.display();
-    let child = tokio::process::Command::new(program)
+    // A file rather than a pipe: one that something in the background holds open never ends.
+    let path = run.report_dir.join(format!("after-layer-{layer}.log"));
+    let output = std::fs::File::create(&path);
+    let output = output.with_context(|| format!("cannot write {}", path.display()))?;
+    let mut child = tokio::process::Command::new(program)
         .envs(variables)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(output.try_clone()?)
+        .stderr(output)
         // A group of its own: what the program starts is ended with it.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot run {name}"))?;
     let group = child.id().and_then(|id| i32::try_from(id).ok());
-    let ended = Group(group.map(Pid::from_raw));
-    let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
+    let group = Group(group.map(Pid::from_raw));
+    let status = tokio::time::timeout(DEADLINE, child.wait())
         .await
         .with_context(|| format!("{name} did not end within {} s", DEADLINE.as_secs()))?
         .with_context(|| format!("cannot run {name}"))?;
-    drop(ended);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    tracing::info!(%layer, stdout = %String::from_utf8_lossy(&output.stdout), %stderr, "after layer");
-    if !output.status.success() {
-        let last = stderr.lines().rfind(|line| !line.trim().is_empty());
+    if !status.success() {
+        let output = std::fs::read(&path).unwrap_or_default();
+        let output = String::from_utf8_lossy(&output);
+        let last = output.lines().rfind(|line| !line.trim().is_empty());
         bail!(
-            "{name} failed ({}): {}",
-            output.status,
+            "{name} failed ({status}): {}",
             last.unwrap_or("it wrote nothing")
         );
     }
-    Ok(())
+    Ok(group)
 }
 
 /// The processes of the program; dropped, whatever is left of them ends.
-struct Group(Option<Pid>);
+pub(super) struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -217,6 +220,62 @@ mod tests {
         assert_eq!(
             table(&[node, pod]),
             "node\t\tstrata-worker2\t42\npod\tstrata-cni\tweb-0.a\t43\n"
+        );
+    }
+
+    fn cluster() -> Cluster {
+        let api = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::empty()))
+        });
+        Cluster {
+            client: kube::Client::new(api, "default"),
+            kubeconfig: "/the/kubeconfig".into(),
+            provider: "toy",
+            profile: "toy",
+            versions: std::collections::BTreeMap::new(),
+            outside: None,
+            load_balancer: false,
+            pid_annotation: None,
+            nsenter: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_told_where_it_is_and_what_it_starts_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = RunInfo {
+            id: "abc".into(),
+            report_dir: dir.path().to_owned(),
+            ..RunInfo::default()
+        };
+        let program = dir.path().join("hook");
+        let write = |text: &str| {
+            std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&program, mode).unwrap();
+        };
+        let log = || std::fs::read_to_string(dir.path().join("after-layer-cni.log")).unwrap();
+        // What it leaves in the background holds its output open, and is no reason to wait.
+        write("echo $LAYER $NAMESPACE $KUBECONFIG; tail -f /dev/null & echo $!");
+        let group = run(&program, Layer::Cni, &cluster(), &info).await.unwrap();
+        let output = log();
+        let (first, background) = output.trim().split_once('\n').unwrap();
+        assert_eq!(first, "cni strata-cni-abc /the/kubeconfig");
+        let background = Path::new("/proc").join(background);
+        assert!(background.exists());
+        drop(group);
+        // It is init's, or the test's reaper's, to collect; nothing of it runs any more.
+        let state = || std::fs::read_to_string(background.join("stat")).unwrap_or_default();
+        while !state().is_empty() && !state().contains(") Z ") {
+            std::thread::yield_now();
+        }
+
+        write("echo going; echo 'no such rule' >&2; exit 3");
+        let error = run(&program, Layer::Cni, &cluster(), &info).await;
+        let error = error.err().unwrap().to_string();
+        assert!(
+            error.ends_with("failed (exit status: 3): no such rule"),
+            "{error}"
         );
     }
 

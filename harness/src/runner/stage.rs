@@ -16,6 +16,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
+use super::hook::Group;
 use super::plan::{Item, Plan};
 use super::signals::Stop;
 use super::trial::panic_text;
@@ -40,6 +41,8 @@ pub(super) struct Stage {
     pub(super) cluster: OnceCell<Arc<Cluster>>,
     /// Whether anybody wanted a cluster, so that there may be one, or part of one.
     wanted: AtomicBool,
+    /// What the person's program left running.
+    background: Mutex<Vec<Group>>,
     pub(super) stop: Stop,
     started: Instant,
     selected: bool,
@@ -98,6 +101,7 @@ impl Stage {
             provider,
             cluster: OnceCell::new(),
             wanted: AtomicBool::new(false),
+            background: Mutex::default(),
             stop: Stop::default(),
             started: Instant::now(),
             selected: !plan.run.is_empty(),
@@ -264,11 +268,24 @@ impl Stage {
             .await
     }
 
+    /// Lets what the person's program left running go on until the end of the run.
+    pub(super) fn leave_running(&self, group: Group) {
+        let background = self.background.lock();
+        background
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(group);
+    }
+
     /// Keeps the cluster, if the person asked for that, or takes it away.
     pub(super) async fn tear_down(&self) {
         if !self.wanted.load(Ordering::SeqCst) {
             return;
         }
+        let background = std::mem::take(&mut *match self.background.lock() {
+            Ok(background) => background,
+            Err(poisoned) => poisoned.into_inner(),
+        });
+        drop(background);
         let stopped = self.stop.by().is_some();
         if self.settings.keep && self.cluster.get().is_some() && !stopped {
             for line in self.provider.keep().await {

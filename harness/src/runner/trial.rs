@@ -79,9 +79,10 @@ impl Stage {
             (self.runner.bring_up)(item.layer, cluster, &self.info, &say).await?;
             if let Some(program) = &self.settings.after_layer {
                 say(&format!("running {}", program.display()));
-                hook::run(program, item.layer, cluster, &self.info)
+                let group = hook::run(program, item.layer, cluster, &self.info)
                     .await
                     .doing(|| "running STRATA_AFTER_LAYER's program".to_owned())?;
+                self.leave_running(group);
             }
             Ok(())
         };

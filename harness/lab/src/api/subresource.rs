@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{FromRequestParts as _, Request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -327,7 +327,12 @@ async fn run(socket: WebSocket, session: ExecSession) {
             break;
         }
     }
-    let _ = sink.send(Message::Close(None)).await;
+    // Without a code, client-go takes the end for a broken connection.
+    let ended = CloseFrame {
+        code: close_code::NORMAL,
+        reason: "".into(),
+    };
+    let _ = sink.send(Message::Close(Some(ended))).await;
     let _ = sink.close().await;
     // A client that went away ends the process: the session's parts are dropped here.
     end.abort();

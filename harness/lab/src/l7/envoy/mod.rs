@@ -134,12 +134,13 @@ pub(crate) fn typed(kind: &str, message: Value) -> Value {
 }
 
 /// Where a mounted file of resources is, and that the mount is to be watched: the kubelet replaces
-/// the whole volume at once, so the file itself never changes.
+/// the whole volume at once, so the file itself never changes. The path goes by `..data`, which the
+/// kubelet swaps first: a new file's own link comes a moment later, and Envoy does not look twice.
 pub(crate) fn path_config_source(directory: &str, file: &str) -> Value {
     json!({
         "resource_api_version": "V3",
         "path_config_source": {
-            "path": format!("{directory}/{file}"),
+            "path": format!("{directory}/..data/{file}"),
             "watched_directory": { "path": directory },
         }
     })
