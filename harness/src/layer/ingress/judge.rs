@@ -458,7 +458,7 @@ fn address(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
         .iter()
         .find(|other| addressed(other) && name(other) != class);
     let other = other
-        .and_then(|other| name(other))
+        .and_then(name)
         .map(|class| format!("; Ingresses of class {class} have one"))
         .unwrap_or_default();
     Some(Cause {

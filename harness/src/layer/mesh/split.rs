@@ -232,11 +232,14 @@ fn host(seen: &Seen, it: &Read<VirtualServiceSpec>) -> Option<Cause> {
     })
 }
 
-/// Each expected arm with the route that is meant; nothing unless every arm is told apart.
+/// An arm, its expected weight out of 100, and the route that is meant with its place, if there is one.
+type Meant<'a> = (&'a str, f64, Option<(usize, &'a Arm)>);
+
+/// The rule that splits, and each expected arm in it; nothing unless every arm is told apart.
 fn matched<'a>(
     seen: &'a Seen,
     it: &'a Read<VirtualServiceSpec>,
-) -> Option<(usize, Vec<(&'a str, f64, Option<(usize, &'a Arm)>)>)> {
+) -> Option<(usize, Vec<Meant<'a>>)> {
     // A rule per arm would be something else than a split; the first with weights is judged.
     let rule = it
         .spec

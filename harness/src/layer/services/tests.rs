@@ -6,7 +6,6 @@ use strata_probe::DnsReply;
 use super::balancer;
 use super::dns;
 use super::judge::{Direct, Seen, Vantage, cause};
-use crate::layer::labels::Labels;
 use crate::layer::tests::{Case, case, pod, pod_with, read, service, slice, yaml};
 use crate::layer::tried::Tried;
 use crate::layer::workload;
