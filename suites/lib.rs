@@ -9,6 +9,7 @@ mod cni;
 mod entrance;
 mod gateway;
 mod ingress;
+mod load;
 mod mesh;
 mod said;
 mod services;

@@ -3,17 +3,16 @@
 //! Start from [`SUITE`]. Checks with a namespace of their own attach to the fixture's Gateway `many`,
 //! whose listeners allow routes from everywhere, from labelled namespaces, or from its own only.
 
-use futures::future::try_join;
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
-use strata::verdict::bound::ErrorBound;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite};
 
-use super::{explain, explain_gateway, many, of};
+use super::{explain, explain_gateway, many, of, parent_of};
 use crate::entrance::{Entrance, gateway_address};
+use crate::load::{none_failed, under_load};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -112,9 +111,7 @@ async fn routes_from_other_namespaces(scope: &Scope) -> Outcome {
                 let mut seen = Vec::new();
                 for (listener, host, _, _) in cases {
                     let route: HttpRoute = scope.get(listener).await?;
-                    let parents = route.status.map(|status| status.parents).unwrap_or_default();
-                    let parent = parents.into_iter().next().unwrap_or_default();
-                    let (_, why, _) = of(&parent.conditions, "Accepted");
+                    let (_, why, _) = of(&parent_of(&route).conditions, "Accepted");
                     seen.push((why, said::said(&entrance.get(host, "/").await?)));
                 }
                 Ok(seen)
@@ -155,9 +152,7 @@ async fn changes_take_effect(scope: &Scope) -> Outcome {
                 expected: (format!("200 by {who}"), true),
                 observe: async || {
                     let route: HttpRoute = scope.get("moving").await?;
-                    let parents = route.status.map(|status| status.parents).unwrap_or_default();
-                    let parent = parents.into_iter().next().unwrap_or_default();
-                    let (_, _, observed) = of(&parent.conditions, "Accepted");
+                    let (_, _, observed) = of(&parent_of(&route).conditions, "Accepted");
                     let present = observed == route.metadata.generation;
                     Ok((said::said(&entrance.get(HOST, "/").await?), present))
                 },
@@ -167,27 +162,17 @@ async fn changes_take_effect(scope: &Scope) -> Outcome {
         explain(scope, outcome, "moving", "/").await
     };
     settled("before").await?;
-    // Two seconds at a hundred a second, during which the route is moved.
-    let load = RequestSpec {
-        duration_ms: Some(2000),
-        rate: Some(100),
-        concurrency: 4,
-        ..entrance.request(HOST, "/")
-    };
     let change = route(scope, "moving", Some("all"), HOST, "after");
-    let (answers, ()) = try_join(entrance.outside().request(&load), scope.apply(&change)).await?;
+    let answers = under_load(
+        entrance.outside(),
+        entrance.request(HOST, "/"),
+        scope.apply(&change),
+    )
+    .await?;
     settled("after").await?;
-    let failures = answers.failures();
-    let failed = failures.values().sum();
-    let n = answers.0.len() as u64;
-    let bound = ErrorBound::default();
-    for (key, value) in bound.records(n, failed) {
-        scope.record(key, value);
-    }
-    bound.judge(
-        n,
-        failed,
-        &format!("{failures:?}"),
+    none_failed(
+        scope,
+        &answers,
         "the proxy drops requests when it takes a new route",
     )
 }

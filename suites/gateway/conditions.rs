@@ -13,7 +13,7 @@ use strata::{
     Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect, expect_eq,
 };
 
-use super::{TUTORIAL, entrance, explain, explain_gateway, of, table};
+use super::{TUTORIAL, entrance, explain, explain_gateway, of, parent_of, table};
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Gateway,
@@ -92,11 +92,7 @@ struct Said {
 
 async fn parent(scope: &Scope, name: &str) -> Result<Said, NoVerdict> {
     let route: HttpRoute = scope.get(name).await?;
-    let parents = route
-        .status
-        .map(|status| status.parents)
-        .unwrap_or_default();
-    let first = parents.into_iter().next().unwrap_or_default();
+    let first = parent_of(&route);
     let (accepted, why_accepted, one) = of(&first.conditions, "Accepted");
     let (resolved, why_resolved, other) = of(&first.conditions, "ResolvedRefs");
     let present = route.metadata.generation;

@@ -12,6 +12,7 @@ pub(crate) mod weights;
 
 use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
+use gateway_api::httproutes::{HttpRoute, HttpRouteStatusParents};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use strata::{
     Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite, expect_eq,
@@ -142,6 +143,12 @@ fn of(conditions: &[Condition], kind: &str) -> (String, String, Option<i64>) {
         || ("absent".to_owned(), String::new(), None),
         |it| (it.status.clone(), it.reason.clone(), it.observed_generation),
     )
+}
+
+/// What a route's first parent says of it; nothing until a controller has said something.
+fn parent_of(route: &HttpRoute) -> HttpRouteStatusParents {
+    let mut parents = route.status.iter().flat_map(|status| &status.parents);
+    parents.next().cloned().unwrap_or_default()
 }
 
 /// Judges a table of hosts and paths, all of them of one route.

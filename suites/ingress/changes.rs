@@ -4,15 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::future::try_join;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::json;
-use strata::verdict::bound::ErrorBound;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite};
 
 use super::{entrance, explain};
+use crate::load::{none_failed, under_load};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -68,32 +67,21 @@ async fn changes_take_effect(scope: &Scope) -> Outcome {
         explain(scope, outcome, "web", Some("changes.example.local"), "/new").await
     };
     settled(["200 by web", "404", "200 by web"]).await?;
-    // Two seconds at a hundred a second, during which the change is made: no request may fail, so
-    // the first that does is the proof.
-    let load = RequestSpec {
-        duration_ms: Some(2000),
-        rate: Some(100),
-        concurrency: 4,
-        ..entrance.request("steady.example.local", "/")
-    };
     let patch = json!({ "spec": { "rules": [
         rule("changes.example.local", "/new"),
         rule("steady.example.local", "/"),
     ] } });
     let change = scope.merge::<Ingress>("web", patch);
-    let (answers, _) = try_join(entrance.outside().request(&load), change).await?;
+    let answers = under_load(
+        entrance.outside(),
+        entrance.request("steady.example.local", "/"),
+        change,
+    )
+    .await?;
     settled(["404", "200 by web", "200 by web"]).await?;
-    let failures = answers.failures();
-    let failed = failures.values().sum();
-    let n = answers.0.len() as u64;
-    let bound = ErrorBound::default();
-    for (key, value) in bound.records(n, failed) {
-        scope.record(key, value);
-    }
-    bound.judge(
-        n,
-        failed,
-        &format!("{failures:?}"),
+    none_failed(
+        scope,
+        &answers,
         "the proxies drop connections when they take a new configuration",
     )
 }

@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::try_join;
-use strata::verdict::bound::ErrorBound;
 use strata::wire::{Connections, Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, Outcome, Scope, Subject, Suite};
 
 use super::{by_address, client, explain_host};
+use crate::load::{none_failed, under_load};
 use crate::said;
 use crate::shares::{Shares, shares};
 
@@ -161,27 +160,12 @@ async fn weights_change_without_loss(scope: &Scope) -> Outcome {
     };
     scope.apply(&moving(scope, 100, 0)).await?;
     settled(&["backend-v1"]).await?;
-    // Two seconds at a hundred a second, during which the weights are changed.
-    let load = RequestSpec {
-        duration_ms: Some(2000),
-        rate: Some(100),
-        concurrency: 4,
-        ..RequestSpec::get(&url)
-    };
-    let (answers, ()) =
-        try_join(client.request(&load), scope.apply(&moving(scope, 50, 50))).await?;
+    let change = moving(scope, 50, 50);
+    let answers = under_load(&client, RequestSpec::get(&url), scope.apply(&change)).await?;
     settled(&["backend-v1", "backend-v2"]).await?;
-    let failures = answers.failures();
-    let failed = failures.values().sum();
-    let n = answers.0.len() as u64;
-    let bound = ErrorBound::default();
-    for (key, value) in bound.records(n, failed) {
-        scope.record(key, value);
-    }
-    bound.judge(
-        n,
-        failed,
-        &format!("{failures:?}"),
+    none_failed(
+        scope,
+        &answers,
         "the sidecar drops requests when it takes a new route",
     )
 }
