@@ -19,27 +19,28 @@ mod tests;
 
 use strata::Suite;
 
-/// All suites, in the order of their layers.
+/// All suites, in the order of their layers. Within a layer the suites that wait longest stand first:
+/// the run takes their time only once.
 pub const SUITES: &[Suite] = &[
     cni::SUITE,
     cni::traffic::SUITE,
     services::SUITE,
-    services::cluster_ip::SUITE,
     services::endpoints::SUITE,
     services::outside::SUITE,
+    services::cluster_ip::SUITE,
     services::dns::SUITE,
     ingress::SUITE,
+    ingress::changes::SUITE,
     ingress::routing::SUITE,
     ingress::passing::SUITE,
-    ingress::changes::SUITE,
     mesh::SUITE,
-    mesh::split::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
+    mesh::split::SUITE,
     gateway::SUITE,
+    gateway::attachment::SUITE,
+    gateway::weights::SUITE,
     gateway::matching::SUITE,
     gateway::filters::SUITE,
-    gateway::weights::SUITE,
     gateway::conditions::SUITE,
-    gateway::attachment::SUITE,
 ];

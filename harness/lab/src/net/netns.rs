@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
@@ -79,19 +79,21 @@ impl NetNs {
         })
     }
 
-    /// Makes `command` start inside the namespace.
-    pub fn enter(&self, command: &mut tokio::process::Command) {
-        let fd = self.clone();
-        // SAFETY: setns is async-signal-safe, and the descriptor is kept open by the closure.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::setns(fd.0.as_raw_fd(), libc::CLONE_NEWNET) == 0 {
-                    Ok(())
-                } else {
-                    Err(io::Error::last_os_error())
-                }
-            });
-        }
+    /// Starts a program inside the namespace. A child is born into the namespace of the thread that
+    /// makes it; entering it between fork and exec instead would have every start copy the page
+    /// tables of the whole lab.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the program cannot be started.
+    pub fn spawn(
+        &self,
+        command: &mut tokio::process::Command,
+    ) -> io::Result<tokio::process::Child> {
+        let runtime = tokio::runtime::Handle::current();
+        self.run(|| {
+            let _entered = runtime.enter();
+            command.spawn()
+        })
     }
 
     /// A netlink connection of this namespace; its task ends when the handle is dropped.

@@ -54,9 +54,8 @@ impl Nft {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        netns.enter(&mut command);
-        let mut child = command
-            .spawn()
+        let mut child = netns
+            .spawn(&mut command)
             .with_context(|| format!("cannot start {}", self.0.display()))?;
         if let Some(mut pipe) = child.stdin.take() {
             // One that refuses early stops reading; what it said is worth more than the broken pipe.
