@@ -14,6 +14,7 @@
 pub mod api;
 pub mod boot;
 pub mod controllers;
+mod event;
 pub mod l7;
 pub mod net;
 pub mod node;

@@ -11,12 +11,12 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorTerm, Pod, PodSpec, Toleration};
 use kube::{Api, Client, ResourceExt as _};
 
-use super::event::{Recorder, Type};
 use super::fit::{selects, taints, tolerations, untolerated};
 use super::owner::{self, Owner};
 use super::pods;
 use super::replica_set::{forgiving, is_ending};
 use super::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::event::{Recorder, Type};
 
 /// The label that tells the pods of the current template from the others.
 const HASH_LABEL: &str = "controller-revision-hash";

@@ -11,10 +11,10 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service};
 use kube::{Api, Client, ResourceExt as _};
 
-use super::event::{Recorder, Type};
 use super::owner;
 use super::pods::by_age;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::event::{Recorder, Type};
 use crate::topology::LOAD_BALANCER_CIDR;
 
 /// Runs the controller.

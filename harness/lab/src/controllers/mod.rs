@@ -13,7 +13,6 @@
 mod daemon_set;
 mod deployment;
 mod endpoints;
-mod event;
 mod fit;
 mod garbage;
 mod load_balancer;

@@ -18,11 +18,11 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::event::{Recorder, Type};
 use super::fit::{is_tolerating, taints, tolerations};
 use super::owner;
 use super::pods;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::event::{Recorder, Type};
 
 /// How long a kubelet may be silent (`--node-monitor-grace-period`), and how long a node may be
 /// missing before its pods are removed.

@@ -10,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
 
-use super::event::{Recorder, Type};
 use super::owner::{self, Owner};
 use super::pods;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::event::{Recorder, Type};
 
 /// Runs the controller.
 pub(super) async fn run(client: Client) {

@@ -25,13 +25,13 @@ use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::builtin::Builtins;
-use super::event::Recorder;
 use super::images::{Store, archive_architecture};
 use super::objects::Objects;
 use super::pod::{self, PodContext};
 use super::sandbox::Sandbox;
 use super::{HostPids, NodeConfig, PodNetwork, Pods};
 use crate::api::webhook::Webhooks;
+use crate::event::Recorder;
 use crate::net::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
 
@@ -64,7 +64,6 @@ pub(super) async fn run(
     node: Arc<NodeContext>,
     config: NodeFacts,
     pods: Pods,
-    events: impl Future<Output = ()>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let register = async {
@@ -76,7 +75,6 @@ pub(super) async fn run(
         .with_context(|| format!("cannot register node {}", node.name))?;
     tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        () = events => Ok(()),
         () = heartbeat(&node) => Ok(()),
         () = serve(&node, &pods) => Ok(()),
     }
@@ -332,13 +330,9 @@ pub(super) fn split(
     config: NodeConfig,
     client_of: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     nodes: &super::Nodes,
-) -> (
-    Arc<NodeContext>,
-    NodeFacts,
-    impl Future<Output = ()> + use<>,
-) {
+) -> (Arc<NodeContext>, NodeFacts) {
     let client = client_of(&format!("system:node:{}", config.name));
-    let (events, write) = Recorder::new(client.clone(), config.name.clone());
+    let events = Recorder::on_node(client.clone(), "kubelet", config.name.clone());
     let facts = NodeFacts {
         pod_cidr: config.pod_cidr.to_string(),
         labels: config.labels.into_iter().collect(),
@@ -360,5 +354,5 @@ pub(super) fn split(
         host_pids: nodes.host_pids.clone(),
         root: nodes.root.clone(),
     };
-    (Arc::new(context), facts, write)
+    (Arc::new(context), facts)
 }

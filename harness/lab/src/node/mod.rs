@@ -10,7 +10,6 @@
 //! ```
 
 pub mod builtin;
-mod event;
 mod host_pid;
 pub mod images;
 mod kubelet;
@@ -170,8 +169,8 @@ impl Nodes {
         config: NodeConfig,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
-        let (context, facts, events) = kubelet::split(config, Arc::new(client_of), self);
-        kubelet::run(context, facts, self.pods.clone(), events, cancel).await
+        let (context, facts) = kubelet::split(config, Arc::new(client_of), self);
+        kubelet::run(context, facts, self.pods.clone(), cancel).await
     }
 }
 

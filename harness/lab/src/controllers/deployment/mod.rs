@@ -18,10 +18,10 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 
 use self::rolling::{Plan, Rollout};
-use super::event::{Recorder, Type};
 use super::owner::{self, Owner};
 use super::pods;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::event::{Recorder, Type};
 
 /// Runs the controller.
 pub(super) async fn run(client: Client) {

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePor
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
-use crate::controllers::event::reference;
 use crate::controllers::pods::{is_ready, is_terminal, node_of};
+use crate::event::reference;
 
 /// A port of a Service, as one pod serves it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,9 +14,9 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use self::place::{Placed, place};
-use super::event::{Recorder, Type};
 use super::pods;
 use super::world::{Cache, Next, Steps, World};
+use crate::event::{Recorder, Type};
 
 /// The scheduler that pods name when they name none.
 const NAME: &str = "default-scheduler";

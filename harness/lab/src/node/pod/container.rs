@@ -22,6 +22,7 @@ use super::instance::Instance;
 use super::probe::{self, Eager, Report, Target};
 use super::status::{PodState, waiting};
 use super::{PodContext, Setup, env, security};
+use crate::event::Type;
 use crate::node::builtin::{Builtin, BuiltinContext};
 use crate::node::images::Image;
 use crate::node::log::Log;
@@ -112,7 +113,7 @@ impl Runner {
                     ),
                 );
                 self.event(
-                    true,
+                    Type::Warning,
                     "BackOff",
                     format!(
                         "Back-off restarting failed container {} in pod {}_{}({})",
@@ -169,14 +170,14 @@ impl Runner {
         });
     }
 
-    fn event(&self, warning: bool, reason: &'static str, message: String) {
+    fn event(&self, kind: Type, reason: &'static str, message: String) {
         let list = if self.init {
             "initContainers"
         } else {
             "containers"
         };
         let field = format!("spec.{list}{{{}}}", self.container.name);
-        self.pod.event(Some(field), warning, reason, message);
+        self.pod.event(Some(field), kind, reason, message);
     }
 
     /// Waits until there is everything that it takes to start the container.
@@ -188,7 +189,7 @@ impl Runner {
                 Ok(launch) => return (launch, image),
                 Err(reason) => {
                     self.waits("CreateContainerConfigError", &reason);
-                    self.event(true, "Failed", format!("Error: {reason}"));
+                    self.event(Type::Warning, "Failed", format!("Error: {reason}"));
                     sleep(step).await;
                     step = (step * 2).min(RECONFIGURE.1);
                 }
@@ -216,7 +217,7 @@ impl Runner {
             changes.borrow_and_update();
             if let Some(image) = node.images.find(&name) {
                 self.event(
-                    false,
+                    Type::Normal,
                     "Pulled",
                     format!("Container image \"{name}\" already present on machine"),
                 );
@@ -226,11 +227,11 @@ impl Runner {
                 let reason =
                     format!("Container image \"{name}\" is not present with pull policy of Never");
                 self.waits("ErrImageNeverPull", &reason);
-                self.event(true, "ErrImageNeverPull", reason);
+                self.event(Type::Warning, "ErrImageNeverPull", reason);
                 let _ = changes.changed().await;
                 continue;
             }
-            self.event(false, "Pulling", format!("Pulling image \"{name}\""));
+            self.event(Type::Normal, "Pulling", format!("Pulling image \"{name}\""));
             let reason = format!(
                 "failed to pull and unpack image \"{}\": {}",
                 crate::node::images::normalised(&name),
@@ -238,11 +239,11 @@ impl Runner {
             );
             self.waits("ErrImagePull", &reason);
             self.event(
-                true,
+                Type::Warning,
                 "Failed",
                 format!("Failed to pull image \"{name}\": {reason}"),
             );
-            self.event(true, "Failed", "Error: ErrImagePull".to_owned());
+            self.event(Type::Warning, "Failed", "Error: ErrImagePull".to_owned());
             let soon = Instant::now() + back_off;
             if timeout_at(Instant::now() + Duration::from_secs(1), changes.changed())
                 .await
@@ -251,11 +252,15 @@ impl Runner {
                 continue;
             }
             self.event(
-                false,
+                Type::Normal,
                 "BackOff",
                 format!("Back-off pulling image \"{name}\""),
             );
-            self.event(true, "Failed", "Error: ImagePullBackOff".to_owned());
+            self.event(
+                Type::Warning,
+                "Failed",
+                "Error: ImagePullBackOff".to_owned(),
+            );
             self.waits(
                 "ImagePullBackOff",
                 &format!("Back-off pulling image \"{name}\": ErrImagePull: {reason}"),
@@ -339,7 +344,11 @@ impl Runner {
             rand::random::<u128>()
         );
         let log = Arc::new(Log::default());
-        self.event(false, "Created", format!("Created container: {name}"));
+        self.event(
+            Type::Normal,
+            "Created",
+            format!("Created container: {name}"),
+        );
         let instance = match launch {
             Launch::Process { file, message } => {
                 Instance::process(id.clone(), log.clone(), &file, message).await.map_err(|error| {
@@ -387,12 +396,12 @@ impl Runner {
                     status.started = Some(free && self.container.lifecycle.is_none());
                     status.ready = self.ready_at_once();
                 });
-                self.event(false, "Started", format!("Started container {name}"));
+                self.event(Type::Normal, "Started", format!("Started container {name}"));
                 Ok(instance)
             }
             Err(reason) => {
                 log.close();
-                self.event(true, "Failed", format!("Error: {reason}"));
+                self.event(Type::Warning, "Failed", format!("Error: {reason}"));
                 let now = Time(Timestamp::now());
                 self.update(|status| {
                     identify(status);
@@ -464,7 +473,7 @@ impl Runner {
                 self.end(instance, &target, &deadline).await
             }
             _ = stopped(&self.stop) => {
-                self.event(false, "Killing", format!("Stopping container {}", self.container.name));
+                self.event(Type::Normal, "Killing", format!("Stopping container {}", self.container.name));
                 self.end(instance, &target, &self.stop).await
             }
         };
@@ -503,12 +512,12 @@ impl Runner {
             && let Err(reason) = run_hook(hook, target).await
         {
             self.event(
-                true,
+                Type::Warning,
                 "FailedPostStartHook",
                 format!("PostStartHook failed: {reason}"),
             );
             self.event(
-                false,
+                Type::Normal,
                 "Killing",
                 format!("FailedPostStartHook: container {name} will be killed"),
             );
@@ -529,7 +538,7 @@ impl Runner {
             };
             if failed {
                 self.event(
-                    false,
+                    Type::Normal,
                     "Killing",
                     format!("Container {name} failed startup probe, will be restarted"),
                 );
@@ -568,14 +577,18 @@ impl Runner {
             _ = dead.wait_for(|dead| *dead) => {}
         }
         self.event(
-            false,
+            Type::Normal,
             "Killing",
             format!("Container {name} failed liveness probe, will be restarted"),
         );
     }
 
     fn unhealthy(&self, which: &str, reason: &str) {
-        self.event(true, "Unhealthy", format!("{which} probe failed: {reason}"));
+        self.event(
+            Type::Warning,
+            "Unhealthy",
+            format!("{which} probe failed: {reason}"),
+        );
     }
 
     /// Ends a running container: its hook, the signal it may handle, and the one it may not.
@@ -597,7 +610,7 @@ impl Runner {
                 && let Err(reason) = run_hook(hook, target).await
             {
                 self.event(
-                    true,
+                    Type::Warning,
                     "FailedPreStopHook",
                     format!("PreStopHook failed: {reason}"),
                 );

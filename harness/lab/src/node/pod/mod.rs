@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Container, Pod, PodIP};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodIP};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -37,6 +37,7 @@ use super::process::Exit;
 use super::rootfs::Bind;
 use super::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use super::volumes::{VolumeContext, Volumes};
+use crate::event::{Type, reference};
 use crate::net::netns::NetNs;
 use crate::topology::HOST_PID_ANNOTATION;
 
@@ -131,9 +132,13 @@ impl PodContext {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn event(&self, field: Option<String>, warning: bool, reason: &'static str, message: String) {
+    fn event(&self, field: Option<String>, kind: Type, reason: &'static str, message: String) {
         let pod = self.pod.borrow().clone();
-        self.node.events.pod(&pod, field, warning, reason, message);
+        let about = ObjectReference {
+            field_path: field,
+            ..reference(&*pod)
+        };
+        self.node.events.record_about(about, kind, reason, message);
     }
 
     /// The object with the addresses that it will be reported to have.
@@ -304,13 +309,13 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
         pod: pod.pod.clone(),
         complain: Arc::new(move |volume, reason| {
             let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {reason}");
-            complaints.event(None, true, "FailedMount", message);
+            complaints.event(None, Type::Warning, "FailedMount", message);
         }),
     };
     let volumes = match Volumes::start(&context, &pod.directory.join("volumes")) {
         Ok(volumes) => volumes,
         Err(reason) => {
-            pod.event(None, true, "FailedMount", reason.clone());
+            pod.event(None, Type::Warning, "FailedMount", reason.clone());
             pod.state
                 .send_modify(|state| state.failed = Some(("FailedMount".to_owned(), reason)));
             return None;
@@ -322,7 +327,7 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
                 Ok(made) => return made,
                 Err(error) => {
                     let message = format!("Failed to create pod sandbox: {error:#}");
-                    pod.event(None, true, "FailedCreatePodSandBox", message);
+                    pod.event(None, Type::Warning, "FailedCreatePodSandBox", message);
                     // Whatever was half done of its network is undone first.
                     let _ = pod.node.network.detach(&pod.uid).await;
                     sleep(RETRY).await;

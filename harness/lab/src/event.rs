@@ -1,4 +1,4 @@
-//! Events, as controllers record them.
+//! Events, as controllers and kubelets record them.
 //!
 //! Start from [`Recorder::record`]. Recording never waits and never fails what it is about; an event
 //! that repeats is counted instead of written again. The writer ends with its recorder.
@@ -17,14 +17,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What kind of event it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Type {
+pub(crate) enum Type {
     Normal,
     Warning,
 }
 
 /// Records one component's events.
 #[derive(Clone)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     sender: mpsc::UnboundedSender<Occurrence>,
     _writer: Arc<AbortOnDropHandle<()>>,
 }
@@ -37,8 +37,11 @@ struct Occurrence {
     time: Timestamp,
 }
 
+/// What makes two occurrences one event: the object, the part of it, the reason and the message.
+type Key = (Option<String>, Option<String>, &'static str, String);
+
 /// A reference to an object of a built-in kind.
-pub(super) fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+pub(crate) fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     let meta = object.meta();
     ObjectReference {
         api_version: Some(K::api_version(&()).into_owned()),
@@ -52,10 +55,23 @@ pub(super) fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRefe
 }
 
 impl Recorder {
-    /// A recorder of a component.
-    pub(super) fn new(client: Client, component: &'static str) -> Self {
+    /// A recorder of a component of the control plane.
+    pub(crate) fn new(client: Client, component: &'static str) -> Self {
+        Self::of(client, component, None)
+    }
+
+    /// A recorder of a component of a node.
+    pub(crate) fn on_node(client: Client, component: &'static str, node: String) -> Self {
+        Self::of(client, component, Some(node))
+    }
+
+    fn of(client: Client, component: &'static str, host: Option<String>) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(write(client, component, receiver));
+        let source = EventSource {
+            component: Some(component.to_owned()),
+            host,
+        };
+        let writer = tokio::spawn(write(client, source, receiver));
         Self {
             sender,
             _writer: Arc::new(AbortOnDropHandle::new(writer)),
@@ -63,15 +79,26 @@ impl Recorder {
     }
 
     /// Records what happened to an object.
-    pub(super) fn record<K: Resource<DynamicType = ()>>(
+    pub(crate) fn record<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
         kind: Type,
         reason: &'static str,
         message: String,
     ) {
+        self.record_about(reference(object), kind, reason, message);
+    }
+
+    /// Records what happened to a part of an object, which `fieldPath` names.
+    pub(crate) fn record_about(
+        &self,
+        about: ObjectReference,
+        kind: Type,
+        reason: &'static str,
+        message: String,
+    ) {
         let occurrence = Occurrence {
-            about: reference(object),
+            about,
             kind,
             reason,
             message,
@@ -84,10 +111,10 @@ impl Recorder {
 
 async fn write(
     client: Client,
-    component: &'static str,
+    source: EventSource,
     mut occurrences: mpsc::UnboundedReceiver<Occurrence>,
 ) {
-    let mut known: HashMap<(Option<String>, &'static str, String), (String, i32)> = HashMap::new();
+    let mut known: HashMap<Key, (String, i32)> = HashMap::new();
     while let Some(occurrence) = occurrences.recv().await {
         let Occurrence {
             about,
@@ -99,7 +126,12 @@ async fn write(
         let namespace = about.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
         let events = Api::<Event>::namespaced(client.clone(), &namespace);
-        let key = (about.uid.clone(), reason, message.clone());
+        let key = (
+            about.uid.clone(),
+            about.field_path.clone(),
+            reason,
+            message.clone(),
+        );
         let written = if let Some((name, count)) = known.get_mut(&key) {
             *count += 1;
             let patch = json!({"count": *count, "lastTimestamp": Time(time)});
@@ -122,12 +154,9 @@ async fn write(
                 first_timestamp: Some(Time(time)),
                 last_timestamp: Some(Time(time)),
                 count: Some(1),
-                source: Some(EventSource {
-                    component: Some(component.to_owned()),
-                    host: None,
-                }),
-                reporting_component: Some(component.to_owned()),
-                reporting_instance: Some(String::new()),
+                source: Some(source.clone()),
+                reporting_component: source.component.clone(),
+                reporting_instance: Some(source.host.clone().unwrap_or_default()),
                 ..Event::default()
             };
             events.create(&PostParams::default(), &event).await
