@@ -107,7 +107,7 @@ fn lb_endpoint(endpoint: &Endpoint) -> Value {
     value
 }
 
-fn no_limits() -> Value {
+pub(super) fn no_limits() -> Value {
     const MOST: u32 = u32::MAX;
     json!({ "thresholds": [{
         "max_connections": MOST, "max_pending_requests": MOST, "max_requests": MOST, "max_retries": MOST,
@@ -121,7 +121,7 @@ fn raw_buffer() -> Value {
     })
 }
 
-fn protocol_options(protocol: Protocol) -> Option<Value> {
+pub(super) fn protocol_options(protocol: Protocol) -> Option<Value> {
     let options = match protocol {
         Protocol::Http1 => return None,
         Protocol::Http2 => json!({ "explicit_http_config": { "http2_protocol_options": {} } }),
