@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use serde_json::{Value, json};
 
-use super::cluster::{Protocol, no_limits, protocol_options};
+use super::cluster::no_limits;
 use super::listener::{self, HttpConnectionManager, Routes};
 use super::route::{Action, PathMatch, Route, VirtualHost, route_configuration};
-use super::{READY_PORT, XDS_CLUSTER, pretty, rest_config_source};
+use super::{READY_PORT, XDS_CLUSTER, pretty, rest_config_source, typed};
 use crate::topology::CLUSTER_DOMAIN;
 
 /// The file, in the directory that its ConfigMap is mounted at.
@@ -37,6 +37,8 @@ pub(crate) fn arguments(directory: &str) -> Vec<String> {
         &format!("{directory}/{FILE}"),
         "--service-node",
         "$(POD_NAME).$(POD_NAMESPACE)",
+        // An Envoy too old for retries to the control plane does without.
+        "--allow-unknown-static-fields",
         "--disable-hot-restart",
         "--concurrency",
         "1",
@@ -90,12 +92,24 @@ fn bootstrap(options: &Bootstrap<'_>) -> Value {
     bootstrap
 }
 
-/// The cluster of the control plane: one connection for all subscriptions, over which it is noticed
-/// when the other side is gone without a word.
+/// The cluster of the control plane. All subscriptions share a connection, over which it is noticed
+/// when the other side is gone without a word. One that cannot be reached is tried again within the
+/// request: each new request would carry all that Envoy has to say of itself, and be logged.
 fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
     // The dot at the end spares the resolver its search list.
     let host = format!("{service}.{namespace}.svc.{CLUSTER_DOMAIN}.");
-    let mut cluster = json!({
+    let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let options = json!({
+        "explicit_http_config": { "http2_protocol_options": {
+            "connection_keepalive": { "interval": "5s", "timeout": "5s" },
+        } },
+        "retry_policy": {
+            "retry_on": "reset",
+            "num_retries": 1000,
+            "retry_back_off": { "base_interval": "0.05s", "max_interval": "0.5s" },
+        },
+    });
+    json!({
         "name": XDS_CLUSTER,
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_ONLY",
@@ -106,19 +120,8 @@ fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
             "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": listener::address(&host, port) } }] }],
         },
         "circuit_breakers": no_limits(),
-    });
-    if let Some(mut options) = protocol_options(Protocol::Http2) {
-        for options in options
-            .as_object_mut()
-            .into_iter()
-            .flat_map(|it| it.values_mut())
-        {
-            options["explicit_http_config"]["http2_protocol_options"] =
-                json!({ "connection_keepalive": { "interval": "5s", "timeout": "5s" } });
-        }
-        cluster["typed_extension_protocol_options"] = options;
-    }
-    cluster
+        "typed_extension_protocol_options": { kind: typed(kind, options) },
+    })
 }
 
 /// `SO_MARK`, set before the socket connects.
@@ -158,4 +161,21 @@ fn ready_listener() -> Value {
         "address": listener::address("0.0.0.0", READY_PORT),
         "filter_chains": [{ "filters": [manager.filter()] }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l7::envoy::validate::assert_valid;
+
+    #[test]
+    fn envoy_takes_it() {
+        for mark in [None, Some(1337)] {
+            assert_valid(&bootstrap(&Bootstrap {
+                group: "namespace/envoy",
+                control_plane: ("system", "controller", 8001),
+                mark,
+            }));
+        }
+    }
 }

@@ -121,7 +121,7 @@ fn raw_buffer() -> Value {
     })
 }
 
-pub(super) fn protocol_options(protocol: Protocol) -> Option<Value> {
+fn protocol_options(protocol: Protocol) -> Option<Value> {
     let options = match protocol {
         Protocol::Http1 => return None,
         Protocol::Http2 => json!({ "explicit_http_config": { "http2_protocol_options": {} } }),
