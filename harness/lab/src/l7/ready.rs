@@ -2,22 +2,11 @@
 
 use axum::Router;
 use axum::routing::get;
-use tokio_util::task::AbortOnDropHandle;
-
-use super::serve::serve as serve_http;
-use crate::net::netns::NetNs;
 
 /// The port that readiness is asked at.
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
-/// Answers until dropped.
-///
-/// # Errors
-/// When the port is taken in the pod.
-pub(crate) fn serve(netns: &NetNs) -> anyhow::Result<AbortOnDropHandle<()>> {
-    serve_http(
-        netns,
-        PORT,
-        Router::new().route("/ready", get(async || "ready\n")),
-    )
+/// What answers there.
+pub(crate) fn router() -> Router {
+    Router::new().route("/ready", get(async || "ready\n"))
 }

@@ -1,41 +1,51 @@
-//! HTTP at a port of a controller's own pod.
+//! HTTP at ports of a controller's own pod.
+//!
+//! Start from [`Servers`].
 
 use axum::Router;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::net::netns::{NetNs, any};
 
-/// Serves HTTP/1.1 and HTTP/2 without TLS until dropped; connections end with it.
-///
-/// # Errors
-/// When the port is taken in the pod.
-pub(crate) fn serve(
-    netns: &NetNs,
-    port: u16,
-    router: Router,
-) -> anyhow::Result<AbortOnDropHandle<()>> {
-    let listener = netns
-        .tcp_listener(any(port))
-        .map_err(|error| anyhow::anyhow!("cannot listen on port {port} of the pod: {error}"))?;
-    let listener = TcpListener::from_std(listener)?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(accept(
-        listener, router,
-    ))))
+/// The servers of one controller; they end when this is dropped.
+#[derive(Default)]
+pub(crate) struct Servers(JoinSet<()>);
+
+impl Servers {
+    /// Serves HTTP/1.1 and HTTP/2 without TLS at a port of a pod.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub(crate) fn serve(&mut self, netns: &NetNs, port: u16, router: Router) -> anyhow::Result<()> {
+        let listener = netns
+            .tcp_listener(any(port))
+            .map_err(|error| anyhow::anyhow!("cannot listen on port {port} of the pod: {error}"))?;
+        let listener = TcpListener::from_std(listener)?;
+        self.0.spawn(accept(listener, router));
+        Ok(())
+    }
+
+    /// Ends them, and returns when their connections are closed: while the pod has a network, the
+    /// other sides are told.
+    pub(crate) async fn end(mut self) {
+        self.0.shutdown().await;
+    }
 }
 
-/// Serves a listener for ever.
-pub(crate) async fn accept(listener: TcpListener, router: Router) {
-    let mut connections = JoinSet::new();
+/// Serves a listener for ever. Connections are not tasks of their own, so that they end with this.
+async fn accept(listener: TcpListener, router: Router) {
+    let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
-            Some(_) = connections.join_next() => {}
+            Some(()) = connections.next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(connection(stream, router.clone())); }
+                Ok((stream, _)) => connections.push(connection(stream, router.clone())),
                 Err(error) => tracing::debug!(%error, "a connection was not accepted"),
             },
         }

@@ -101,7 +101,7 @@ fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
     let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let options = json!({
         "explicit_http_config": { "http2_protocol_options": {
-            "connection_keepalive": { "interval": "5s", "timeout": "5s" },
+            "connection_keepalive": { "interval": "3s", "timeout": "2s" },
         } },
         "retry_policy": {
             "retry_on": "reset",
@@ -113,7 +113,6 @@ fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
         "name": XDS_CLUSTER,
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_ONLY",
-        "dns_failure_refresh_rate": { "base_interval": "0.1s", "max_interval": "1s" },
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": XDS_CLUSTER,

@@ -52,6 +52,7 @@ use self::translate::{Translated, translate};
 use super::cluster::Services;
 use super::publish::Publisher;
 use super::ready;
+use super::serve::Servers;
 use super::world::World;
 use super::xds::Xds;
 use crate::node::builtin::BuiltinContext;
@@ -91,20 +92,23 @@ struct Stores {
 /// When its pod's network cannot be used.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let cancel = context.cancel.clone();
-    tokio::select! {
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        ended = control(context) => ended,
-    }
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
-async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {
     let observer = Observer::new(observe::over_http(context.netns.clone()));
     let xds = Xds::new(context.log.clone());
     let own = context.pod.namespace().unwrap_or_default();
     let mut controller =
         Controller::start(context.client.clone(), own, observer, xds.clone()).await;
-    let _xds = xds.serve(&context.netns, XDS_PORT)?;
-    let _ready = ready::serve(&context.netns)?;
+    servers.serve(&context.netns, XDS_PORT, xds.router())?;
+    servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("watching Gateways and HTTPRoutes of every namespace");
     controller.follow(|line| (context.log)(line)).await;
     Ok(())

@@ -25,6 +25,7 @@ use super::cluster::Services;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
+use super::serve::Servers;
 use super::world::World;
 use super::xds::Xds;
 use crate::node::builtin::BuiltinContext;
@@ -55,13 +56,16 @@ struct Stores {
 /// When the default certificate cannot be made.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let cancel = context.cancel.clone();
-    tokio::select! {
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        ended = control(context) => ended,
-    }
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
-async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {
     let client = context.client.clone();
     let namespace = context.pod.namespace().unwrap_or_default();
     let fallback = fallback_certificate()?;
@@ -75,8 +79,8 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
     };
     world.ready().await;
     let xds = Xds::new(context.log.clone());
-    let _xds = xds.serve(&context.netns, XDS_PORT)?;
-    let _ready = ready::serve(&context.netns)?;
+    servers.serve(&context.netns, XDS_PORT, xds.router())?;
+    servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("watching Ingresses of every namespace");
     let mut controller = Controller {
         publisher: Publisher::new(client.clone(), "ingress-controller"),

@@ -40,6 +40,7 @@ use super::envoy::Snapshot;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
+use super::serve::Servers;
 use super::world::World;
 use super::xds::Xds;
 use crate::api::webhook::Handler;
@@ -108,13 +109,16 @@ struct Istiod {
 /// When the authority cannot be loaded.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let cancel = context.cancel.clone();
-    tokio::select! {
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        ended = control(context) => ended,
-    }
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
-async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {
     let namespace = context.pod.namespace().unwrap_or_default();
     let client = context.client.clone();
     let mut world = World::default();
@@ -148,8 +152,8 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
         admitted: Mutex::default(),
     });
     started.send_replace(Some(istiod.clone()));
-    let _xds = istiod.xds.serve(&context.netns, XDS_PORT)?;
-    let _ready = ready::serve(&context.netns)?;
+    servers.serve(&context.netns, XDS_PORT, istiod.xds.router())?;
+    servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("injecting sidecars into pods of namespaces labelled istio-injection=enabled");
     loop {
         for error in istiod.reconcile().await {

@@ -1,7 +1,7 @@
 //! How proxies learn their configuration: xDS over HTTP, by long polling, in the order that nothing
 //! breaks in.
 //!
-//! Start from [`Xds`]: controllers [`publish`](Xds::publish), [`serve`](Xds::serve) answers. What a
+//! Start from [`Xds`]: controllers [`publish`](Xds::publish), its [`router`](Xds::router) answers. What a
 //! proxy may be told when is [`instance`]'s to decide. It is Envoy's REST transport of xDS: each
 //! subscription is a request that is held until there is something newer than the version it names,
 //! which is at the same time how a proxy says what it has accepted. (The transport as gRPC would need
@@ -29,8 +29,6 @@ use super::envoy::Snapshot;
 /// How long a request waits for something newer. Envoy waits longer
 /// ([`REQUEST_TIMEOUT`](super::envoy::REQUEST_TIMEOUT)), so an answer is not lost to its timeout.
 const HOLD: Duration = Duration::from_secs(20);
-/// How long a request of a group that is not known waits: it may be published a moment later.
-const UNKNOWN: Duration = Duration::from_secs(1);
 /// A proxy that has not asked for so long is gone.
 const GONE: Duration = Duration::from_secs(120);
 /// How soon a proxy that did not take an answer is offered it again, at first and at most: the answer
@@ -66,6 +64,8 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Xds {
     state: Arc<Mutex<State>>,
+    /// Tells of new groups.
+    appeared: Arc<Notify>,
     log: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -82,6 +82,7 @@ impl Xds {
     pub(crate) fn new(log: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
         Self {
             state: Arc::default(),
+            appeared: Arc::default(),
             log,
         }
     }
@@ -102,14 +103,15 @@ impl Xds {
         let configuration = Arc::new(Configuration::new(snapshot, earlier));
         let mut state = self.state();
         let before = state.groups.insert(group.to_owned(), configuration.clone());
-        if before.is_some_and(|before| before.same(&configuration)) {
-            return;
+        if before.is_none() {
+            self.appeared.notify_waiters();
         }
-        let of_group = state
-            .proxies
-            .iter()
-            .filter(|(proxy, _)| proxy.group == group);
-        of_group.for_each(|(_, known)| known.changed.notify_waiters());
+        if before.is_none_or(|before| !before.same(&configuration)) {
+            let proxies = state.proxies.iter();
+            proxies
+                .filter(|(proxy, _)| proxy.group == group)
+                .for_each(|(_, known)| known.changed.notify_waiters());
+        }
     }
 
     /// Forgets all other groups.
@@ -122,8 +124,11 @@ impl Xds {
     /// Answers a request, in time: with a discovery response, or with nothing where there is nothing
     /// newer than `version`.
     async fn ask(&self, proxy: Proxy, subject: Subject, version: &str) -> Option<String> {
+        let mut appeared = pin!(self.appeared.notified());
+        appeared.as_mut().enable();
         let Some((request, changed, refusals)) = self.hear(&proxy, &subject, version) else {
-            tokio::time::sleep(UNKNOWN).await;
+            // It asks again when its group may be there.
+            let _ = tokio::time::timeout(HOLD, appeared).await;
             return None;
         };
         let patience = match refusals {

@@ -7,11 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde::Deserialize;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{Proxy, Subject, Xds};
-use crate::l7::serve::serve;
-use crate::net::netns::NetNs;
 
 /// `envoy.service.discovery.v3.DiscoveryRequest`, so far as it matters here.
 #[derive(Deserialize)]
@@ -31,15 +28,8 @@ struct Node {
 }
 
 impl Xds {
-    /// Answers at a port of a pod until dropped.
-    ///
-    /// # Errors
-    /// When the port is taken.
-    pub(crate) fn serve(&self, netns: &NetNs, port: u16) -> anyhow::Result<AbortOnDropHandle<()>> {
-        serve(netns, port, self.router())
-    }
-
-    fn router(&self) -> Router {
+    /// What answers them.
+    pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/v3/discovery:clusters", post(clusters))
             .route("/v3/discovery:listeners", post(listeners))
