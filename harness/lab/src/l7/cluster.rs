@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
+use serde_json::Value;
 
 use super::envoy::cluster::{Cluster, Endpoint, Protocol};
 
@@ -165,6 +166,26 @@ impl Services {
             .map(AsRef::as_ref)
     }
 
+    /// The clusters of every port of every Service, by either reference: all that a route may lead to.
+    pub(crate) fn every_cluster(&self) -> Vec<Value> {
+        let references = |service: &Service| {
+            let ports = service
+                .spec
+                .iter()
+                .flat_map(|spec| spec.ports.iter().flatten());
+            let both = ports.flat_map(|port| {
+                let name = port.name.clone().map(PortRef::Name);
+                std::iter::once(PortRef::Number(port.port)).chain(name)
+            });
+            both.collect::<Vec<_>>()
+        };
+        let clusters = self.iter().flat_map(|(namespace, name, service)| {
+            let found = references(service).into_iter();
+            found.filter_map(move |port| self.cluster(namespace, name, &port))
+        });
+        clusters.map(|cluster| cluster.to_value()).collect()
+    }
+
     /// The cluster of a Service's port, or nothing if there is no such Service or port. Its name is
     /// known in either case: [`cluster_name`].
     pub(crate) fn cluster(&self, namespace: &str, name: &str, port: &PortRef) -> Option<Cluster> {
@@ -187,7 +208,7 @@ fn is_ready(endpoint: &k8s_openapi::api::discovery::v1::Endpoint) -> bool {
         .unwrap_or(true)
 }
 
-/// The name of a cluster, as `kubectl get configmap` and Envoy's statistics show it.
+/// The name of a cluster, as Envoy's statistics show it.
 pub(crate) fn cluster_name(namespace: &str, name: &str, port: &PortRef) -> String {
     match port {
         PortRef::Name(port) => format!("{namespace}/{name}/{port}"),

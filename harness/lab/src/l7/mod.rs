@@ -1,11 +1,12 @@
 //! Ingress, mesh and Gateway, translated to Envoy configuration.
 //!
 //! Start from [`builtins`]. Each controller watches its objects, translates all of them with a
-//! pure function, and writes what Envoy reads into ConfigMaps that Envoy's pods mount; the data
-//! path is real Envoys only. Rule: a controller knows nothing that it did not read from the API.
+//! pure function, and serves what came of it to its Envoys; the data path is real Envoys only. Rule: a
+//! controller knows nothing that it did not read from the API.
 //!
 //! ```text
-//! objects ──► world ──► {ingress, mesh, gateway}::translate ──► envoy ──► publish ──► ConfigMap
+//! objects ──► world ──► {ingress, mesh, gateway}::translate ──► envoy ──► xds ──► Envoy
+//!                                                                 └──► publish ──► ConfigMap, Secret
 //! ```
 
 mod cluster;
@@ -17,6 +18,8 @@ mod manifest;
 mod mesh;
 mod publish;
 mod ready;
+mod serve;
+mod xds;
 
 use crate::node::builtin::Builtins;
 use crate::world;

@@ -1,43 +1,126 @@
 //! What Envoy is started with: where the rest of its configuration is, and how it says it is ready.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
 use serde_json::{Value, json};
 
+use super::cluster::no_limits;
 use super::listener::{self, HttpConnectionManager, Routes};
 use super::route::{Action, PathMatch, Route, VirtualHost, route_configuration};
-use super::{READY_PORT, path_config_source};
+use super::{READY_PORT, XDS_CLUSTER, pretty, rest_config_source, typed};
+use crate::topology::CLUSTER_DOMAIN;
+
+/// The file, in the directory that its ConfigMap is mounted at.
+const FILE: &str = "bootstrap.json";
 
 /// How a proxy is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Bootstrap<'a> {
-    /// The proxy's name in its own logs and statistics.
-    pub(crate) id: &'a str,
-    /// What it is a part of.
-    pub(crate) cluster: &'a str,
-    /// The directory that its ConfigMap is mounted at.
-    pub(crate) directory: &'a str,
+    /// The group of proxies that are all told the same.
+    pub(crate) group: &'a str,
+    /// The Service of the control plane: its namespace, name and port.
+    pub(crate) control_plane: (&'a str, &'a str, u16),
     /// The mark of its upstream sockets, where its own traffic must not be redirected to it again.
     pub(crate) mark: Option<u32>,
 }
 
+/// What goes into the proxy's ConfigMap.
+pub(crate) fn bootstrap_files(options: &Bootstrap<'_>) -> BTreeMap<String, String> {
+    BTreeMap::from([(FILE.to_owned(), pretty(&bootstrap(options)))])
+}
+
+/// The arguments of Envoy's container, where its ConfigMap is mounted at a directory.
+pub(crate) fn arguments(directory: &str) -> Vec<String> {
+    [
+        "-c",
+        &format!("{directory}/{FILE}"),
+        "--service-node",
+        "$(POD_NAME).$(POD_NAMESPACE)",
+        // An Envoy too old for retries to the control plane does without.
+        "--allow-unknown-static-fields",
+        "--disable-hot-restart",
+        "--concurrency",
+        "1",
+        "-l",
+        "warning",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// The variables that they name: which pod a proxy is of tells it from the others of its group.
+pub(crate) fn environment() -> Vec<EnvVar> {
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+    ]
+}
+
 /// `envoy.config.bootstrap.v3.Bootstrap`
-pub(crate) fn bootstrap(options: &Bootstrap<'_>) -> Value {
+fn bootstrap(options: &Bootstrap<'_>) -> Value {
     let mut bootstrap = json!({
-        "node": { "id": options.id, "cluster": options.cluster },
+        "node": { "cluster": options.group },
         // On loopback, so that `kubectl exec` and `port-forward` reach it and the network does not.
         "admin": { "address": listener::address("127.0.0.1", 15000) },
         "dynamic_resources": {
-            "lds_config": path_config_source(options.directory, "lds.json"),
-            "cds_config": path_config_source(options.directory, "cds.json"),
+            "lds_config": rest_config_source(),
+            "cds_config": rest_config_source(),
         },
         // Workers start, and so this listener answers, only after the first clusters and listeners
         // are in force: answering at all is being ready.
-        "static_resources": { "listeners": [ready_listener()] },
+        "static_resources": {
+            "clusters": [control_plane(options.control_plane)],
+            "listeners": [ready_listener()],
+        },
     });
     if let Some(mark) = options.mark {
         bootstrap["cluster_manager"] =
             json!({ "upstream_bind_config": { "socket_options": [socket_mark(mark)] } });
     }
     bootstrap
+}
+
+/// The cluster of the control plane. All subscriptions share a connection, over which it is noticed
+/// when the other side is gone without a word. One that cannot be reached is tried again within the
+/// request: each new request would carry all that Envoy has to say of itself, and be logged.
+fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
+    // The dot at the end spares the resolver its search list.
+    let host = format!("{service}.{namespace}.svc.{CLUSTER_DOMAIN}.");
+    let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let options = json!({
+        "explicit_http_config": { "http2_protocol_options": {
+            "connection_keepalive": { "interval": "3s", "timeout": "2s" },
+        } },
+        "retry_policy": {
+            "retry_on": "reset",
+            "num_retries": 1000,
+            "retry_back_off": { "base_interval": "0.05s", "max_interval": "0.5s" },
+        },
+    });
+    json!({
+        "name": XDS_CLUSTER,
+        "type": "STRICT_DNS",
+        "dns_lookup_family": "V4_ONLY",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": XDS_CLUSTER,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": listener::address(&host, port) } }] }],
+        },
+        "circuit_breakers": no_limits(),
+        "typed_extension_protocol_options": { kind: typed(kind, options) },
+    })
 }
 
 /// `SO_MARK`, set before the socket connects.
@@ -77,4 +160,21 @@ fn ready_listener() -> Value {
         "address": listener::address("0.0.0.0", READY_PORT),
         "filter_chains": [{ "filters": [manager.filter()] }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::l7::envoy::validate::assert_valid;
+
+    #[test]
+    fn envoy_takes_it() {
+        for mark in [None, Some(1337)] {
+            assert_valid(&bootstrap(&Bootstrap {
+                group: "namespace/envoy",
+                control_plane: ("system", "controller", 8001),
+                mark,
+            }));
+        }
+    }
 }

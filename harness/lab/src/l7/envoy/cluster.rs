@@ -107,7 +107,7 @@ fn lb_endpoint(endpoint: &Endpoint) -> Value {
     value
 }
 
-fn no_limits() -> Value {
+pub(super) fn no_limits() -> Value {
     const MOST: u32 = u32::MAX;
     json!({ "thresholds": [{
         "max_connections": MOST, "max_pending_requests": MOST, "max_requests": MOST, "max_retries": MOST,

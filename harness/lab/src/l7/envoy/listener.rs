@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{path_config_source, routes_file, secret_file, typed};
+use super::{path_config_source, rest_config_source, secret_file, typed};
 
 /// `envoy.config.core.v3.Address`
 pub(crate) fn address(host: &str, port: u16) -> Value {
@@ -14,13 +14,8 @@ pub(crate) fn address(host: &str, port: u16) -> Value {
 pub(crate) enum Routes {
     /// A `RouteConfiguration`, for routes that never change.
     Inline(Value),
-    /// A name with a file of its own in a directory: changed without draining connections.
-    File {
-        /// The directory the file is mounted at.
-        directory: String,
-        /// The route configuration's name.
-        name: String,
-    },
+    /// A name, for routes that come on their own: changed without draining connections.
+    Named(String),
 }
 
 /// The HTTP connection manager's part of a listener.
@@ -84,10 +79,10 @@ impl HttpConnectionManager<'_> {
         }
         match &self.routes {
             Routes::Inline(configuration) => manager["route_config"] = configuration.clone(),
-            Routes::File { directory, name } => {
+            Routes::Named(name) => {
                 manager["rds"] = json!({
                     "route_config_name": name,
-                    "config_source": path_config_source(directory, &routes_file(name)),
+                    "config_source": rest_config_source(),
                 });
             }
         }

@@ -1,14 +1,13 @@
 //! Envoy's v3 configuration, as JSON.
 //!
-//! Start from [`Snapshot`]: what one kind of proxy is told, and the files it reads it from. The
-//! builders beside it cover the fields that the translators need, under Envoy's own names; what
-//! they mean is Envoy's documentation's to say. Rule: equal input gives equal bytes, so that an
-//! update that changes nothing is no update.
+//! Start from [`Snapshot`]: what one kind of proxy is told; [`super::xds`] tells it. The builders
+//! beside it cover the fields that the translators need, under Envoy's own names; what they mean is
+//! Envoy's documentation's to say. Rule: equal input gives equal bytes, so that an update that changes
+//! nothing is no update.
 //!
-//! Endpoints stand in their cluster (`type: STATIC`), not in an EDS file: Envoy opens an inotify
-//! instance for each file subscription, Linux grants a user 128 of them, and one for each cluster
-//! of each sidecar would use them up. Envoy swaps a changed cluster for the new one and lets
-//! requests under way finish; listeners and their connections are not touched.
+//! Endpoints stand in their cluster (`type: STATIC`), which is one subscription for all of them. Envoy
+//! swaps a changed cluster for the new one and lets requests under way finish; listeners and their
+//! connections are not touched.
 
 pub(crate) mod bootstrap;
 pub(crate) mod cluster;
@@ -27,6 +26,9 @@ use sha2::{Digest, Sha256};
 /// The port that answers `GET /healthz/ready` with 200 once the first configuration is in force.
 pub(crate) const READY_PORT: u16 = 15021;
 
+/// The static cluster that is the control plane.
+const XDS_CLUSTER: &str = "xds";
+
 /// Everything that one kind of proxy is told.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Snapshot {
@@ -41,78 +43,31 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The files that go into the proxy's ConfigMap, by name. Secrets are not among them.
-    pub(crate) fn files(&self, bootstrap: &Value) -> BTreeMap<String, String> {
-        let mut files = BTreeMap::from([
-            ("bootstrap.json".to_owned(), pretty(bootstrap)),
-            (
-                "lds.json".to_owned(),
-                discovery_response("envoy.config.listener.v3.Listener", &self.listeners),
-            ),
-            (
-                "cds.json".to_owned(),
-                discovery_response("envoy.config.cluster.v3.Cluster", &self.clusters),
-            ),
-        ]);
-        files.extend(each_its_file(
-            routes_file,
-            "envoy.config.route.v3.RouteConfiguration",
-            &self.routes,
-        ));
-        files
-    }
-
     /// The files that go into the proxy's Secret.
     pub(crate) fn secret_files(&self) -> BTreeMap<String, String> {
-        each_its_file(
-            secret_file,
-            "envoy.extensions.transport_sockets.tls.v3.Secret",
-            &self.secrets,
-        )
+        // A secret's subscription takes a response of exactly one.
+        self.secrets
+            .iter()
+            .map(|secret| {
+                let kind = "envoy.extensions.transport_sockets.tls.v3.Secret";
+                let name = secret["name"].as_str().unwrap_or_default();
+                (secret_file(name), discovery_response(kind, secret))
+            })
+            .collect()
     }
 }
 
-/// A route configuration's and a secret's subscription takes a response of exactly one resource, so
-/// each has a file of its own.
-fn each_its_file(
-    file_of: fn(&str) -> String,
-    kind: &str,
-    resources: &[Value],
-) -> BTreeMap<String, String> {
-    resources
-        .iter()
-        .map(|resource| {
-            let name = resource["name"].as_str().unwrap_or_default();
-            let response = discovery_response(kind, std::slice::from_ref(resource));
-            (file_of(name), response)
-        })
-        .collect()
-}
-
-/// The file of a route configuration.
-pub(crate) fn routes_file(name: &str) -> String {
-    format!("rds.{}.json", as_key(name))
-}
-
-/// The file of a secret.
+/// The file of a secret. Names are `namespace/name` or plain, and namespaces have no dots, so no two
+/// have one file.
 pub(crate) fn secret_file(name: &str) -> String {
-    format!("sds.{}.json", as_key(name))
+    format!("sds.{}.json", name.replace('/', "."))
 }
 
-/// A name as a key of a ConfigMap. Names are `namespace/name` or plain, and namespaces have no dots, so
-/// no two become one.
-fn as_key(name: &str) -> String {
-    name.replace('/', ".")
-}
-
-/// A file of resources, as Envoy's file subscriptions read it.
-fn discovery_response(kind: &str, resources: &[Value]) -> String {
-    let typed: Vec<Value> = resources
-        .iter()
-        .map(|resource| typed(kind, resource.clone()))
-        .collect();
-    let text = serde_json::to_string(&typed).unwrap_or_default();
-    pretty(&json!({ "version_info": fingerprint(&text), "resources": typed }))
+/// A file of one resource, as Envoy's file subscriptions read it.
+fn discovery_response(kind: &str, resource: &Value) -> String {
+    let typed = typed(kind, resource.clone());
+    let version = fingerprint(&typed.to_string());
+    pretty(&json!({ "version_info": version, "resources": [typed] }))
 }
 
 /// A short name for a text: the first twelve hexadecimal digits of its SHA-256.
@@ -146,6 +101,27 @@ pub(crate) fn path_config_source(directory: &str, file: &str) -> Value {
     })
 }
 
-fn pretty(value: &Value) -> String {
+/// How long Envoy waits for an answer about its configuration.
+pub(crate) const REQUEST_TIMEOUT: &str = "60s";
+
+/// That the rest comes from the control plane, over the REST transport of xDS. How soon Envoy asks
+/// again, which it does when it was answered and when it was not, is once to twice the delay: that is
+/// what a change takes from clusters to routes, and how often a control plane that is away is missed.
+/// Nobody is ready without a configuration, so the first one is waited for without limit.
+pub(crate) fn rest_config_source() -> Value {
+    json!({
+        "resource_api_version": "V3",
+        "initial_fetch_timeout": "0s",
+        "api_config_source": {
+            "api_type": "REST",
+            "transport_api_version": "V3",
+            "cluster_names": [XDS_CLUSTER],
+            "refresh_delay": "0.02s",
+            "request_timeout": REQUEST_TIMEOUT,
+        }
+    })
+}
+
+pub(crate) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }

@@ -28,17 +28,30 @@ pub(crate) fn assert_accepted(snapshot: &Snapshot) {
 
 /// The same, with the contents of the files that the configuration names.
 pub(crate) fn assert_accepted_with(snapshot: &Snapshot, files: &BTreeMap<String, String>) {
+    let mut bootstrap = static_bootstrap(snapshot);
+    inline_files(&mut bootstrap, files);
+    assert_valid(&bootstrap);
+}
+
+/// Validates a bootstrap.
+pub(crate) fn assert_valid(bootstrap: &Value) {
     let Some(envoy) = find_envoy() else {
         eprintln!("not run: no Envoy found (set STRATA_ENVOY, or run scripts/setup)");
         return;
     };
-    let mut bootstrap = static_bootstrap(snapshot);
-    inline_files(&mut bootstrap, files);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("static.json");
     std::fs::write(&file, bootstrap.to_string()).unwrap();
     let output = Command::new(envoy)
-        .args(["--mode", "validate", "-l", "error", "-c"])
+        .args([
+            "--mode",
+            "validate",
+            "--service-node",
+            "test",
+            "-l",
+            "error",
+            "-c",
+        ])
         .arg(&file)
         .output()
         .unwrap();
@@ -47,7 +60,7 @@ pub(crate) fn assert_accepted_with(snapshot: &Snapshot, files: &BTreeMap<String,
         "Envoy refuses the configuration:\n{}{}\n{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
-        serde_json::to_string_pretty(&bootstrap).unwrap(),
+        serde_json::to_string_pretty(bootstrap).unwrap(),
     );
 }
 

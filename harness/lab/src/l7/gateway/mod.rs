@@ -6,7 +6,7 @@
 //! a status stays there.
 //!
 //! ```text
-//! input ──► listener, attach, rule {backend, filter} ──► translate ──► provision ──► publish
+//! input ──► listener, attach, rule {backend, filter} ──► translate ──► provision ──► publish, xds
 //!                                    observe ──► status ◄───┘
 //! ```
 
@@ -52,7 +52,9 @@ use self::translate::{Translated, translate};
 use super::cluster::Services;
 use super::publish::Publisher;
 use super::ready;
+use super::serve::Servers;
 use super::world::World;
+use super::xds::Xds;
 use crate::node::builtin::BuiltinContext;
 
 /// `spec.controllerName` of the GatewayClasses that are ours.
@@ -65,6 +67,9 @@ const DIRECTORY: &str = "/etc/envoy";
 const SECRETS: &str = "/etc/envoy-secrets";
 /// Where Envoy tells which configuration is in force.
 const VERSION_PORT: u16 = 15022;
+/// The Service of the controller itself, and the port where it serves Envoys' configuration.
+const SERVICE: &str = "gateway-controller";
+const XDS_PORT: u16 = 8001;
 /// Whose fields the objects' are.
 const MANAGER: &str = "gateway-controller";
 
@@ -87,16 +92,23 @@ struct Stores {
 /// When its pod's network cannot be used.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let cancel = context.cancel.clone();
-    tokio::select! {
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        ended = control(context) => ended,
-    }
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
-async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {
     let observer = Observer::new(observe::over_http(context.netns.clone()));
-    let mut controller = Controller::start(context.client.clone(), observer).await;
-    let _ready = ready::serve(&context.netns)?;
+    let xds = Xds::new(context.log.clone());
+    let own = context.pod.namespace().unwrap_or_default();
+    let mut controller =
+        Controller::start(context.client.clone(), own, observer, xds.clone()).await;
+    servers.serve(&context.netns, XDS_PORT, xds.router())?;
+    servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("watching Gateways and HTTPRoutes of every namespace");
     controller.follow(|line| (context.log)(line)).await;
     Ok(())
@@ -104,15 +116,18 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
 
 struct Controller {
     client: Client,
+    /// The controller's own namespace.
+    namespace: String,
     world: World,
     stores: Stores,
     publisher: Publisher,
     observer: Observer,
+    xds: Xds,
 }
 
 impl Controller {
     /// Returns once it has seen the cluster.
-    async fn start(client: Client, observer: Observer) -> Self {
+    async fn start(client: Client, namespace: String, observer: Observer, xds: Xds) -> Self {
         let mut world = World::default();
         let stores = Stores {
             classes: world.watch(Api::all(client.clone())),
@@ -131,8 +146,10 @@ impl Controller {
             publisher: Publisher::new(client.clone(), MANAGER),
             client,
             world,
+            namespace,
             stores,
             observer,
+            xds,
         }
     }
 
@@ -195,7 +212,7 @@ impl Controller {
             let gateway = translated.gateway;
             let namespace = gateway.namespace().unwrap_or_default();
             provisioned.insert((namespace, provision::name(gateway)));
-            errors.extend(self.provision(translated).await.err());
+            errors.extend(self.provision(translated, &input.services).await.err());
             let observed = self.observe(translated, &input.services, &mut wanted);
             let status = status::of_gateway(translated, &observed);
             if gateway.status.as_ref() != Some(&status) {
@@ -211,6 +228,8 @@ impl Controller {
                 errors.extend(write(api, *route, &status).await.err());
             }
         }
+        let gateways = translation.gateways.iter().map(|it| it.gateway);
+        self.xds.retain(&gateways.map(provision::group).collect());
         errors.extend(self.remove_others(&provisioned).await);
         (wanted, errors)
     }
@@ -237,8 +256,13 @@ impl Controller {
 
     /// Makes the Envoy of a Gateway. Where nothing can be served, one that is there stays, with its
     /// address, and serves nothing; none is made.
-    async fn provision(&mut self, translated: &Translated<'_>) -> anyhow::Result<()> {
-        let objects = provision::objects(translated);
+    async fn provision(
+        &mut self,
+        translated: &Translated<'_>,
+        services: &Services,
+    ) -> anyhow::Result<()> {
+        let control_plane = (self.namespace.as_str(), SERVICE, XDS_PORT);
+        let objects = provision::objects(translated, control_plane);
         let namespace = translated.gateway.namespace().unwrap_or_default();
         let name = provision::name(translated.gateway);
         let serves = !translated.ports.is_empty() && translated.problem.is_none();
@@ -257,9 +281,13 @@ impl Controller {
                 self.publisher.forget(kind, &namespace, &name);
             }
         }
-        // Secrets first: a listener that names one not yet there would wait for it.
+        // Secrets first: a listener that names one not yet there is refused.
         self.publisher.apply(&objects.secret).await?;
         self.publisher.apply(&objects.config_map).await?;
+        let (group, services) = (provision::group(translated.gateway), services.clone());
+        self.xds.publish(&group, &translated.snapshot, move || {
+            services.every_cluster()
+        });
         // A Service must have a port.
         if !serves {
             return Ok(());

@@ -19,7 +19,7 @@ use kube::{Resource, ResourceExt};
 
 use super::translate::Translated;
 use super::{DIRECTORY, SECRETS};
-use crate::l7::envoy::bootstrap::{Bootstrap, bootstrap};
+use crate::l7::envoy::bootstrap::{Bootstrap, arguments, bootstrap_files, environment};
 use crate::l7::envoy::{READY_PORT, fingerprint};
 use crate::l7::publish::{config_map, secret};
 use crate::topology::ENVOY_IMAGE;
@@ -58,22 +58,23 @@ fn fitting(text: String) -> String {
     format!("{start}-{}", fingerprint(&text))
 }
 
-/// What has to be there for a Gateway.
-pub(super) fn objects(translated: &Translated<'_>) -> Objects {
+/// What a Gateway's Envoy is told as.
+pub(super) fn group(gateway: &Gateway) -> String {
+    let namespace = gateway.namespace().unwrap_or_default();
+    format!("{namespace}/{}", name(gateway))
+}
+
+/// What has to be there for a Gateway, whose Envoy is told by this Service and port.
+pub(super) fn objects(translated: &Translated<'_>, control_plane: (&str, &str, u16)) -> Objects {
     let gateway = translated.gateway;
-    let start = bootstrap(&Bootstrap {
-        id: &format!(
-            "{}.{}",
-            name(gateway),
-            gateway.namespace().unwrap_or_default()
-        ),
-        cluster: &name(gateway),
-        directory: DIRECTORY,
+    let start = bootstrap_files(&Bootstrap {
+        group: &group(gateway),
+        control_plane,
         mark: None,
     });
     Objects {
         secret: secret(metadata(gateway), translated.snapshot.secret_files()),
-        config_map: config_map(metadata(gateway), translated.snapshot.files(&start)),
+        config_map: config_map(metadata(gateway), start),
         deployment: deployment(translated),
         service: service(translated),
     }
@@ -176,7 +177,6 @@ fn deployment(translated: &Translated<'_>) -> Deployment {
 /// Envoy's container. The listeners' ports are not among its ports: a listener that is added must
 /// not replace the pod.
 fn envoy() -> Container {
-    let strings = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect());
     let mount = |name: &str, path: &str| VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
@@ -186,16 +186,9 @@ fn envoy() -> Container {
     Container {
         name: "envoy".to_owned(),
         image: Some(ENVOY_IMAGE.to_owned()),
-        command: strings(&["/envoy"]),
-        args: strings(&[
-            "-c",
-            &format!("{DIRECTORY}/bootstrap.json"),
-            "--disable-hot-restart",
-            "--concurrency",
-            "1",
-            "-l",
-            "warning",
-        ]),
+        command: Some(vec!["/envoy".to_owned()]),
+        args: Some(arguments(DIRECTORY)),
+        env: Some(environment()),
         ports: Some(vec![ContainerPort {
             name: Some("ready".to_owned()),
             container_port: i32::from(READY_PORT),

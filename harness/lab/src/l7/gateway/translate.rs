@@ -18,7 +18,7 @@ use super::host::Hostname;
 use super::input::{Input, Problem};
 use super::listener::{Listener, Protocol, listeners};
 use super::rule::{Rank, Rules, rules};
-use super::{DIRECTORY, SECRETS, VERSION_PORT};
+use super::{SECRETS, VERSION_PORT};
 use crate::l7::envoy::listener::{
     HttpConnectionManager, Routes, address, certificate, http_filter, terminate_tls_with,
     tls_inspector,
@@ -281,10 +281,7 @@ fn serve(
     let manager = |routes: &str| {
         HttpConnectionManager {
             stat_prefix: &port.name,
-            routes: Routes::File {
-                directory: DIRECTORY.to_owned(),
-                name: routes.to_owned(),
-            },
+            routes: Routes::Named(routes.to_owned()),
             edge: true,
             via: Some(&via(gateway)),
             filters: vec![http_filter(
@@ -438,10 +435,7 @@ fn add_version(snapshot: &mut Snapshot) -> String {
     snapshot.routes.push(route_configuration(VERSION, &[host]));
     let manager = HttpConnectionManager {
         stat_prefix: VERSION,
-        routes: Routes::File {
-            directory: DIRECTORY.to_owned(),
-            name: VERSION.to_owned(),
-        },
+        routes: Routes::Named(VERSION.to_owned()),
         ..HttpConnectionManager::default()
     };
     snapshot.listeners.push(json!({

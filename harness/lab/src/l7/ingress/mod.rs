@@ -2,8 +2,8 @@
 //!
 //! Start from [`run`], the task of image `lab.strata.dev/ingress-controller:v1`; what it decides is
 //! in [`translate`], which is pure. It serves the IngressClasses whose controller is
-//! [`CONTROLLER`], writes one ConfigMap and one Secret beside itself, which Envoy's pods mount, and
-//! gives each Ingress the address of their Service.
+//! [`CONTROLLER`], tells the Envoys beside it over xDS, writes the ConfigMap and Secret that their pods
+//! mount, and gives each Ingress the address of their Service.
 
 mod host;
 mod translate;
@@ -22,18 +22,23 @@ use serde_json::json;
 pub(crate) use self::translate::Certificate;
 use self::translate::{Input, translate};
 use super::cluster::Services;
-use super::envoy::bootstrap::{Bootstrap, bootstrap};
+use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
+use super::serve::Servers;
 use super::world::World;
+use super::xds::Xds;
 use crate::node::builtin::BuiltinContext;
 
 /// `spec.controller` of the IngressClasses that are ours.
 pub(crate) const CONTROLLER: &str = "lab.strata.dev/ingress-controller";
 /// The ConfigMap, Secret and Service of Envoy, in the controller's own namespace.
 const ENVOY: &str = "envoy";
-/// Where Envoy's pods mount the ConfigMap.
-const DIRECTORY: &str = "/etc/envoy";
+/// The Service of the controller itself, and the port where it serves Envoy's configuration.
+const SERVICE: &str = "ingress-controller";
+const XDS_PORT: u16 = 8001;
+/// What its Envoys are told as.
+const GROUP: &str = "ingress-envoy";
 /// Where Envoy's pods mount the Secret.
 const SECRETS: &str = "/etc/envoy-secrets";
 
@@ -51,13 +56,16 @@ struct Stores {
 /// When the default certificate cannot be made.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let cancel = context.cancel.clone();
-    tokio::select! {
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        ended = control(context) => ended,
-    }
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
-async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {
     let client = context.client.clone();
     let namespace = context.pod.namespace().unwrap_or_default();
     let fallback = fallback_certificate()?;
@@ -70,12 +78,20 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
         secrets: world.watch(Api::all(client.clone())),
     };
     world.ready().await;
-    let _ready = ready::serve(&context.netns)?;
+    let xds = Xds::new(context.log.clone());
+    servers.serve(&context.netns, XDS_PORT, xds.router())?;
+    servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("watching Ingresses of every namespace");
-    let mut publisher = Publisher::new(client.clone(), "ingress-controller");
+    let mut controller = Controller {
+        publisher: Publisher::new(client.clone(), "ingress-controller"),
+        client,
+        namespace,
+        stores,
+        fallback,
+        xds,
+    };
     loop {
-        if let Err(error) = reconcile(&client, &namespace, &stores, &fallback, &mut publisher).await
-        {
+        if let Err(error) = controller.reconcile().await {
             // The next change tries again; what Envoy has stays in force until then.
             (context.log)(&format!("{error:#}"));
         }
@@ -83,42 +99,46 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
     }
 }
 
-async fn reconcile(
-    client: &Client,
-    namespace: &str,
-    stores: &Stores,
-    fallback: &Certificate,
-    publisher: &mut Publisher,
-) -> anyhow::Result<()> {
-    let input = Input {
-        classes: stores.classes.state(),
-        ingresses: stores.ingresses.state(),
-        services: Services::new(stores.services.state(), stores.slices.state()),
-        certificates: certificates(&stores.secrets.state()),
-        fallback: fallback.clone(),
-    };
-    let snapshot = translate(&input);
-    let start = bootstrap(&Bootstrap {
-        id: "ingress-envoy",
-        cluster: "ingress-envoy",
-        directory: DIRECTORY,
-        mark: None,
-    });
-    let labels = [("app.kubernetes.io/managed-by", "ingress-controller")];
-    // Secrets first: a listener that names one not yet there would wait for it.
-    let keys = secret(metadata(namespace, ENVOY, &labels), snapshot.secret_files());
-    publisher.apply(&keys).await?;
-    publisher
-        .apply(&config_map(
-            metadata(namespace, ENVOY, &labels),
-            snapshot.files(&start),
-        ))
-        .await?;
-    let addresses = addresses(input.services.find(namespace, ENVOY));
-    for ingress in input.served() {
-        write_status(client, ingress, &addresses).await?;
+struct Controller {
+    client: Client,
+    namespace: String,
+    stores: Stores,
+    fallback: Certificate,
+    publisher: Publisher,
+    xds: Xds,
+}
+
+impl Controller {
+    async fn reconcile(&mut self) -> anyhow::Result<()> {
+        let stores = &self.stores;
+        let input = Input {
+            classes: stores.classes.state(),
+            ingresses: stores.ingresses.state(),
+            services: Services::new(stores.services.state(), stores.slices.state()),
+            certificates: certificates(&stores.secrets.state()),
+            fallback: self.fallback.clone(),
+        };
+        let snapshot = translate(&input);
+        let start = bootstrap_files(&Bootstrap {
+            group: GROUP,
+            control_plane: (&self.namespace, SERVICE, XDS_PORT),
+            mark: None,
+        });
+        let labels = [("app.kubernetes.io/managed-by", "ingress-controller")];
+        let of_envoy = metadata(&self.namespace, ENVOY, &labels);
+        // Secrets first: a listener that names one not yet there is refused.
+        let keys = secret(of_envoy.clone(), snapshot.secret_files());
+        self.publisher.apply(&keys).await?;
+        self.publisher.apply(&config_map(of_envoy, start)).await?;
+        let services = input.services.clone();
+        self.xds
+            .publish(GROUP, &snapshot, move || services.every_cluster());
+        let addresses = addresses(input.services.find(&self.namespace, ENVOY));
+        for ingress in input.served() {
+            write_status(&self.client, ingress, &addresses).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The addresses of the Service in front of Envoy, in the form of an Ingress's status.

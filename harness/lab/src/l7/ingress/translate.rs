@@ -16,7 +16,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::host::Host;
-use super::{CONTROLLER, DIRECTORY, SECRETS};
+use super::{CONTROLLER, SECRETS};
 use crate::l7::cluster::{PortRef, Services, cluster_name};
 use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::listener::{
@@ -265,10 +265,7 @@ fn listeners(input: &Input, snapshot: &mut Snapshot) {
     let manager = |stat_prefix| {
         HttpConnectionManager {
             stat_prefix,
-            routes: Routes::File {
-                directory: DIRECTORY.to_owned(),
-                name: "ingress".to_owned(),
-            },
+            routes: Routes::Named("ingress".to_owned()),
             edge: true,
             ..HttpConnectionManager::default()
         }

@@ -16,6 +16,7 @@ use super::registry::Workload;
 use super::{CERTIFICATES, DIRECTORY, ORIGINAL_DESTINATION_HEADER, PROBE_PORT};
 use crate::l7::cluster::TLS_MODE;
 use crate::l7::envoy::READY_PORT;
+use crate::l7::envoy::bootstrap::{arguments, environment};
 use crate::topology::{BUILTIN_IMAGE_PREFIX, ENVOY_IMAGE};
 
 /// What was injected, in Istio's form.
@@ -189,7 +190,6 @@ fn proxy() -> Container {
         read_only: Some(true),
         ..VolumeMount::default()
     };
-    let bootstrap = format!("{DIRECTORY}/bootstrap.json");
     let ready = Probe {
         http_get: Some(HTTPGetAction {
             path: Some("/healthz/ready".to_owned()),
@@ -203,15 +203,8 @@ fn proxy() -> Container {
         name: PROXY.to_owned(),
         image: Some(ENVOY_IMAGE.to_owned()),
         command: strings(&["/envoy"]),
-        args: strings(&[
-            "-c",
-            &bootstrap,
-            "--disable-hot-restart",
-            "--concurrency",
-            "1",
-            "-l",
-            "warning",
-        ]),
+        args: Some(arguments(DIRECTORY)),
+        env: Some(environment()),
         ports: Some(vec![ContainerPort {
             name: Some("status-port".to_owned()),
             container_port: i32::from(READY_PORT),

@@ -1,8 +1,8 @@
 //! The mesh: sidecars by injection, and istiod, which tells them what to do.
 //!
 //! Start from [`run`], the task of image `lab.strata.dev/istiod:v1`. It answers the injection
-//! webhook, issues each ServiceAccount's certificate, and keeps a ConfigMap for each workload, made
-//! by [`outbound`] and [`inbound`] from Services and Istio's objects. The redirection is
+//! webhook, issues each ServiceAccount's certificate, and tells the sidecars of each workload what
+//! [`outbound`] and [`inbound`] made from Services and Istio's objects. The redirection is
 //! [`redirect`]'s. Rule: a ConfigMap and certificate are there before the pod that mounts them.
 
 mod authorization;
@@ -37,10 +37,12 @@ use self::types::service_entry::ServiceEntry;
 use self::types::virtual_service::VirtualService;
 use super::cluster::Services;
 use super::envoy::Snapshot;
-use super::envoy::bootstrap::{Bootstrap, bootstrap};
+use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
+use super::serve::Servers;
 use super::world::World;
+use super::xds::Xds;
 use crate::api::webhook::Handler;
 use crate::node::builtin::BuiltinContext;
 
@@ -63,6 +65,8 @@ const CERTIFICATES: &str = "/etc/istio/certs";
 /// The Service and path that the webhook's configuration names.
 const SERVICE: &str = "istiod";
 const INJECT_PATH: &str = "/inject";
+/// The Service's port where sidecars' configuration is served.
+const XDS_PORT: u16 = 15010;
 /// The root certificate, in every namespace, as Istio has it.
 const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 
@@ -92,6 +96,9 @@ struct Istiod {
     stores: Stores,
     authority: Authority,
     publisher: tokio::sync::Mutex<Publisher>,
+    xds: Xds,
+    /// istiod's own namespace.
+    namespace: String,
     /// Workloads whose pods were admitted; they may not be in the store yet.
     admitted: Mutex<BTreeSet<Workload>>,
 }
@@ -102,13 +109,16 @@ struct Istiod {
 /// When the authority cannot be loaded.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let cancel = context.cancel.clone();
-    tokio::select! {
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
-        ended = control(context) => ended,
-    }
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
-async fn control(context: BuiltinContext) -> anyhow::Result<()> {
+async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {
     let namespace = context.pod.namespace().unwrap_or_default();
     let client = context.client.clone();
     let mut world = World::default();
@@ -137,10 +147,13 @@ async fn control(context: BuiltinContext) -> anyhow::Result<()> {
         stores,
         authority,
         publisher: tokio::sync::Mutex::new(publisher),
+        xds: Xds::new(context.log.clone()),
+        namespace,
         admitted: Mutex::default(),
     });
     started.send_replace(Some(istiod.clone()));
-    let _ready = ready::serve(&context.netns)?;
+    servers.serve(&context.netns, XDS_PORT, istiod.xds.router())?;
+    servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("injecting sidecars into pods of namespaces labelled istio-injection=enabled");
     loop {
         for error in istiod.reconcile().await {
@@ -222,7 +235,7 @@ impl Istiod {
         let mut publisher = self.publisher.lock().await;
         // The namespace may have been deleted and made again since the last time.
         publisher.forget("ConfigMap", &workload.namespace, &workload.config_map());
-        publish(&mut publisher, &mesh, workload).await
+        self.publish(&mut publisher, &mesh, workload).await
     }
 
     /// Issues the certificate of a workload's ServiceAccount, unless there is one of this authority.
@@ -260,7 +273,7 @@ impl Istiod {
         }
     }
 
-    /// Brings every workload's ConfigMap up to date; what failed is returned and tried again at the
+    /// Brings what every workload is told up to date; what failed is returned and tried again at the
     /// next change.
     async fn reconcile(&self) -> Vec<anyhow::Error> {
         let mut errors = Vec::new();
@@ -300,33 +313,33 @@ impl Istiod {
             .iter()
             .filter(|workload| active.contains_key(&workload.namespace))
         {
-            if let Err(error) = publish(&mut publisher, &mesh, workload).await {
+            if let Err(error) = self.publish(&mut publisher, &mesh, workload).await {
                 errors.push(error);
             }
         }
+        self.xds
+            .retain(&workloads.iter().map(Workload::group).collect());
         errors
     }
-}
 
-async fn publish(
-    publisher: &mut Publisher,
-    mesh: &Mesh,
-    workload: &Workload,
-) -> anyhow::Result<()> {
-    let name = workload.config_map();
-    let start = bootstrap(&Bootstrap {
-        id: &format!("sidecar~{name}~{}.svc.cluster.local", workload.namespace),
-        cluster: &format!("{}.{}", workload.service_account, workload.namespace),
-        directory: DIRECTORY,
-        mark: Some(MARK),
-    });
-    let labels = [("app.kubernetes.io/managed-by", "istiod")];
-    let files = translate(mesh, workload).files(&start);
-    publisher
-        .apply(&config_map(
-            metadata(&workload.namespace, &name, &labels),
-            files,
-        ))
-        .await?;
-    Ok(())
+    async fn publish(
+        &self,
+        publisher: &mut Publisher,
+        mesh: &Mesh,
+        workload: &Workload,
+    ) -> anyhow::Result<()> {
+        let group = workload.group();
+        let start = bootstrap_files(&Bootstrap {
+            group: &group,
+            control_plane: (&self.namespace, SERVICE, XDS_PORT),
+            mark: Some(MARK),
+        });
+        // A sidecar has the clusters of all Services, whether or not its routes lead there.
+        self.xds
+            .publish(&group, &translate(mesh, workload), Vec::new);
+        let labels = [("app.kubernetes.io/managed-by", "istiod")];
+        let metadata = metadata(&workload.namespace, &workload.config_map(), &labels);
+        publisher.apply(&config_map(metadata, start)).await?;
+        Ok(())
+    }
 }

@@ -15,7 +15,7 @@ use super::registry::{
 };
 use super::types::destination_rule::{SimpleLoadBalancer, TlsMode, TrafficPolicy};
 use super::types::service_entry::{Resolution, WorkloadEntry};
-use super::{CERTIFICATES, DIRECTORY, OUTBOUND_PORT, route};
+use super::{CERTIFICATES, OUTBOUND_PORT, route};
 use crate::l7::cluster::protocol;
 use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol, original_destination};
@@ -50,7 +50,6 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
     );
     snapshot.listeners.push(entrance());
     let mut hosts: BTreeMap<u16, Vec<VirtualHost>> = BTreeMap::new();
-    let mut ruled = BTreeSet::new();
     for (namespace, name, service) in mesh.services.iter() {
         if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
             continue;
@@ -63,9 +62,6 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
             match kind_of(port) {
                 None => continue,
                 Some(Kind::Http) => {
-                    if mesh.virtual_service(&host, client).is_some() {
-                        ruled.insert(number);
-                    }
                     hosts.entry(number).or_default().push(VirtualHost {
                         name: format!("{host}:{number}"),
                         domains: domains(namespace, name, service, client),
@@ -88,17 +84,8 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
     for (port, hosts) in hosts {
         let name = port.to_string();
         let configuration = route_configuration(&name, &with_passthrough(hosts));
-        // Only rules are changed under load; each file costs one of the user's inotify instances.
-        let routes = if ruled.contains(&port) {
-            snapshot.routes.push(configuration);
-            Routes::File {
-                directory: DIRECTORY.to_owned(),
-                name,
-            }
-        } else {
-            Routes::Inline(configuration)
-        };
-        snapshot.listeners.push(http_listener(port, routes));
+        snapshot.routes.push(configuration);
+        snapshot.listeners.push(http_listener(port, name));
     }
     // A ServiceEntry may name a Service's host again; a second cluster of one name is refused.
     let mut names = BTreeSet::new();
@@ -127,10 +114,10 @@ fn entrance() -> Value {
 }
 
 /// The listener of an HTTP port: what does not look like HTTP is passed through.
-fn http_listener(port: u16, routes: Routes) -> Value {
+fn http_listener(port: u16, routes: String) -> Value {
     let manager = HttpConnectionManager {
         stat_prefix: &format!("outbound_0.0.0.0_{port}"),
-        routes,
+        routes: Routes::Named(routes),
         server_name: Some("istio-envoy"),
         filters: vec![http_filter(
             "envoy.filters.http.fault",

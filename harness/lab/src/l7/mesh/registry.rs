@@ -84,6 +84,11 @@ impl Workload {
         }
     }
 
+    /// What its sidecars are told as.
+    pub(super) fn group(&self) -> String {
+        format!("{}/{}", self.namespace, self.config_map())
+    }
+
     /// The name of its ConfigMap.
     pub(super) fn config_map(&self) -> String {
         let labels = serde_json::to_string(&self.labels).unwrap_or_default();

@@ -249,7 +249,9 @@ async fn a_gateway_is_made_and_said_to_be_programmed_when_envoy_serves_it() {
         Box::pin(async move { answer })
     });
     let observer = Observer::new(ask);
-    let mut controller = Controller::start(client.clone(), observer).await;
+    let xds = Xds::new(Arc::new(|line| eprintln!("xds: {line}")));
+    let own = "gateway-system".to_owned();
+    let mut controller = Controller::start(client.clone(), own, observer, xds.clone()).await;
     let story = async {
         create(&client, &[&class(), GATEWAY, ROUTE].concat())
             .await
@@ -315,8 +317,7 @@ async fn a_gateway_is_made_and_said_to_be_programmed_when_envoy_serves_it() {
         .await;
         assert_eq!(says(&behind, "Programmed"), "False/Pending");
 
-        let config_maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
-        let told = version_of(&config_maps.get("envoy-my-gateway").await.unwrap());
+        let told = version_of(&xds);
         serving
             .lock()
             .unwrap()
@@ -347,11 +348,17 @@ async fn a_gateway_is_made_and_said_to_be_programmed_when_envoy_serves_it() {
             resolved(route) == "ResolvedRefs"
         })
         .await;
-        until(&config_maps, "envoy-my-gateway", |files| {
-            files.data.as_ref().unwrap()["cds.json"].contains("10.244.1.5")
-                && version_of(files) != told
-        })
-        .await;
+        let told_of_the_endpoint = async {
+            loop {
+                let now_told = json!(xds.published("default/envoy-my-gateway")).to_string();
+                if now_told.contains("10.244.1.5") && version_of(&xds) != told {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, told_of_the_endpoint).await;
+        in_time.expect("Envoy is not told of the endpoint");
         // Endpoints come and go; the Gateway stays programmed meanwhile.
         let gateway = gateways.get("my-gateway").await.unwrap();
         assert_eq!(says(&gateway, "Programmed"), "True/Programmed");
@@ -385,13 +392,11 @@ fn is_there() -> impl kube::runtime::wait::Condition<Deployment> {
 }
 
 /// The version that a configuration tells.
-fn version_of(files: &ConfigMap) -> String {
-    let routes = &files.data.as_ref().unwrap()["rds.version.json"];
-    let routes: Value = serde_json::from_str(routes).unwrap();
-    let resources = routes["resources"].as_array().unwrap();
-    let version = resources
+fn version_of(xds: &Xds) -> String {
+    let told = xds.published("default/envoy-my-gateway").unwrap();
+    let version = told
         .iter()
-        .find(|resource| resource["name"] == "version")
+        .find(|resource| resource["name"] == "version" && resource.get("virtual_hosts").is_some())
         .unwrap();
     version["virtual_hosts"][0]["routes"][0]["direct_response"]["body"]["inline_string"]
         .as_str()

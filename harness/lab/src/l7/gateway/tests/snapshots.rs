@@ -23,7 +23,10 @@ fn the_tutorials_configuration() {
 fn the_tutorials_objects() {
     let input = input(&yaml());
     let translation = translate(&input);
-    let objects = provision::objects(&translation.gateways[0]);
+    let objects = provision::objects(
+        &translation.gateways[0],
+        ("gateway-system", "gateway-controller", 8001),
+    );
     let text = [
         serde_json::to_value(&objects.deployment).unwrap(),
         serde_json::to_value(&objects.service).unwrap(),

@@ -1,0 +1,187 @@
+//! A snapshot in the form that proxies are told it: resources by name, with versions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::l7::envoy::{Snapshot, fingerprint, typed};
+
+/// One cluster, listener or route configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resource {
+    /// Packed as `google.protobuf.Any`.
+    text: String,
+    fingerprint: String,
+    /// The clusters that it names.
+    clusters: BTreeSet<String>,
+    /// The route configurations that it names.
+    routes: BTreeSet<String>,
+}
+
+impl Resource {
+    fn new(kind: &str, value: &Value) -> Self {
+        let text = typed(kind, value.clone()).to_string();
+        let mut resource = Self {
+            fingerprint: fingerprint(&text),
+            text,
+            clusters: BTreeSet::new(),
+            routes: BTreeSet::new(),
+        };
+        resource.find_names(value);
+        resource
+    }
+
+    fn find_names(&mut self, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.find_names(item)),
+            Value::Object(fields) => {
+                let text = |value: &Value| value.as_str().map(str::to_owned);
+                self.clusters.extend(fields.get("cluster").and_then(text));
+                let weighted = fields.get("weighted_clusters");
+                let weighted = weighted.and_then(|weighted| weighted["clusters"].as_array());
+                let weighted = weighted.into_iter().flatten();
+                self.clusters
+                    .extend(weighted.filter_map(|cluster| text(&cluster["name"])));
+                self.routes
+                    .extend(fields.get("route_config_name").and_then(text));
+                fields.values().for_each(|field| self.find_names(field));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Resources of one type.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Resources {
+    /// Names their content.
+    pub(super) version: String,
+    items: BTreeMap<String, Arc<Resource>>,
+}
+
+impl Resources {
+    fn of<'v>(kind: &str, values: impl IntoIterator<Item = &'v Value>) -> Self {
+        let named = |value: &Value| {
+            let name = value["name"].as_str().unwrap_or_default().to_owned();
+            (name, Arc::new(Resource::new(kind, value)))
+        };
+        Self::from_items(values.into_iter().map(named).collect())
+    }
+
+    /// Clusters.
+    pub(super) fn clusters(values: &[Value]) -> Self {
+        Self::of("envoy.config.cluster.v3.Cluster", values)
+    }
+
+    fn from_items(items: BTreeMap<String, Arc<Resource>>) -> Self {
+        let mut text = String::new();
+        for (name, resource) in &items {
+            text.extend([name, " ", &resource.fingerprint, "\n"]);
+        }
+        Self {
+            version: fingerprint(&text),
+            items,
+        }
+    }
+
+    /// The same, and of others those that are wanted and not among them.
+    pub(super) fn and(self: &Arc<Self>, wanted: &BTreeSet<String>, others: &Self) -> Arc<Self> {
+        let mut kept = wanted
+            .iter()
+            .filter(|name| !self.items.contains_key(*name))
+            .filter_map(|name| Some((name.clone(), others.items.get(name)?.clone())))
+            .peekable();
+        if kept.peek().is_none() {
+            return self.clone();
+        }
+        let mut items = self.items.clone();
+        items.extend(kept);
+        Arc::new(Self::from_items(items))
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.items.keys().cloned().collect()
+    }
+
+    /// The clusters that they name.
+    pub(super) fn named_clusters(&self) -> impl Iterator<Item = &String> {
+        self.items.values().flat_map(|resource| &resource.clusters)
+    }
+
+    /// The route configurations that they name.
+    pub(super) fn named_routes(&self) -> BTreeSet<&String> {
+        let all = self.items.values().flat_map(|resource| &resource.routes);
+        all.collect()
+    }
+
+    /// `envoy.service.discovery.v3.DiscoveryResponse`
+    pub(super) fn response(&self) -> String {
+        let texts: Vec<&str> = self.items.values().map(|it| it.text.as_str()).collect();
+        let version = &self.version;
+        format!(
+            r#"{{"version_info":"{version}","resources":[{}]}}"#,
+            texts.join(",")
+        )
+    }
+}
+
+/// Everything that the proxies of one group are told.
+pub(super) struct Configuration {
+    pub(super) clusters: Arc<Resources>,
+    pub(super) listeners: Arc<Resources>,
+    /// Those that listeners name; the others nobody asks for.
+    pub(super) routes: BTreeMap<String, Arc<Resources>>,
+    /// The clusters that an earlier configuration may have named besides.
+    earlier: Box<dyn Fn() -> Vec<Value> + Send + Sync>,
+}
+
+impl Configuration {
+    /// A snapshot's.
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
+    ) -> Self {
+        let listeners = Resources::of("envoy.config.listener.v3.Listener", &snapshot.listeners);
+        let named = listeners.named_routes();
+        let routes = snapshot
+            .routes
+            .iter()
+            .filter_map(|route| {
+                let name = route["name"].as_str()?.to_owned();
+                let kind = "envoy.config.route.v3.RouteConfiguration";
+                named
+                    .contains(&name)
+                    .then(|| (name, Arc::new(Resources::of(kind, [route]))))
+            })
+            .collect();
+        Self {
+            clusters: Arc::new(Resources::clusters(&snapshot.clusters)),
+            listeners: Arc::new(listeners),
+            routes,
+            earlier: Box::new(earlier),
+        }
+    }
+
+    /// The clusters that a proxy may have of an earlier configuration.
+    pub(super) fn earlier(&self) -> Resources {
+        Resources::clusters(&(self.earlier)())
+    }
+
+    /// The clusters that its listeners and routes name.
+    pub(super) fn named_clusters(&self) -> BTreeSet<String> {
+        let routes = self.routes.values().flat_map(|it| it.named_clusters());
+        routes
+            .chain(self.listeners.named_clusters())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether proxies are told the same.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.clusters.version == other.clusters.version
+            && self.listeners.version == other.listeners.version
+            && self.routes == other.routes
+    }
+}
