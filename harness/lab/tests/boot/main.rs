@@ -13,6 +13,8 @@
 
 mod death;
 mod embed;
+#[path = "../support/image.rs"]
+mod image;
 mod life;
 mod processes;
 mod refusal;

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod agents;
+#[path = "../support/enclosed.rs"]
+mod enclosed;
 mod fixture;
 mod services;
 
@@ -13,46 +15,12 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
 use strata_lab::node::PodNetwork;
-use strata_lab::node::stage;
 use strata_lab::topology::OUTSIDE_IP;
 
 use self::fixture::{Net, PATIENCE, Pod, answers, ask, at, connect, fails, serve};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    stage::run(&arguments[0]);
-    if arguments.iter().any(|argument| argument == "--list") {
-        println!("network: test");
-        return ExitCode::SUCCESS;
-    }
-    if arguments.iter().any(|argument| argument == "--inside") {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(cases());
-        println!("test network ... ok");
-        return ExitCode::SUCCESS;
-    }
-    let status = std::process::Command::new("unshare")
-        .args([
-            "-U",
-            "-r",
-            "-m",
-            "-n",
-            "-p",
-            "-f",
-            "--mount-proc",
-            "--kill-child",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .arg("--inside")
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            println!("not run: unshare: {error}");
-            ExitCode::SUCCESS
-        }
-    }
+    enclosed::main("network", cases())
 }
 
 async fn cases() {
