@@ -30,7 +30,7 @@ impl Down {
             let name = self.which.given().cloned().unwrap_or_default();
             let found = records.find(&name)?;
             if found.is_none() {
-                writeln!(out, "There is no lab {name}; nothing to end.")?;
+                writeln!(out, "There is no lab {name:?}; nothing to end.")?;
             }
             found.into_iter().collect()
         };
@@ -44,7 +44,7 @@ impl Down {
                 say(&trouble);
             }
             let took = begun.elapsed().as_secs_f64();
-            writeln!(out, "Lab {} has ended ({took:.2} s).", lab.name)?;
+            writeln!(out, "Lab {:?} has ended ({took:.2} s).", lab.name)?;
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ fn end(lab: &Record) -> anyhow::Result<()> {
         }
         if !first.ends_within(PATIENCE) {
             bail!(
-                "lab {}: process {} does not end, even if killed",
+                "lab {:?}: process {} does not end, even if killed",
                 lab.name,
                 lab.process.pid
             );
@@ -71,7 +71,7 @@ fn end(lab: &Record) -> anyhow::Result<()> {
         // It ends by itself, with the lab.
         Some(process) if !process.ends_within(PATIENCE) => {
             bail!(
-                "lab {}: the process that waits for its end does not end",
+                "lab {:?}: the process that waits for its end does not end",
                 lab.name
             )
         }

@@ -17,12 +17,17 @@ use super::enter::Entry;
 use super::record::Records;
 use super::{InLab, connect, say, terminal};
 
-/// In a pod, the command is the image's, and it runs as `kubectl exec` runs it.
-///
-/// In a node, the command is this machine's: it runs in the node's network, host name and processes,
-/// as the lab's root, with this machine's files; so `ip`, `nft`, `conntrack`, `ss` and `tcpdump` show
-/// the node. Terminals and standard input just work there, without -i or -t.
+const LONG: &str = "\
+Run a command in a node's network, or in a pod
+
+In a pod, the command is the image's, and it runs as kubectl exec runs it.
+
+In a node, the command is this machine's: it runs in the node's network, host name and processes, as
+the lab's root, with this machine's files. So ip, nft, conntrack, ss and tcpdump show the node. A
+terminal and standard input are there without -i and -t.";
+
 #[derive(Debug, clap::Args)]
+#[command(long_about = LONG)]
 pub(super) struct Exec {
     /// node/NAME or pod/NAME; of a bare name, the node is taken before the pod.
     #[arg(value_name = "NODE|POD")]
@@ -70,7 +75,7 @@ impl Exec {
                 return enters(&node, self.command).map(Ran::Enters);
             }
             if pod.is_none() {
-                bail!("there is no node {name} in lab {}", self.in_lab.lab);
+                bail!("there is no node {name} in lab {:?}", self.in_lab.lab);
             }
         }
         let name = pod.unwrap_or_default().to_owned();
@@ -87,7 +92,7 @@ impl Exec {
                 "node or "
             };
             bail!(
-                "there is no {node}pod {name} in lab {}, namespace {}",
+                "there is no {node}pod {name} in lab {:?}, namespace {}",
                 self.in_lab.lab,
                 self.namespace
             );

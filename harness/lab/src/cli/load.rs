@@ -65,7 +65,7 @@ impl Load {
             writeln!(out, "Loaded {image}")?;
         }
         let took = begun.elapsed().as_secs_f64();
-        writeln!(out, "Every node of lab {name} has it ({took:.2} s).")?;
+        writeln!(out, "Every node of lab {name:?} has it ({took:.2} s).")?;
         Ok(())
     }
 }

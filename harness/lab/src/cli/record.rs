@@ -22,7 +22,7 @@ use super::kubeconfig;
 use super::process::Process;
 
 /// A lab's name: a label, as objects have it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Name(String);
 
 impl Default for Name {
@@ -47,6 +47,13 @@ impl FromStr for Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// In quotes, as sentences have it.
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 
@@ -159,19 +166,19 @@ impl Records {
             let names = self
                 .all()?
                 .into_iter()
-                .map(|record| record.name.to_string());
+                .map(|record| format!("{:?}", record.name));
             let names = names.collect::<Vec<_>>();
             if names.is_empty() {
-                bail!("there is no lab {name}; strata-lab up starts one");
+                bail!("there is no lab {name:?}; strata-lab up starts one");
             }
             bail!(
-                "there is no lab {name}, but there is {}; choose with --name",
+                "there is no lab {name:?}, but there is {}; choose with --name",
                 names.join(", ")
             );
         };
         match record.running.clone() {
             Some(running) => Ok((record, running)),
-            None => bail!("lab {name} is still starting"),
+            None => bail!("lab {name:?} is still starting"),
         }
     }
 
@@ -188,10 +195,10 @@ impl Records {
             let name = &record.name;
             match there.running {
                 Some(running) => bail!(
-                    "lab {name} is up already, at {}: end it with strata-lab down {name}, or give this one another --name",
+                    "lab {name:?} is up already, at {}: end it with strata-lab down {name}, or give this one another --name",
                     running.server
                 ),
-                None => bail!("lab {name} is being started already"),
+                None => bail!("lab {name:?} is being started already"),
             }
         }
         self.write(record)
@@ -257,7 +264,7 @@ impl Records {
                 continue;
             }
             said.push(format!(
-                "lab {} has ended without strata-lab down{}; its record and its context {} are removed",
+                "lab {:?} has ended without strata-lab down{}; its record and its context {} are removed",
                 record.name,
                 last_error(&record.log),
                 record.kubeconfig.context,
@@ -322,7 +329,10 @@ mod tests {
     }
 
     fn records() -> (tempfile::TempDir, Records) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap();
         let records = Records::open(Some(directory.path().to_owned())).unwrap();
         (directory, records)
     }
@@ -348,7 +358,7 @@ mod tests {
         one.process = Process::own().unwrap();
         records.begin(&one).unwrap();
         let refused = records.begin(&one).unwrap_err().to_string();
-        assert_eq!(refused, "lab one is being started already");
+        assert_eq!(refused, "lab \"one\" is being started already");
         records.begin(&record(directory.path(), "two")).unwrap();
         let names = records.all().unwrap();
         let names = names.iter().map(|record| record.name.to_string());
@@ -362,13 +372,16 @@ mod tests {
             let name = name.parse().unwrap();
             records.running(&name).unwrap_err().to_string()
         };
-        assert_eq!(said("lab"), "there is no lab lab; strata-lab up starts one");
+        assert_eq!(
+            said("lab"),
+            "there is no lab \"lab\"; strata-lab up starts one"
+        );
         records.begin(&record(directory.path(), "one")).unwrap();
         assert_eq!(
             said("lab"),
-            "there is no lab lab, but there is one; choose with --name"
+            "there is no lab \"lab\", but there is \"one\"; choose with --name"
         );
-        assert_eq!(said("one"), "lab one is still starting");
+        assert_eq!(said("one"), "lab \"one\" is still starting");
     }
 
     #[test]
@@ -383,7 +396,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "lab gone has ended without strata-lab down (z: the lab ends: why); its record and its context strata-gone are removed"
+                "lab \"gone\" has ended without strata-lab down (z: the lab ends: why); its record and its context strata-gone are removed"
             ]
         );
         let left = fs::read_dir(directory.path()).unwrap();

@@ -255,7 +255,7 @@ fn shown(labs: &[Lab]) -> String {
     let mut text = table(heading, &rows.collect::<Vec<_>>());
     for lab in labs {
         if let State::Unreachable(why) = &lab.state {
-            text.push_str(&format!("\nLab {}: {why}\n", lab.name));
+            text.push_str(&format!("\nLab {:?}: {why}\n", lab.name));
         }
     }
     if others.is_empty() {

@@ -14,7 +14,7 @@ use strata_lab::topology::KUBERNETES_VERSION;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::process::Process;
-use super::record::{Record, Records, Running};
+use super::record::{Name, Record, Records, Running};
 use super::{Which, kubeconfig, say, tools};
 
 #[derive(Debug, clap::Args)]
@@ -153,13 +153,13 @@ async fn stay(
         }
         Some(Ok(status)) if status.success() => {
             forget(records, record);
-            say(&format!("lab {} was ended", record.name));
+            say(&format!("lab {:?} was ended", record.name));
             Ok(())
         }
         Some(status) => {
             forget_but_log(records, record);
             bail!(
-                "lab {} has ended by itself ({}); its log is {}",
+                "lab {:?} has ended by itself ({}); its log is {}",
                 record.name,
                 status.map_or_else(
                     |error| error.to_string(),
@@ -218,6 +218,15 @@ fn forget_but_log(records: &Records, record: &Record) {
     }
 }
 
+/// A path as shells read it, and people like it.
+fn short(path: &Path) -> String {
+    let home = std::env::home_dir().filter(|home| home.components().count() > 1);
+    match home.and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned)) {
+        Some(below) => format!("~/{}", below.display()),
+        None => path.display().to_string(),
+    }
+}
+
 fn tell(record: &Record, nodes: usize, took: Duration, apart: bool) -> io::Result<()> {
     let Some(running) = &record.running else {
         return Ok(());
@@ -225,12 +234,12 @@ fn tell(record: &Record, nodes: usize, took: Duration, apart: bool) -> io::Resul
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "Lab {} is up in {:.2} s: {nodes} nodes, Kubernetes {KUBERNETES_VERSION}, {}",
+        "Lab {:?} is up in {:.2} s: {nodes} nodes, Kubernetes {KUBERNETES_VERSION}, {}",
         record.name,
         took.as_secs_f64(),
         running.server
     )?;
-    let file = record.kubeconfig.file.display();
+    let file = short(&record.kubeconfig.file);
     if apart {
         writeln!(out, "Use it:  export KUBECONFIG={file}")?;
     } else {
@@ -245,6 +254,7 @@ fn tell(record: &Record, nodes: usize, took: Duration, apart: bool) -> io::Resul
     } else {
         "ctrl-C".to_owned()
     };
+    let ends = ends.trim_end_matches(&format!(" {}", Name::default()));
     writeln!(out, "End it:  {ends}")?;
     out.flush()
 }

@@ -16,6 +16,7 @@ mod embed;
 #[path = "../support/image.rs"]
 mod image;
 mod life;
+#[path = "../support/processes.rs"]
 mod processes;
 mod refusal;
 
