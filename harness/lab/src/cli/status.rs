@@ -287,10 +287,8 @@ fn details(lab: &Lab) -> String {
     if !lab.pods_not_ready.is_empty() {
         let pods = lab.pods_not_ready.iter();
         let pods = pods.map(|pod| {
-            [
-                format!("{}/{}", pod.namespace, pod.name),
-                pod.reason.clone(),
-            ]
+            let name = format!("{}/{}", pod.namespace, pod.name);
+            [name, brief(&pod.reason)]
         });
         text.push('\n');
         text.push_str(&table(
@@ -299,6 +297,17 @@ fn details(lab: &Lab) -> String {
         ));
     }
     text
+}
+
+/// What is tried is in the middle; what it comes to is at the ends.
+fn brief(reason: &str) -> String {
+    let ends = reason
+        .split_once(": ")
+        .zip(reason.rsplit_once(": not found: "));
+    ends.map_or_else(
+        || reason.to_owned(),
+        |((reason, _), (_, remedy))| format!("{reason}: {remedy}"),
+    )
 }
 
 #[cfg(test)]
@@ -338,6 +347,13 @@ mod tests {
         ] {
             assert_eq!(reason(status.clone()).as_deref(), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn an_image_that_is_lacking_is_said_in_a_line() {
+        let long = "ErrImagePull: failed to pull and unpack image \"a\": not found: load it: docker save a";
+        assert_eq!(brief(long), "ErrImagePull: load it: docker save a");
+        assert_eq!(brief("Error: a: b"), "Error: a: b");
     }
 
     #[test]

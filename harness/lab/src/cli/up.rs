@@ -149,11 +149,17 @@ async fn stay(
         None => {
             let stopped = lab.stop().await;
             forget(records, record);
+            // Below the ^C that the terminal shows.
+            eprintln!();
+            say(&format!("lab {:?} has ended", record.name));
             stopped
         }
         Some(Ok(status)) if status.success() => {
             forget(records, record);
-            say(&format!("lab {:?} was ended", record.name));
+            say(&format!(
+                "lab {:?} has ended, as somebody asked",
+                record.name
+            ));
             Ok(())
         }
         Some(status) => {

@@ -19,6 +19,8 @@ mod life;
 #[path = "../support/processes.rs"]
 mod processes;
 mod refusal;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use std::process::ExitCode;
 

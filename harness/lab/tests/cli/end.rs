@@ -1,11 +1,12 @@
 //! However a lab ends, nothing is left of it, and what could not be removed then is removed next.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
 use crate::desk::{Desk, everybody};
 use crate::processes::{Tree, parent, signal};
+use crate::terminal::{CTRL_C, terminal};
 
 /// A lab in the foreground.
 struct Foreground(Child);
@@ -49,6 +50,26 @@ fn signals_end_a_lab_in_the_foreground() {
 }
 
 #[test]
+fn ctrl_c_on_its_terminal_ends_a_lab_in_the_foreground() {
+    everybody(|desk| {
+        let mut command = desk.command(&["up", "--workers", "1"]);
+        let mut keyboard = terminal(&mut command);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        said.map(Result::unwrap)
+            .find(|line| line.starts_with("End it:"))
+            .unwrap();
+        let tree = Tree::of(child.id());
+        assert!(tree.count("strata-lab:sandbox") >= 3);
+        keyboard.write_all(CTRL_C).unwrap();
+        assert!(child.wait().unwrap().success());
+        tree.wait();
+        desk.assert_nothing_left();
+    });
+}
+
+#[test]
 fn down_ends_a_lab_in_another_terminals_foreground() {
     everybody(|desk| {
         let lab = Foreground::start(desk);
@@ -57,7 +78,7 @@ fn down_ends_a_lab_in_another_terminals_foreground() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(
-            said.ends_with("strata-lab: lab \"lab\" was ended\n"),
+            said.ends_with("strata-lab: lab \"lab\" has ended, as somebody asked\n"),
             "{said}"
         );
         desk.assert_nothing_left();

@@ -16,6 +16,8 @@ mod image;
 mod load;
 #[path = "../support/processes.rs"]
 mod processes;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use serde_json::json;
 
