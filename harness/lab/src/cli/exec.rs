@@ -60,7 +60,7 @@ pub(super) enum Ran {
 
 impl Exec {
     pub(super) async fn run(self, records: &Records) -> anyhow::Result<Ran> {
-        let (_, running) = records.running(&self.in_lab.lab)?;
+        let (record, running) = records.running(&self.in_lab.lab)?;
         let client = connect::client(&running).await?;
         let (node, pod) = match self.target.split_once('/') {
             Some(("node" | "nodes" | "no", name)) => (Some(name), None),
@@ -72,7 +72,7 @@ impl Exec {
             let nodes = Api::<Node>::all(client.clone());
             let found = nodes.get_opt(name).await.map_err(connect::said)?;
             if let Some(node) = found {
-                return enters(&node, self.command).map(Ran::Enters);
+                return enters(&node, record.process.pid, self.command).map(Ran::Enters);
             }
             if pod.is_none() {
                 bail!("there is no node {name} in lab {:?}", self.in_lab.lab);
@@ -123,12 +123,16 @@ impl Exec {
     }
 }
 
-/// The node's process that its kubelet annotates it with.
-fn enters(node: &Node, command: Vec<OsString>) -> anyhow::Result<Entry> {
-    let pid = node.annotations().get(HOST_PID_ANNOTATION);
-    let pid = pid.and_then(|pid| pid.parse().ok()).with_context(|| {
+/// The node's process that its kubelet annotates it with; `first` is the lab's own first.
+fn enters(node: &Node, first: u32, command: Vec<OsString>) -> anyhow::Result<Entry> {
+    let told = node.annotations().get(HOST_PID_ANNOTATION);
+    let told = told.and_then(|pid| pid.parse::<u32>().ok());
+    let space = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    // Whoever may write to the API could have us enter any process of this machine.
+    let is_of_lab = |pid: &u32| space(*pid).is_some() && space(*pid) == space(first);
+    let pid = told.filter(is_of_lab).with_context(|| {
         format!(
-            "node {} does not tell its process: its annotation {HOST_PID_ANNOTATION} was removed",
+            "annotation {HOST_PID_ANNOTATION} of node {} does not tell a process of the lab: it was changed",
             node.name_any()
         )
     })?;
@@ -221,6 +225,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_a_process_of_the_lab_is_entered() {
+        let node = |pid: &str| {
+            let node =
+                json!({"metadata": {"name": "a", "annotations": {HOST_PID_ANNOTATION: pid}}});
+            serde_json::from_value::<Node>(node).unwrap()
+        };
+        let own = std::process::id();
+        let enters = |pid: &str| enters(&node(pid), own, Vec::new()).map(|entry| entry.pid);
+        assert_eq!(enters(&own.to_string()).unwrap(), own);
+        for wrong in ["", "-1", "4194305"] {
+            let refused = enters(wrong).unwrap_err().to_string();
+            assert!(refused.contains("of node a does not tell a process of the lab"));
+        }
+    }
 
     #[test]
     fn a_commands_code_is_passed_on() {

@@ -105,7 +105,8 @@ impl Up {
                 return Err(error);
             }
         };
-        tell(&record, self.workers + 1, begun.elapsed(), apart)?;
+        // A lab that nobody listens to is wanted all the same.
+        let _ = tell(&record, self.workers + 1, begun.elapsed(), apart);
         if self.detach {
             lab.keep().context("the lab has ended already")?;
             return Ok(());
