@@ -96,6 +96,9 @@ fn labs_are_there_side_by_side() {
             labs.collect::<Vec<_>>(),
             [("one", "strata-one", 2), ("two", "strata-two", 4)]
         );
+        let contexts = desk.kubeconfig().contexts;
+        let contexts = contexts.iter().map(|context| context.name.as_str());
+        assert_eq!(contexts.collect::<Vec<_>>(), ["strata-one", "strata-two"]);
         let refused = desk.fails(&["logs"]);
         assert_eq!(
             refused,
