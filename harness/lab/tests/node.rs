@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "support/enclosed.rs"]
+mod enclosed;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,46 +14,11 @@ use strata_lab::node::images::Store;
 use strata_lab::node::process::{Exit, Process, Streams};
 use strata_lab::node::rootfs::{Bind, ContainerFile};
 use strata_lab::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
-use strata_lab::node::stage;
 use strata_lab::topology::ENVOY_IMAGE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    stage::run(&arguments[0]);
-    if arguments.iter().any(|argument| argument == "--list") {
-        println!("containers: test");
-        return ExitCode::SUCCESS;
-    }
-    if arguments.iter().any(|argument| argument == "--inside") {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(cases());
-        println!("test containers ... ok");
-        return ExitCode::SUCCESS;
-    }
-    let namespaces = [
-        "-U",
-        "-r",
-        "-m",
-        "-n",
-        "-p",
-        "-f",
-        "--mount-proc",
-        "--kill-child",
-    ];
-    let status = std::process::Command::new("unshare")
-        .args(namespaces)
-        .arg(std::env::current_exe().unwrap())
-        .arg("--inside")
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            println!("not run: unshare: {error}");
-            ExitCode::SUCCESS
-        }
-    }
+    enclosed::main("containers", cases())
 }
 
 struct Fixture {

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Serve(ServeFlags),
     /// Sleeps until SIGTERM, reaps children.
     Pause,
+    /// Writes the image of this binary to standard output, for `docker load` and `strata-lab load`.
+    Image,
 }
 
 const SPEC_HELP: &str =
@@ -117,7 +119,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     Command::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Said(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Wrong(
-            "a subcommand is missing: request, dns, tcp, udp, kubernetes-api, routes, serve or pause"
+            "a subcommand is missing: request, dns, tcp, udp, kubernetes-api, routes, serve, pause or image"
                 .into(),
         ),
         _ => Stop::Wrong(sentence(&error.to_string())),

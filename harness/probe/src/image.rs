@@ -29,6 +29,11 @@ pub enum ImageError {
     /// The binary is for no machine that the image format has a name for.
     #[error("the probe's binary is no ELF file for x86-64 or AArch64")]
     Machine,
+    /// It would be alone in the image.
+    #[error(
+        "the probe's binary needs a loader and libraries, which its image has not: build it with -Ctarget-feature=+crt-static in RUSTFLAGS and an explicit --target"
+    )]
+    Dynamic,
     /// Writing the tar archive.
     #[error("packing the image")]
     Pack(#[from] std::io::Error),
@@ -43,14 +48,18 @@ pub enum ImageError {
 /// Packs the binary as [`REFERENCE`], FROM scratch.
 ///
 /// # Errors
-/// When `binary` is not an ELF file for a machine we know.
+/// When `binary` is not an ELF file for a machine we know, or is not linked statically.
 pub fn archive(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let machine = machine(binary)?;
+    if needs_loader(binary) {
+        return Err(ImageError::Dynamic);
+    }
     let layer = layer(binary)?;
     let mut blobs = Vec::new();
 
     let config = ImageConfigurationBuilder::default()
         .created("1970-01-01T00:00:00Z")
-        .architecture(machine(binary)?)
+        .architecture(machine)
         .os(Os::Linux)
         .config(
             ConfigBuilder::default()
@@ -129,6 +138,24 @@ fn machine(binary: &[u8]) -> Result<Arch, ImageError> {
         (Some(b"\x7fELF\x02\x01"), Some([183, 0])) => Ok(Arch::ARM64),
         _ => Err(ImageError::Machine),
     }
+}
+
+/// Whether a program header of the ELF file is `PT_INTERP` (elf(5)): the table is at the offset that
+/// is at 32, its entries' size is at 54, their number at 56.
+fn needs_loader(binary: &[u8]) -> bool {
+    const PT_INTERP: [u8; 4] = 3u32.to_le_bytes();
+    let short = |at: usize| {
+        let bytes = binary.get(at..at + 2).and_then(|two| two.try_into().ok());
+        bytes.map_or(0, |two| usize::from(u16::from_le_bytes(two)))
+    };
+    let table = binary.get(32..40).and_then(|eight| eight.try_into().ok());
+    let table = table.map_or(0, u64::from_le_bytes);
+    let (size, number) = (short(54), short(56));
+    let mut headers = (0..number).filter_map(|index| {
+        let at = usize::try_from(table).ok()?.checked_add(index * size)?;
+        binary.get(at..at.checked_add(4)?)
+    });
+    headers.any(|kind| kind == PT_INTERP)
 }
 
 fn tag() -> &'static str {
@@ -283,6 +310,18 @@ mod tests {
             names,
             ["dev/", "etc/", "proc/", "strata-probe", "sys/", "tmp/"]
         );
+    }
+
+    #[test]
+    fn a_binary_that_would_lack_its_loader_is_refused() {
+        let mut dynamic = binary();
+        (dynamic[32], dynamic[54], dynamic[56]) = (64, 56, 2);
+        assert!(archive(&dynamic).is_ok());
+        dynamic[64 + 56] = 3;
+        assert!(matches!(archive(&dynamic), Err(ImageError::Dynamic)));
+        // A table that is said to be elsewhere is none.
+        dynamic[32..40].fill(0xff);
+        assert!(archive(&dynamic).is_ok());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod pause;
 mod serve;
 
 use std::future::Future;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use cli::Command;
@@ -55,7 +56,19 @@ fn run(command: Command) -> Result<(), Trouble> {
         Command::Routes => on_one_thread(client::routes::run()),
         Command::Serve(flags) => on_one_thread(serve::run(flags)),
         Command::Pause => pause::run(),
+        Command::Image => image(),
     }
+}
+
+/// Writes this very binary's image.
+fn image() -> Result<(), Trouble> {
+    let binary = std::fs::read("/proc/self/exe")
+        .map_err(|error| Trouble::Other(format!("reading this program: {error}")))?;
+    let archive =
+        strata_probe::image::archive(&binary).map_err(|error| Trouble::Other(error.to_string()))?;
+    std::io::stdout()
+        .write_all(&archive)
+        .map_err(|error| Trouble::Other(format!("writing the image: {error}")))
 }
 
 /// One thread is enough for what a probe does, and the quickest to start.

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::first::{Home, OUTSIDE, Started};
 use super::outside::{self, Outside};
 use super::report::{Ready, Report};
-use super::{LabConfig, StartError, system};
+use super::{LabConfig, StartError, images, system};
 use crate::api::pki::ClusterPki;
 use crate::api::webhook::Webhooks;
 use crate::api::{ApiConfig, ApiServer};
@@ -151,7 +151,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     // Ends the clones of it that the parts were given, whatever happens.
     let _cancelled = cancel.clone().drop_guard();
 
-    let (sandboxes, outside_sandbox, images, pki, ()) = tokio::try_join!(
+    let (sandboxes, outside_sandbox, store, pki, ()) = tokio::try_join!(
         timed("sandboxes", sandboxes(&plans)).map_err(nodes_error),
         outside_sandbox(&outside).map_err(nodes_error),
         timed("image store", image_store(&root, &config)),
@@ -163,7 +163,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     let webhooks = Webhooks::default();
     let nodes = Nodes::new(NodesConfig {
         builtins: l7::builtins(net::builtins(Builtins::default())),
-        images: images.clone(),
+        images: store.clone(),
         root: root.clone(),
         webhooks: webhooks.clone(),
         nft,
@@ -178,10 +178,11 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     })
     .map_err(api_error)?
     .extend(outside::routes(Arc::new(Outside {
-        images: images.clone(),
+        images: store.clone(),
         sandbox: outside_sandbox,
         root: commands,
-    })));
+    })))
+    .extend(images::routes(store.clone()));
     let server = listener
         .local_addr()
         .map(|address| format!("https://{address}"))
@@ -254,7 +255,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     tokio::try_join!(
         kubelets,
         manifests,
-        timed("images", load_images(&images, &config.images)),
+        timed("images", load_images(&store, &config.images)),
     )?;
 
     let pid = host_pids.own().unwrap_or_else(std::process::id);
@@ -314,7 +315,7 @@ async fn image_store(root: &Path, config: &LabConfig) -> Result<Arc<Store>, Star
 async fn load_images(images: &Arc<Store>, archives: &[PathBuf]) -> Result<(), StartError> {
     let each = archives.iter().map(|path| async move {
         let (images, archive) = (images.clone(), path.clone());
-        let loaded = blocking(move || images.load(&fs::read(archive)?)).await;
+        let loaded = blocking(move || images.load(fs::File::open(archive)?)).await;
         let failed = |error| {
             StartError::Image(format!(
                 "cannot load image archive {}: {error:#}",

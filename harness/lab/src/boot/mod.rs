@@ -12,6 +12,7 @@
 
 mod error;
 mod first;
+mod images;
 mod inside;
 mod namespaces;
 mod outside;

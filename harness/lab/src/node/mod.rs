@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::host_pid::HostPids;
-pub(crate) use self::spawn::pidfd_open;
+pub use self::spawn::pidfd_open;
 
 use self::builtin::Builtins;
 use self::images::Store;

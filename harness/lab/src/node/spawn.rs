@@ -123,8 +123,11 @@ pub(super) struct Started {
     pub(super) pidfd: OwnedFd,
 }
 
-/// A descriptor of a process.
-pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// A descriptor of a process, which means no other process ever.
+///
+/// # Errors
+/// When there is no such process.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers; the result is checked before it is taken for a descriptor.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0);

@@ -1,18 +1,14 @@
 //! However a lab ends, nothing is left of it.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::pty::{OpenptyResult, openpty};
-use strata_lab::boot::LabConfig;
-
 use crate::embed::{self, Embedding, Place};
 use crate::life::{Cluster, SHELL_POD};
 use crate::processes::{self, Tree, assert_no_mount, marked, signal};
+use crate::terminal::{CTRL_C, terminal};
 use crate::{Case, Who};
 
 pub(crate) const CASES: &[Case] = &[
@@ -28,7 +24,6 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("ends_when_its_starter_dies_during_the_start", dies_early),
     ("lives_on_when_kept_until_it_is_told_to_end", kept),
-    ("in_the_foreground_ends_on_ctrl_c", foreground),
 ];
 
 /// A lab with a pod in it, and all its processes.
@@ -103,24 +98,6 @@ fn stopped(who: Who) {
     tree.assert_ended();
     end_after(embedding, &tree);
 }
-
-/// A terminal of which the command's process is the foreground.
-fn terminal(command: &mut Command) -> File {
-    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
-    command.stdin(Stdio::from(slave));
-    // SAFETY: both calls are async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    File::from(master)
-}
-
-const CTRL_C: &[u8] = b"\x03";
 
 fn interrupted(who: Who) {
     let place = Place::new();
@@ -213,46 +190,4 @@ fn kept(who: Who) {
     signal(first.into(), libc::SIGTERM);
     assert_gone(&embedding.place, &tree);
     assert!(!Path::new(&path).exists());
-}
-
-fn foreground(who: Who) {
-    let place = Place::new();
-    let program = place.path().join("strata-lab");
-    std::fs::copy(env!("CARGO_BIN_EXE_strata-lab"), &program).unwrap();
-    let LabConfig { nft, .. } = embed::config();
-    let mut command = Command::new(program);
-    let mut keyboard = terminal(embed::by(who, &mut command));
-    let mut child = command
-        .args(["up", "--workers", "1", "--nft"])
-        .arg(nft)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(command);
-    let mut stdout = child.stdout.take().unwrap();
-    let mut said = String::new();
-    while !said.contains("ip address") {
-        let mut buffer = [0; 1024];
-        let count = stdout.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "{said}");
-        said.push_str(&String::from_utf8_lossy(&buffer[..count]));
-    }
-    let path = said
-        .split("KUBECONFIG=")
-        .nth(1)
-        .unwrap()
-        .lines()
-        .next()
-        .unwrap();
-    assert!(
-        std::fs::read_to_string(path)
-            .unwrap()
-            .contains("https://127.0.0.1:")
-    );
-    let tree = Tree::of(child.id());
-    assert!(tree.count("strata-lab:sandbox") >= 3);
-    assert!(keyboard.as_raw_fd() >= 0);
-    keyboard.write_all(CTRL_C).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert_gone(&place, &tree);
 }

@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::Runtime;
 
 use crate::embed::{self, Embedding, Place};
+use crate::image::shell;
 use crate::{Case, Who};
 
 pub(crate) const CASES: &[Case] = &[
@@ -268,7 +269,7 @@ fn outside(who: Who) {
 
     let place = Place::new();
     let archive = place.path().join("image.tar");
-    std::fs::write(&archive, probe_image()).unwrap();
+    std::fs::write(&archive, shell("strata.dev/probe:v1")).unwrap();
     let mut command = Command::new(place.program());
     command.stdin(Stdio::piped());
     let config = LabConfig {
@@ -320,43 +321,4 @@ fn outside(who: Who) {
     drop(cluster);
     tree.wait_for("/bash -c exec 3");
     embedding.end();
-}
-
-/// An archive with a shell for the probe's image, as `docker save` writes one.
-fn probe_image() -> Vec<u8> {
-    let mut layer = tar::Builder::new(Vec::new());
-    let listed = Command::new("ldd").arg("/bin/bash").output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let libraries = listed
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'));
-    for (from, to) in libraries
-        .map(|path| (path, path))
-        .chain([("/bin/bash", "/bash")])
-    {
-        let file = std::fs::canonicalize(from).unwrap();
-        layer
-            .append_path_with_name(file, to.trim_start_matches('/'))
-            .unwrap();
-    }
-    let layer = layer.into_inner().unwrap();
-    let config = json!({
-        "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": []},
-    });
-    let manifest = json!([{"Config": "config.json", "RepoTags": ["strata.dev/probe:v1"], "Layers": ["layer.tar"]}]);
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, content) in [
-        ("manifest.json", manifest.to_string().into_bytes()),
-        ("config.json", config.to_string().into_bytes()),
-        ("layer.tar", layer),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        archive
-            .append_data(&mut header, name, content.as_slice())
-            .unwrap();
-    }
-    archive.into_inner().unwrap()
 }

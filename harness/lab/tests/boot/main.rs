@@ -13,9 +13,14 @@
 
 mod death;
 mod embed;
+#[path = "../support/image.rs"]
+mod image;
 mod life;
+#[path = "../support/processes.rs"]
 mod processes;
 mod refusal;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use std::process::ExitCode;
 

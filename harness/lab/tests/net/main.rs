@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod agents;
+#[path = "../support/enclosed.rs"]
+mod enclosed;
 mod fixture;
 mod services;
 
@@ -13,46 +15,12 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
 use strata_lab::node::PodNetwork;
-use strata_lab::node::stage;
 use strata_lab::topology::OUTSIDE_IP;
 
 use self::fixture::{Net, PATIENCE, Pod, answers, ask, at, connect, fails, serve};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    stage::run(&arguments[0]);
-    if arguments.iter().any(|argument| argument == "--list") {
-        println!("network: test");
-        return ExitCode::SUCCESS;
-    }
-    if arguments.iter().any(|argument| argument == "--inside") {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(cases());
-        println!("test network ... ok");
-        return ExitCode::SUCCESS;
-    }
-    let status = std::process::Command::new("unshare")
-        .args([
-            "-U",
-            "-r",
-            "-m",
-            "-n",
-            "-p",
-            "-f",
-            "--mount-proc",
-            "--kill-child",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .arg("--inside")
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            println!("not run: unshare: {error}");
-            ExitCode::SUCCESS
-        }
-    }
+    enclosed::main("network", cases())
 }
 
 async fn cases() {
@@ -192,12 +160,11 @@ async fn the_overlay_follows_the_nodes(net: &Net, pods: &[Pod]) {
     ] {
         let mut command = tokio::process::Command::new("ip");
         command.args(broken);
-        net.nodes[1].link.netns.enter(&mut command);
-        let Ok(status) = command.status().await else {
+        let Ok(mut ip) = net.nodes[1].link.netns.spawn(&mut command) else {
             println!("not run: there is no ip program to break things with");
             return;
         };
-        assert!(status.success());
+        assert!(ip.wait().await.unwrap().success());
         assert!(
             ask(&pods[1].netns, at(pods[3].ip, 8080)).is_err(),
             "{broken:?}"

@@ -1,12 +1,17 @@
 //! Archives of images: what `docker save` writes, and the OCI image layout in a tar.
+//!
+//! Start from [`images`]. An archive is a file that is read where it is needed, never in memory as
+//! a whole: images are larger than what a small machine has to spare.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -18,29 +23,59 @@ pub(super) struct Found {
     pub(super) id: String,
     pub(super) names: Vec<String>,
     pub(super) image: Image,
-    /// The layers' tars, lowest first, not compressed.
-    pub(super) layers: Vec<Vec<u8>>,
+    /// Lowest first.
+    pub(super) layers: Vec<Layer>,
 }
 
-/// The images of an archive, which may be compressed with gzip.
-pub(super) fn images(archive: &[u8]) -> anyhow::Result<Vec<Found>> {
-    let archive = inflated(archive)?;
-    let files = Files::read(&archive).context("this is not an image archive: not a tar")?;
-    // What docker writes holds both forms; its own names the images in full.
-    if let Some(manifest) = files.get("manifest.json") {
-        let entries: Vec<SaveEntry> =
-            serde_json::from_slice(manifest).context("manifest.json of the image archive")?;
-        return entries.iter().map(|entry| entry.found(&files)).collect();
-    }
-    if files.get("index.json").is_some() {
-        let index: ImageIndex = files.json("index.json")?;
-        let mut found = Vec::new();
-        for descriptor in index.manifests() {
-            found.push(layout(&files, descriptor)?);
+/// A layer's tar, in the archive.
+pub(super) struct Layer {
+    archive: Arc<File>,
+    place: Place,
+    gzip: bool,
+}
+
+impl Layer {
+    /// The tar from its beginning, not compressed.
+    pub(super) fn open(&self) -> Box<dyn Read> {
+        let content = BufReader::new(Content::new(self.archive.clone(), self.place));
+        if self.gzip {
+            return Box::new(MultiGzDecoder::new(content));
         }
-        return Ok(found);
+        Box::new(content)
     }
-    bail!("this is not an image archive: it has neither manifest.json nor index.json")
+}
+
+/// The images of an archive, which may be compressed with gzip: then it is inflated below `scratch`.
+pub(super) fn images(archive: File, scratch: &Path) -> anyhow::Result<Vec<Found>> {
+    let archive = Arc::new(inflated(archive, scratch)?);
+    let files = Files::read(archive).context(
+        "this is not an image archive, as docker save or podman save writes one: no whole tar",
+    )?;
+    // What docker writes holds both forms; its own names the images in full.
+    let found = if files.has("manifest.json") {
+        let entries: Vec<SaveEntry> = files.json("manifest.json")?;
+        let found = entries.iter().map(|entry| entry.found(&files));
+        found.collect::<anyhow::Result<Vec<_>>>()?
+    } else if files.has("index.json") {
+        let index: ImageIndex = files.json("index.json")?;
+        let images = index.manifests().iter().filter(|one| !is_attestation(one));
+        let found = images.map(|descriptor| layout(&files, descriptor));
+        found.collect::<anyhow::Result<Vec<_>>>()?
+    } else {
+        bail!(
+            "this is not an image archive, as docker save or podman save writes one: it has neither manifest.json nor index.json"
+        )
+    };
+    if found.is_empty() {
+        bail!("the image archive holds no image");
+    }
+    Ok(found)
+}
+
+/// Beside images, builders put statements about them, as manifests of no platform.
+fn is_attestation(descriptor: &Descriptor) -> bool {
+    let platform = descriptor.platform().as_ref();
+    platform.is_some_and(|platform| platform.architecture().to_string() == "unknown")
 }
 
 /// One image in `manifest.json` of `docker save`.
@@ -60,7 +95,7 @@ impl SaveEntry {
             .map(|path| files.layer(path))
             .collect::<Result<_, _>>()?;
         let names = self.repo_tags.clone().unwrap_or_default();
-        found(files.required(&self.config)?, names, layers)
+        found(&files.small(&self.config)?, names, layers)
     }
 }
 
@@ -79,8 +114,14 @@ fn layout(files: &Files, descriptor: &Descriptor) -> anyhow::Result<Found> {
                 .as_ref()
                 .is_some_and(|platform| platform.architecture().to_string() == architecture())
         });
-        let ours = ours.or_else(|| index.manifests().first());
-        blob = self::blob(ours.context("the image's index lists no manifest")?);
+        let ours = ours.with_context(|| {
+            let machine = architecture();
+            format!(
+                "image {} is there for other machines, not for this one, which is {machine}",
+                name.map_or(blob.as_str(), String::as_str)
+            )
+        })?;
+        blob = self::blob(ours);
     }
     let manifest: ImageManifest = files.json(&blob)?;
     let layers = manifest
@@ -88,8 +129,8 @@ fn layout(files: &Files, descriptor: &Descriptor) -> anyhow::Result<Found> {
         .iter()
         .map(|layer| files.layer(&self::blob(layer)))
         .collect::<Result<_, _>>()?;
-    let config = files.required(&self::blob(manifest.config()))?;
-    found(config, name.cloned().into_iter().collect(), layers)
+    let config = files.small(&self::blob(manifest.config()))?;
+    found(&config, name.cloned().into_iter().collect(), layers)
 }
 
 fn blob(descriptor: &Descriptor) -> String {
@@ -106,7 +147,7 @@ pub(in crate::node) fn architecture() -> &'static str {
     }
 }
 
-fn found(config: &[u8], names: Vec<String>, layers: Vec<Vec<u8>>) -> anyhow::Result<Found> {
+fn found(config: &[u8], names: Vec<String>, layers: Vec<Layer>) -> anyhow::Result<Found> {
     let parsed = ImageConfiguration::from_reader(config).context("the image's configuration")?;
     let architecture = parsed.architecture().to_string();
     if architecture != self::architecture() {
@@ -130,7 +171,7 @@ fn found(config: &[u8], names: Vec<String>, layers: Vec<Vec<u8>>) -> anyhow::Res
         cmd: run.cmd().clone().unwrap_or_default(),
         env: env.collect(),
         working_dir: run.working_dir().clone().unwrap_or_default(),
-        size: layers.iter().map(|layer| layer.len() as u64).sum(),
+        size: layers.iter().map(|layer| layer.place.length).sum(),
         ..Image::default()
     };
     Ok(Found {
@@ -141,66 +182,184 @@ fn found(config: &[u8], names: Vec<String>, layers: Vec<Vec<u8>>) -> anyhow::Res
     })
 }
 
+/// Where something is in the archive.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    start: u64,
+    length: u64,
+}
+
+/// What is at a place.
+struct Content {
+    archive: Arc<File>,
+    place: Place,
+}
+
+impl Content {
+    fn new(archive: Arc<File>, place: Place) -> Self {
+        Self { archive, place }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.place.length).unwrap_or(usize::MAX);
+        let most = most.min(buffer.len());
+        let count = match buffer.get_mut(..most) {
+            Some(buffer) => self.archive.read_at(buffer, self.place.start)?,
+            None => 0,
+        };
+        let length = u64::try_from(count).unwrap_or_default();
+        self.place.start += length;
+        self.place.length -= length;
+        Ok(count)
+    }
+}
+
+/// The largest file that describes an image; real ones are a hundredth of it.
+const LARGEST_DESCRIPTION: u64 = 8 << 20;
+
 /// The files of a tar, by path.
-struct Files<'a> {
-    contents: HashMap<String, &'a [u8]>,
+struct Files {
+    archive: Arc<File>,
+    places: HashMap<String, Place>,
     links: HashMap<String, String>,
 }
 
-impl<'a> Files<'a> {
-    fn read(tar: &'a [u8]) -> anyhow::Result<Self> {
-        let mut contents = HashMap::new();
+impl Files {
+    fn read(archive: Arc<File>) -> anyhow::Result<Self> {
+        let mut places = HashMap::new();
         let mut links = HashMap::new();
-        for entry in tar::Archive::new(tar).entries()? {
+        let end = archive.metadata()?.len();
+        let mut tar = tar::Archive::new(archive.as_ref());
+        for entry in tar.entries_with_seek()? {
             let entry = entry?;
             let path = plain(&entry.path()?);
-            let start = usize::try_from(entry.raw_file_position())?;
-            let end = start + usize::try_from(entry.size())?;
             if let Some(target) = entry.link_name()? {
                 // `docker save` once linked a layer to its equal in another directory.
                 let directory = Path::new(&path).parent().unwrap_or(Path::new(""));
                 links.insert(path.clone(), plain(&directory.join(target)));
-            } else if let Some(content) = tar.get(start..end) {
-                contents.insert(path, content);
+            } else {
+                let place = Place {
+                    start: entry.raw_file_position(),
+                    length: entry.size(),
+                };
+                if place.length > end.saturating_sub(place.start) {
+                    bail!("it ends in the middle of {path}: it was cut short");
+                }
+                places.insert(path, place);
             }
         }
-        Ok(Self { contents, links })
+        Ok(Self {
+            archive,
+            places,
+            links,
+        })
     }
 
-    fn get(&self, path: &str) -> Option<&'a [u8]> {
+    fn has(&self, path: &str) -> bool {
+        self.place(path).is_some()
+    }
+
+    fn place(&self, path: &str) -> Option<Place> {
         let path = plain(Path::new(path));
         let target = self.links.get(&path).unwrap_or(&path);
-        self.contents.get(target).copied()
+        self.places.get(target).copied()
     }
 
-    fn required(&self, path: &str) -> anyhow::Result<&'a [u8]> {
-        self.get(path)
+    fn required(&self, path: &str) -> anyhow::Result<Place> {
+        self.place(path)
             .with_context(|| format!("the image archive has no {path}, which it refers to"))
     }
 
+    /// A file that describes something.
+    fn small(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let place = self.required(path)?;
+        if place.length > LARGEST_DESCRIPTION {
+            bail!(
+                "{path} of the image archive describes an image in {} bytes, which is too large to be true",
+                place.length
+            );
+        }
+        let mut content = Vec::new();
+        Content::new(self.archive.clone(), place)
+            .read_to_end(&mut content)
+            .with_context(|| format!("{path} of the image archive"))?;
+        Ok(content)
+    }
+
     fn json<T: for<'de> Deserialize<'de>>(&self, path: &str) -> anyhow::Result<T> {
-        serde_json::from_slice(self.required(path)?)
+        serde_json::from_slice(&self.small(path)?)
             .with_context(|| format!("{path} of the image archive"))
     }
 
-    fn layer(&self, path: &str) -> anyhow::Result<Vec<u8>> {
-        let layer = self.required(path)?;
-        if layer.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            bail!("{path} of the image archive is compressed with zstd: save it with gzip or none");
+    fn layer(&self, path: &str) -> anyhow::Result<Layer> {
+        let place = self.required(path)?;
+        let compression = Compression::of(&self.archive, place)?;
+        if let Some(other) = compression.refused() {
+            bail!(
+                "{path} of the image archive is compressed with {other}: save it with gzip or none"
+            );
         }
-        Ok(inflated(layer)?.into_owned())
+        Ok(Layer {
+            archive: self.archive.clone(),
+            place,
+            gzip: compression == Compression::Gzip,
+        })
     }
 }
 
-fn inflated(data: &[u8]) -> anyhow::Result<Cow<'_, [u8]>> {
-    if !data.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Cow::Borrowed(data));
+/// How something is compressed, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    None,
+    Gzip,
+    Other(&'static str),
+}
+
+impl Compression {
+    fn of(archive: &Arc<File>, place: Place) -> io::Result<Self> {
+        let mut head = Vec::new();
+        Content::new(archive.clone(), place)
+            .take(6)
+            .read_to_end(&mut head)?;
+        let known: [(&[u8], Self); 4] = [
+            (b"\x1f\x8b", Self::Gzip),
+            (b"\x28\xb5\x2f\xfd", Self::Other("zstd")),
+            (b"\xfd7zXZ\0", Self::Other("xz")),
+            (b"BZh", Self::Other("bzip2")),
+        ];
+        let known = known.iter().find(|(magic, _)| head.starts_with(magic));
+        Ok(known.map_or(Self::None, |(_, compression)| *compression))
     }
-    let mut inflated = Vec::new();
-    GzDecoder::new(data)
-        .read_to_end(&mut inflated)
-        .context("gzip")?;
-    Ok(Cow::Owned(inflated))
+
+    const fn refused(self) -> Option<&'static str> {
+        match self {
+            Self::Other(name) => Some(name),
+            Self::None | Self::Gzip => None,
+        }
+    }
+}
+
+/// The archive itself, or what it inflates to.
+fn inflated(archive: File, scratch: &Path) -> anyhow::Result<File> {
+    let length = archive.metadata()?.len();
+    let archive = Arc::new(archive);
+    let place = Place { start: 0, length };
+    let compression = Compression::of(&archive, place)?;
+    if let Some(other) = compression.refused() {
+        bail!("the image archive is compressed with {other}: compress it with gzip, or not at all");
+    }
+    if compression == Compression::Gzip {
+        let mut inflated = tempfile::tempfile_in(scratch)?;
+        let mut content = MultiGzDecoder::new(BufReader::new(Content::new(archive, place)));
+        io::copy(&mut content, &mut inflated).context("inflating the image archive")?;
+        inflated.seek(SeekFrom::Start(0))?;
+        return Ok(inflated);
+    }
+    let mut archive = Arc::into_inner(archive).context("the image archive is in use")?;
+    archive.seek(SeekFrom::Start(0))?;
+    Ok(archive)
 }
 
 /// A path without `.` and `..`.

@@ -1,7 +1,7 @@
 //! Unpacking a layer over those below it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use tar::{Archive, EntryType};
@@ -11,11 +11,11 @@ const WHITEOUT: &str = ".wh.";
 /// Marks a directory as replaced: what lower layers had in it is gone.
 const OPAQUE: &str = ".wh..wh..opq";
 
-/// Unpacks one layer's tar. Owners are not kept, since the lab has one user id; device files are
+/// Unpacks one layer's tar, which is read twice. Owners are not kept, since the lab has one user id; device files are
 /// left out, since it may not make them, and `/dev` is mounted anyway.
-pub(super) fn unpack(layer: &[u8], into: &Path) -> io::Result<()> {
+pub(super) fn unpack<R: Read>(layer: impl Fn() -> R, into: &Path) -> io::Result<()> {
     // A marker may come after what its own layer adds, and hides lower layers only.
-    for path in paths(layer)? {
+    for path in paths(layer())? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
@@ -32,7 +32,7 @@ pub(super) fn unpack(layer: &[u8], into: &Path) -> io::Result<()> {
             remove(&directory.join(hidden))?;
         }
     }
-    let mut archive = Archive::new(layer);
+    let mut archive = Archive::new(layer());
     archive.set_preserve_permissions(true);
     archive.set_overwrite(true);
     for entry in archive.entries()? {
@@ -58,7 +58,7 @@ pub(super) fn unpack(layer: &[u8], into: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn paths(layer: &[u8]) -> io::Result<Vec<PathBuf>> {
+fn paths(layer: impl Read) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in Archive::new(layer).entries()? {
         let path = entry?.path()?.into_owned();
@@ -142,8 +142,8 @@ mod tests {
             ("opt/.wh..wh..opq", Some("")),
             ("kind", Some("now a file")),
         ]);
-        unpack(&lower, root.path()).unwrap();
-        unpack(&upper, root.path()).unwrap();
+        unpack(|| lower.as_slice(), root.path()).unwrap();
+        unpack(|| upper.as_slice(), root.path()).unwrap();
         let read = |path: &str| fs::read_to_string(root.path().join(path)).ok();
         assert_eq!(read("etc/a"), None);
         assert_eq!(read("etc/b").as_deref(), Some("2"));

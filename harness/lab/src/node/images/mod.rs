@@ -8,17 +8,22 @@
 mod archive;
 mod host;
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 pub(super) use archive::architecture as archive_architecture;
 
+use self::archive::Layer;
 use super::rootfs::Bind;
 use crate::topology::ENVOY_IMAGE;
 
@@ -71,41 +76,67 @@ impl Store {
         Ok(store)
     }
 
-    /// Loads every image of an archive, and says their names.
+    /// Loads every image of an archive, and says their names in full.
     ///
     /// # Errors
-    /// When it is not an archive of images, or cannot be unpacked.
-    pub fn load(&self, archive: &[u8]) -> anyhow::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for found in archive::images(archive)? {
-            let digest = found.id.trim_start_matches("sha256:").to_owned();
-            let files = self.root.join(&digest);
-            if !files.exists() {
-                // Unpacked beside and renamed, so that what is there is whole.
-                let partial = tempfile::tempdir_in(&self.root)?;
-                for layer in &found.layers {
-                    layer::unpack(layer, partial.path())
-                        .with_context(|| format!("cannot unpack a layer of image {digest}"))?;
-                }
-                let unpacked = partial.keep();
-                match fs::rename(&unpacked, &files) {
-                    // Somebody else was first.
-                    Err(_) if files.exists() => fs::remove_dir_all(&unpacked)?,
-                    renamed => renamed?,
-                }
-                use std::os::unix::fs::PermissionsExt;
-                fs::set_permissions(&files, fs::Permissions::from_mode(0o755))?;
+    /// When it is not an archive of images, or cannot be unpacked; then none of it is there.
+    pub fn load(&self, archive: File) -> anyhow::Result<Vec<String>> {
+        let mut loaded = Vec::new();
+        for found in archive::images(archive, &self.root)? {
+            let digest = found.id.trim_start_matches("sha256:");
+            if found.names.is_empty() {
+                bail!(
+                    "image {digest} has no name in the archive: save it by its name, as in docker save NAME:TAG"
+                );
             }
+            let files = self.unpacked(digest, &found.layers)?;
             let image = Arc::new(Image {
                 files,
                 ..found.image
             });
-            for name in found.names {
+            loaded.push((found.names, image));
+        }
+        let mut names = Vec::new();
+        for (image_names, image) in loaded {
+            for name in image_names {
                 self.add(&name, image.clone());
-                names.push(name);
+                names.push(normalised(&name));
             }
         }
         Ok(names)
+    }
+
+    /// The directory that an image's layers are unpacked in.
+    fn unpacked(&self, digest: &str, layers: &[Layer]) -> anyhow::Result<PathBuf> {
+        let files = self.root.join(digest);
+        if files.exists() {
+            return Ok(files);
+        }
+        // Unpacked beside and renamed, so that what is there is whole.
+        let partial = tempfile::tempdir_in(&self.root)?;
+        for layer in layers {
+            layer::unpack(|| layer.open(), partial.path())
+                .with_context(|| format!("cannot unpack a layer of image {digest}"))?;
+        }
+        fs::set_permissions(partial.path(), fs::Permissions::from_mode(0o755))?;
+        match fs::rename(partial.path(), &files) {
+            // Somebody else was first.
+            Err(_) if files.exists() => {}
+            renamed => {
+                renamed?;
+                // It is not there any more under the name that it would be removed by.
+                let _ = partial.keep();
+            }
+        }
+        Ok(files)
+    }
+
+    /// A file without a name that an archive can be kept in while it is loaded.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scratch(&self) -> io::Result<File> {
+        tempfile::tempfile_in(&self.root)
     }
 
     /// The image of a name.
@@ -153,26 +184,5 @@ pub fn normalised(name: &str) -> String {
         with_domain
     } else {
         format!("{with_domain}:latest")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::normalised;
-
-    #[test]
-    fn names_mean_what_containerd_takes_them_to_mean() {
-        for (name, expected) in [
-            ("nginx", "docker.io/library/nginx:latest"),
-            ("nginx:1.27", "docker.io/library/nginx:1.27"),
-            ("istio/examples", "docker.io/istio/examples:latest"),
-            ("docker.io/library/nginx:1", "docker.io/library/nginx:1"),
-            ("strata.dev/probe:v1", "strata.dev/probe:v1"),
-            ("localhost/a", "localhost/a:latest"),
-            ("localhost:5000/a/b:c", "localhost:5000/a/b:c"),
-            ("a@sha256:12", "docker.io/library/a@sha256:12"),
-        ] {
-            assert_eq!(normalised(name), expected);
-        }
     }
 }

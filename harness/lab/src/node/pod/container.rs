@@ -635,8 +635,7 @@ fn missing(name: &str) -> String {
     } else if name.starts_with(BUILTIN_IMAGE_PREFIX) {
         "the lab has no such component".to_owned()
     } else {
-        "not found: the lab pulls nothing, load the image's archive (POST /lab/v1/images)"
-            .to_owned()
+        format!("not found: the lab pulls nothing; load it: docker save {name} | strata-lab load -")
     }
 }
 

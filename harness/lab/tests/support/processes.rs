@@ -1,5 +1,7 @@
 //! Processes as the host sees them: whose child, whether gone, whether marked.
 
+#![allow(dead_code, reason = "each program of tests uses some of it")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

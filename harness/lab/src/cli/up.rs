@@ -1,0 +1,267 @@
+//! `up`: starts a lab, and stays with it or leaves it in the background.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use strata_lab::boot::{self, Lab, LabConfig, StartError};
+use strata_lab::topology::KUBERNETES_VERSION;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::process::Process;
+use super::record::{Name, Record, Records, Running};
+use super::{Which, kubeconfig, say, tools};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Up {
+    #[command(flatten)]
+    which: Which,
+    /// Return once it is ready; `strata-lab down` ends it.
+    #[arg(short, long)]
+    detach: bool,
+    /// How many workers there are beside the control plane, 1 to 50.
+    #[arg(long, value_name = "N", default_value_t = LabConfig::default().workers)]
+    workers: usize,
+    /// An archive of images to load into every node; may be given more than once.
+    #[arg(long = "image", value_name = "ARCHIVE")]
+    images: Vec<PathBuf>,
+    /// The kubeconfig that gets the context strata-NAME [default: the first of $KUBECONFIG that
+    /// exists, or ~/.kube/config].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The Envoy program, for Ingress, mesh and Gateway [default: the one on PATH].
+    #[arg(long, value_name = "PATH", env = "STRATA_ENVOY")]
+    envoy: Option<PathBuf>,
+    /// The nft program [default: the one on PATH, or in /usr/sbin].
+    #[arg(long, value_name = "PATH", env = "STRATA_NFT")]
+    nft: Option<PathBuf>,
+    /// Add the lab's own log to this file, which stays; RUST_LOG selects what of it.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+impl Up {
+    pub(super) async fn run(self, records: &Records) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut ends = Ends::new()?;
+        let name = self.which.given().cloned().unwrap_or_default();
+        let nft = tools::nft(self.nft)?;
+        let envoy = tools::envoy(self.envoy)?;
+        if envoy.is_none() {
+            say(tools::NO_ENVOY);
+        }
+        let apart = self.kubeconfig.is_some();
+        let file = kubeconfig::file(self.kubeconfig)?;
+        let log = match self.log {
+            Some(log) => std::path::absolute(log)?,
+            None => records.log(&name),
+        };
+        let mut record = Record {
+            process: Process::own()?,
+            detached: self.detach,
+            since: Timestamp::now(),
+            kubeconfig: kubeconfig::Entry::planned(file, name.context())?,
+            log,
+            running: None,
+            name,
+        };
+        records.begin(&record)?;
+        if record.log == records.log(&record.name) {
+            new_log(&record.log)?;
+        }
+        let config = LabConfig {
+            workers: self.workers,
+            envoy,
+            nft,
+            images: self.images,
+            log: Some(record.log.clone()),
+        };
+        let start = boot::start(config);
+        let started = tokio::select! {
+            started = start => started,
+            () = ends.come() => {
+                forget(records, &record);
+                return Ok(());
+            }
+        };
+        let ready = match started {
+            Ok(lab) => introduce(records, &mut record, lab),
+            // It names the log, so that stays where it is.
+            Err(StartError::Ended(sentence)) => Err(anyhow::anyhow!(sentence)),
+            Err(error) => {
+                forget(records, &record);
+                return Err(error.into());
+            }
+        };
+        let lab = match ready {
+            Ok(lab) => lab,
+            Err(error) => {
+                forget_but_log(records, &record);
+                return Err(error);
+            }
+        };
+        // A lab that nobody listens to is wanted all the same.
+        let _ = tell(&record, self.workers + 1, begun.elapsed(), apart);
+        if self.detach {
+            lab.keep().context("the lab has ended already")?;
+            return Ok(());
+        }
+        stay(records, &record, lab, &mut ends).await
+    }
+}
+
+/// Records a lab that is ready, and writes its context.
+fn introduce(records: &Records, record: &mut Record, lab: Lab) -> anyhow::Result<Lab> {
+    let first = Process::of(lab.pid())?;
+    record.running = Some(Running {
+        boot: first.parent()?,
+        server: lab.server().to_owned(),
+        own_kubeconfig: lab.kubeconfig_path().to_owned(),
+    });
+    record.process = first;
+    // Before the context is written, so that whatever happens now somebody sweeps it.
+    records.replace(record)?;
+    record.kubeconfig.add(lab.kubeconfig()).with_context(|| {
+        format!(
+            "the lab is ended again, since context {} could not be written",
+            record.kubeconfig.context
+        )
+    })?;
+    Ok(lab)
+}
+
+/// Waits for the end, or brings it about.
+async fn stay(
+    records: &Records,
+    record: &Record,
+    mut lab: Lab,
+    ends: &mut Ends,
+) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        status = lab.ended() => Some(status),
+        () = ends.come() => None,
+    };
+    match ended {
+        None => {
+            let stopped = lab.stop().await;
+            forget(records, record);
+            // Below the ^C that the terminal shows.
+            eprintln!();
+            say(&format!("lab {:?} has ended", record.name));
+            stopped
+        }
+        Some(Ok(status)) if status.success() => {
+            forget(records, record);
+            say(&format!(
+                "lab {:?} has ended, as somebody asked",
+                record.name
+            ));
+            Ok(())
+        }
+        Some(status) => {
+            forget_but_log(records, record);
+            bail!(
+                "lab {:?} has ended by itself ({}); its log is {}",
+                record.name,
+                status.map_or_else(
+                    |error| error.to_string(),
+                    |status: ExitStatus| status.to_string()
+                ),
+                record.log.display()
+            )
+        }
+    }
+}
+
+/// ctrl-C, SIGTERM, and the end of the terminal.
+struct Ends([Signal; 3]);
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn come(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// An empty log of the user's own.
+fn new_log(path: &Path) -> anyhow::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write the lab's log {}", path.display()))?;
+    Ok(())
+}
+
+fn forget(records: &Records, record: &Record) {
+    for trouble in records.forget(record) {
+        say(&trouble);
+    }
+}
+
+/// The log is named in what is said next.
+fn forget_but_log(records: &Records, record: &Record) {
+    for trouble in records.forget_but_log(record) {
+        say(&trouble);
+    }
+}
+
+/// A path as shells read it, and people like it.
+fn short(path: &Path) -> String {
+    let home = std::env::home_dir().filter(|home| home.components().count() > 1);
+    match home.and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned)) {
+        Some(below) => format!("~/{}", below.display()),
+        None => path.display().to_string(),
+    }
+}
+
+fn tell(record: &Record, nodes: usize, took: Duration, apart: bool) -> io::Result<()> {
+    let Some(running) = &record.running else {
+        return Ok(());
+    };
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "Lab {:?} is up in {:.2} s: {nodes} nodes, Kubernetes {KUBERNETES_VERSION}, {}",
+        record.name,
+        took.as_secs_f64(),
+        running.server
+    )?;
+    let file = short(&record.kubeconfig.file);
+    if apart {
+        writeln!(out, "Use it:  export KUBECONFIG={file}")?;
+    } else {
+        writeln!(
+            out,
+            "kubectl uses it now: context {} in {file}",
+            record.kubeconfig.context
+        )?;
+    }
+    let ends = if record.detached {
+        format!("strata-lab down {}", record.name)
+    } else {
+        "ctrl-C".to_owned()
+    };
+    let ends = ends.trim_end_matches(&format!(" {}", Name::default()));
+    writeln!(out, "End it:  {ends}")?;
+    out.flush()
+}

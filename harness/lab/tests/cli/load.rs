@@ -1,0 +1,145 @@
+//! Images for a lab that runs, and the pods that waited for them.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::PostParams;
+use kube::config::{Config, KubeConfigOptions};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::desk::{Desk, everybody};
+use crate::image::shell;
+
+const IMAGE: &str = "localhost/shell:v1";
+
+struct Cluster {
+    runtime: Runtime,
+    pods: Api<Pod>,
+}
+
+impl Cluster {
+    fn of(desk: &Desk) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let client = runtime.block_on(async {
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(desk.kubeconfig(), &options).await;
+            let client = Client::try_from(config.unwrap()).unwrap();
+            let accounts = Api::<ServiceAccount>::default_namespaced(client.clone());
+            let there = |account: Option<&ServiceAccount>| account.is_some();
+            await_condition(accounts, "default", there).await.unwrap();
+            client
+        });
+        let pods = Api::default_namespaced(client);
+        Self { runtime, pods }
+    }
+
+    fn run(&self, name: &str) {
+        let script = "echo hello; while :; do read -t 9 <>/dev/ptmx; done";
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "shell", "image": IMAGE, "command": ["/bash", "-c", script]}],
+            },
+        });
+        let pod = serde_json::from_value(pod).unwrap();
+        let parameters = PostParams::default();
+        let created = self.pods.create(&parameters, &pod);
+        self.runtime.block_on(created).unwrap();
+    }
+
+    fn wait(&self, name: &str, condition: impl Fn(&str) -> bool) {
+        let said = |pod: Option<&Pod>| {
+            let status = pod.and_then(|pod| pod.status.clone()).unwrap_or_default();
+            let containers = status.container_statuses.unwrap_or_default();
+            let state = containers.first().and_then(|one| one.state.clone());
+            let state = state.unwrap_or_default();
+            let waiting = state.waiting.and_then(|waiting| waiting.reason);
+            let running = state.running.map(|_| "running".to_owned());
+            waiting.or(running).is_some_and(|said| condition(&said))
+        };
+        let waited = await_condition(self.pods.clone(), name, said);
+        self.runtime.block_on(waited).unwrap();
+    }
+}
+
+#[test]
+fn a_pod_that_lacks_its_image_starts_when_it_is_loaded() {
+    everybody(|desk| {
+        desk.succeeds(&["up", "-d", "--workers", "1"]);
+        let cluster = Cluster::of(desk);
+        cluster.run("web");
+        cluster.wait("web", |said| {
+            said == "ErrImagePull" || said == "ImagePullBackOff"
+        });
+        let status = desk.status();
+        let waiting = &status["labs"][0]["podsNotReady"];
+        let waiting = waiting
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|pod| pod["name"] == "web");
+        let reason = waiting.unwrap()["reason"].as_str().unwrap();
+        assert!(
+            reason.contains("docker save localhost/shell:v1 | strata-lab load -"),
+            "{reason}"
+        );
+
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&shell(IMAGE)).unwrap();
+        let said = desk.with_input(&["load", "-"], gzip.finish().unwrap());
+        assert!(
+            said.starts_with("Loaded localhost/shell:v1\nEvery node of lab \"lab\" has it ("),
+            "{said}"
+        );
+        cluster.wait("web", |said| said == "running");
+        assert_eq!(desk.succeeds(&["logs", "web"]), "hello\n");
+
+        let script = "read line; echo $line; exit 5";
+        let command = ["exec", "-i", "pod/web", "--", "/bash", "-c", script];
+        let mut child = desk.command(&command);
+        let child = child
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"given\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout),
+            (Some(5), b"given\n".to_vec())
+        );
+        desk.succeeds(&["down"]);
+    });
+}
+
+#[test]
+fn what_is_no_archive_of_images_is_refused_with_the_reason() {
+    everybody(|desk| {
+        desk.succeeds(&["up", "-d", "--workers", "1"]);
+        let archive = desk.home().join("image.tar");
+        let path = archive.to_str().unwrap();
+        let whole = shell(IMAGE);
+        let zstd = b"\x28\xb5\x2f\xfd and more";
+        for (content, expected) in [
+            (&whole[..whole.len() / 2], "it was cut short"),
+            (
+                &zstd[..],
+                "is compressed with zstd: compress it with gzip, or not at all",
+            ),
+            (b"", "it has neither manifest.json nor index.json"),
+        ] {
+            std::fs::write(&archive, content).unwrap();
+            let said = desk.fails(&["load", path]);
+            assert!(said.contains(path) && said.contains(expected), "{said}");
+        }
+        std::fs::write(&archive, whole).unwrap();
+        let said = desk.succeeds(&["load", path]);
+        assert!(said.starts_with("Loaded localhost/shell:v1\n"), "{said}");
+        desk.succeeds(&["down"]);
+    });
+}
