@@ -103,6 +103,7 @@ fn kinds(definition: &Value) -> Vec<Kind> {
                 columns: columns(version),
                 subresources: &[],
                 table: format!("{plural}.{group}"),
+                describe: None,
             }
         })
         .collect()

@@ -22,6 +22,7 @@ mod meta;
 mod openapi;
 mod patch;
 pub mod pki;
+mod protobuf;
 mod registry;
 mod request;
 mod router;
@@ -33,6 +34,7 @@ pub(crate) mod status;
 mod store;
 mod stream;
 mod subresource;
+mod swagger;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;

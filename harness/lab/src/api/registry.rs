@@ -92,7 +92,12 @@ pub(crate) struct Kind {
     pub(crate) subresources: &'static [&'static str],
     /// Where its objects are stored: `plural.group`.
     pub(crate) table: String,
+    /// A built-in kind's type, for OpenAPI.
+    pub(crate) describe: Option<Describe>,
 }
+
+/// Adds a type's schema, and those it refers to, to what was generated.
+pub(crate) type Describe = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
 
 /// A column of a table: its name, its priority, and what it shows of an object.
 pub(crate) type ColumnRow<'a> = (&'a str, i64, fn(&Value) -> Value);
@@ -101,7 +106,10 @@ impl Kind {
     /// A built-in kind.
     pub(crate) fn builtin<T>(plural: &str, short_names: &[&str]) -> Self
     where
-        T: k8s_openapi::Resource + serde::de::DeserializeOwned + serde::Serialize,
+        T: k8s_openapi::Resource
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + schemars::JsonSchema,
     {
         Self {
             group: T::GROUP.to_owned(),
@@ -123,6 +131,7 @@ impl Kind {
             columns: Vec::new(),
             subresources: &[],
             table: format!("{plural}.{}", T::GROUP),
+            describe: Some(|generator| generator.subschema_for::<T>()),
         }
     }
 

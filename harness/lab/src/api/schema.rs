@@ -142,8 +142,27 @@ impl<'a> Place<'a> {
                 _ => Merge::Atomic,
             };
         }
+        match self.list_type(true) {
+            Some(("set", _)) => Merge::Set,
+            // A list whose items do not have the key is a whole (an EndpointSlice's `addresses`).
+            Some((_, keys))
+                if items
+                    .iter()
+                    .all(|item| item.is_object() && item.get(keys[0]).is_some()) =>
+            {
+                Merge::Keys(keys.iter().map(|&key| key.to_owned()).collect())
+            }
+            _ => Merge::Atomic,
+        }
+    }
+
+    /// The `x-kubernetes-list-type` of a built-in kind's list, and its keys; none if it is atomic.
+    pub(crate) fn list_type(
+        self,
+        of_objects: bool,
+    ) -> Option<(&'static str, &'static [&'static str])> {
         let keys: &[&str] = match (self.parent, self.field) {
-            ("metadata", "finalizers") => return Merge::Set,
+            ("metadata", "finalizers") => return Some(("set", &[])),
             ("metadata", "ownerReferences") => &["uid"],
             (
                 _,
@@ -165,23 +184,11 @@ impl<'a> Place<'a> {
             ("containers" | "initContainers" | "ephemeralContainers", "ports") => {
                 &["containerPort", "protocol"]
             }
-            ("spec", "ports")
-                if items
-                    .iter()
-                    .all(|item| item.get("port").is_some_and(Value::is_number)) =>
-            {
-                &["port", "protocol"]
-            }
-            _ => return Merge::Atomic,
+            ("spec", "ports") => &["port", "protocol"],
+            _ => return None,
         };
-        // A list that does not have its keys (an EndpointSlice's `addresses` are strings) is a whole.
-        if items
-            .iter()
-            .any(|item| !item.is_object() || item.get(keys[0]).is_none())
-        {
-            return Merge::Atomic;
-        }
-        Merge::Keys(keys.iter().map(|&key| key.to_owned()).collect())
+        // An EndpointSlice's `addresses` are strings.
+        of_objects.then_some(("map", keys))
     }
 }
 

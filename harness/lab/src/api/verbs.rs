@@ -9,6 +9,7 @@ use super::admission;
 use super::apply::{self, Writer};
 use super::meta;
 use super::patch::{self, Patch};
+use super::protobuf;
 use super::registry::Kind;
 use super::router::{Answered, Call};
 use super::status::Status;
@@ -60,6 +61,12 @@ impl Call {
                 ))
             }),
             "application/yaml" | "application/apply-patch+yaml" => parse_yaml(body),
+            protobuf::MEDIA_TYPE => protobuf::read(body).map_err(|why| {
+                Status::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): {why}",
+                    self.asked.kind.kind
+                ))
+            }),
             other => Err(Status::unsupported_media(other)),
         }
     }
@@ -299,6 +306,8 @@ struct Deletion {
 fn deletion(call: &Call, body: &[u8]) -> Result<Deletion, Status> {
     let body: Value = if body.is_empty() {
         Value::Null
+    } else if call.content_type() == protobuf::MEDIA_TYPE {
+        protobuf::read(body).map_err(Status::bad_request)?
     } else {
         parse_yaml(body)?
     };
