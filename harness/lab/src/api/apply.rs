@@ -22,6 +22,20 @@ struct Manager {
     fields: FieldSet,
 }
 
+impl Manager {
+    /// As conflicts name it.
+    fn shown(&self) -> String {
+        let mut shown = format!("{:?}", self.name);
+        if !self.subresource.is_empty() {
+            shown = format!("{shown} with subresource {:?}", self.subresource);
+        }
+        if self.operation == "Update" {
+            shown = format!("{shown} using {} at {}", self.api_version, self.time);
+        }
+        shown
+    }
+}
+
 /// Who writes, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer<'a> {
@@ -156,12 +170,7 @@ pub(crate) fn apply(
     let conflicts: Vec<(String, FieldSet)> = managers
         .iter()
         .filter(|manager| !mine(manager))
-        .map(|manager| {
-            (
-                manager.name.clone(),
-                manager.fields.intersection(&contested),
-            )
-        })
+        .map(|manager| (manager.shown(), manager.fields.intersection(&contested)))
         .filter(|(_, fields)| !fields.is_empty())
         .collect();
     if !conflicts.is_empty() && !force {

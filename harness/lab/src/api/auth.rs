@@ -20,6 +20,10 @@ pub struct User {
 }
 
 impl User {
+    fn is_master(&self) -> bool {
+        self.groups.iter().any(|group| group == "system:masters")
+    }
+
     /// A component of the cluster.
     pub(crate) fn component(name: &str) -> Self {
         let groups = ["system:masters", "system:authenticated"]
@@ -56,15 +60,48 @@ pub(crate) async fn authenticate(
             None => return Status::unauthorized().into_response(),
         }
     }
+    if let Some(user) = impersonated(&request) {
+        let may = request
+            .extensions()
+            .get::<User>()
+            .is_some_and(User::is_master);
+        if !may {
+            return Status::denied(format!(
+                "users {:?} is forbidden: only system:masters may impersonate",
+                user.name
+            ))
+            .into_response();
+        }
+        request.extensions_mut().insert(user);
+    }
     next.run(request).await
+}
+
+/// Whom the request is to be taken as (`--as`).
+fn impersonated(request: &Request) -> Option<User> {
+    let texts = |name: &str| -> Vec<String> {
+        let values = request.headers().get_all(name).iter();
+        values
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect()
+    };
+    let name = texts("impersonate-user").into_iter().next()?;
+    let mut groups = texts("impersonate-group");
+    if groups.is_empty()
+        && let Some(account) = name.strip_prefix("system:serviceaccount:")
+    {
+        let namespace = account.split(':').next().unwrap_or_default();
+        groups.push("system:serviceaccounts".to_owned());
+        groups.push(format!("system:serviceaccounts:{namespace}"));
+    }
+    groups.push("system:authenticated".to_owned());
+    Some(User { name, groups })
 }
 
 /// Refuses who is not of `system:masters`.
 pub(crate) async fn require_masters(request: Request, next: Next) -> Response {
     match request.extensions().get::<User>() {
-        Some(user) if user.groups.iter().any(|group| group == "system:masters") => {
-            next.run(request).await
-        }
+        Some(user) if user.is_master() => next.run(request).await,
         Some(user) => Status::denied(format!(
             "User {:?} cannot use this path: it is for system:masters",
             user.name

@@ -104,6 +104,7 @@ fn kinds(definition: &Value) -> Vec<Kind> {
                 subresources: &[],
                 table: format!("{plural}.{group}"),
                 describe: None,
+                convert: None,
             }
         })
         .collect()

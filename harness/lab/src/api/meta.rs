@@ -112,3 +112,15 @@ pub(crate) fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item 
         .into_iter()
         .flatten()
 }
+
+/// What Go calls the JSON of a value.
+pub(crate) const fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}

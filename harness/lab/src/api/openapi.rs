@@ -247,3 +247,85 @@ fn tidy(schema: &mut Value, third: bool) {
         _ => {}
     }
 }
+
+/// What Go says of a value of the wrong type at a path: of which field, and which type it has.
+pub(crate) fn wrong_type(
+    object: &Value,
+    path: &[String],
+    describe: super::registry::Describe,
+) -> Option<String> {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/definitions".into();
+    });
+    let mut generator = settings.into_generator();
+    let root: Value = describe(&mut generator).into();
+    let definitions = generator.take_definitions(false);
+    let named = |schema: &Value| {
+        let reference = schema.get("$ref").and_then(Value::as_str)?;
+        Some(reference.strip_prefix(DEFINITIONS)?.to_owned())
+    };
+    let (mut schema, mut value) = (root, object);
+    let (mut owner, mut shown) = (String::new(), Vec::new());
+    for step in path {
+        let name = named(&schema);
+        if let Some(name) = &name {
+            schema = definitions.get(name)?.clone();
+        }
+        value = match value {
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?)?,
+            other => other.get(step)?,
+        };
+        let of_list = schema.get("items").cloned();
+        if let Some(items) = of_list {
+            schema = items;
+            continue;
+        }
+        owner = name?.rsplit('.').next()?.to_owned();
+        shown.push(step.as_str());
+        let field = schema.pointer(&format!("/properties/{step}"));
+        schema = field
+            .or_else(|| schema.get("additionalProperties"))?
+            .clone();
+    }
+    // A quantity or a time refuses a text by its own words, not by its type.
+    let wanted = go_type(&schema, &definitions, &named)?;
+    Some(format!(
+        "json: cannot unmarshal {} into Go struct field {owner}.{} of type {wanted}",
+        super::meta::go_kind(value),
+        shown.join(".")
+    ))
+}
+
+fn go_type(
+    schema: &Value,
+    definitions: &Map<String, Value>,
+    named: &impl Fn(&Value) -> Option<String>,
+) -> Option<String> {
+    if let Some(name) = named(schema) {
+        let definition = definitions.get(&name)?;
+        let mut parts = name.rsplit('.');
+        let (kind, version) = (parts.next()?, parts.next()?);
+        return definition
+            .get("properties")
+            .map(|_| format!("{version}.{kind}"));
+    }
+    let format = schema.get("format").and_then(Value::as_str);
+    match (schema.get("type")?.as_str()?, format) {
+        ("integer", format) => Some(format.unwrap_or("int64").to_owned()),
+        ("number", _) => Some("float64".to_owned()),
+        ("boolean", _) => Some("bool".to_owned()),
+        ("string", None) => Some("string".to_owned()),
+        ("array", _) => Some(format!(
+            "[]{}",
+            go_type(schema.get("items")?, definitions, named)?
+        )),
+        ("object", _) => {
+            let values = schema.get("additionalProperties")?;
+            Some(format!(
+                "map[string]{}",
+                go_type(values, definitions, named)?
+            ))
+        }
+        _ => None,
+    }
+}

@@ -22,11 +22,23 @@ impl Patch {
     /// Reads a patch by its content type.
     pub(crate) fn parse(content_type: &str, body: &[u8], kind: &Kind) -> Result<Self, Status> {
         let wrong = |error: serde_json::Error| {
-            Status::bad_request(format!("error decoding patch: {error}"))
+            let why = if error.is_eof() {
+                "unexpected end of JSON input".to_owned()
+            } else {
+                error.to_string()
+            };
+            Status::bad_request(format!("error decoding patch: {why}"))
         };
         match content_type {
             "application/json-patch+json" => {
-                Ok(Self::Json(serde_json::from_slice(body).map_err(wrong)?))
+                let patch: Value = serde_json::from_slice(body).map_err(wrong)?;
+                if !patch.is_array() {
+                    return Err(Status::bad_request(format!(
+                        "json: cannot unmarshal {} into Go value of type jsonpatch.Patch",
+                        super::meta::go_kind(&patch)
+                    )));
+                }
+                Ok(Self::Json(serde_json::from_value(patch).map_err(wrong)?))
             }
             "application/merge-patch+json" => {
                 Ok(Self::Merge(serde_json::from_slice(body).map_err(wrong)?))
@@ -44,11 +56,9 @@ impl Patch {
     pub(crate) fn apply(&self, old: &Value, schema: &Schema) -> Result<Value, Status> {
         let mut new = old.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut new, patch).map_err(|error| {
-                Status::bad_request(format!(
-                    "the server rejected our request due to an error in our request: {error}"
-                ))
-            })?,
+            Self::Json(patch) => {
+                json_patch::patch(&mut new, patch).map_err(|_| Status::patch_rejected())?
+            }
             Self::Merge(patch) => merge(&mut new, patch),
             Self::Strategic(patch) => strategic(&mut new, patch, schema.root()),
         }

@@ -94,6 +94,17 @@ pub(crate) struct Kind {
     pub(crate) table: String,
     /// A built-in kind's type, for OpenAPI.
     pub(crate) describe: Option<Describe>,
+    /// How its shape differs from the stored one, where it does.
+    pub(crate) convert: Option<Convert>,
+}
+
+/// To the shape that is stored, and from it.
+#[derive(Clone, Copy)]
+pub(crate) struct Convert {
+    /// The `apiVersion` that is stored.
+    pub(crate) version: &'static str,
+    pub(crate) to_stored: fn(&mut Value),
+    pub(crate) from_stored: fn(&mut Value),
 }
 
 /// Adds a type's schema, and those it refers to, to what was generated.
@@ -132,6 +143,7 @@ impl Kind {
             subresources: &[],
             table: format!("{plural}.{}", T::GROUP),
             describe: Some(|generator| generator.subschema_for::<T>()),
+            convert: None,
         }
     }
 
@@ -152,6 +164,13 @@ impl Kind {
 
     pub(crate) const fn scale(mut self) -> Self {
         self.scale = true;
+        self
+    }
+
+    /// Another version or group of a kind, whose objects are the same ones.
+    pub(crate) fn stored_in(mut self, table: &str, convert: Convert) -> Self {
+        table.clone_into(&mut self.table);
+        self.convert = Some(convert);
         self
     }
 
@@ -214,12 +233,44 @@ impl Kind {
 
 fn decode<T>(value: Value, unknown: &mut Vec<String>) -> Result<Value, String>
 where
-    T: serde::de::DeserializeOwned + serde::Serialize,
+    T: serde::de::DeserializeOwned + serde::Serialize + schemars::JsonSchema,
 {
-    let typed: T =
-        serde_ignored::deserialize(value, |path| unknown.push(dotted(&path.to_string())))
-            .map_err(|error| error.to_string())?;
-    serde_json::to_value(typed).map_err(|error| error.to_string())
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&value, &mut track);
+    let typed: Result<T, _> =
+        serde_ignored::deserialize(tracked, |path| unknown.push(dotted(&path.to_string())));
+    match typed {
+        Ok(typed) => serde_json::to_value(typed).map_err(|error| error.to_string()),
+        Err(error) => {
+            let path: Vec<String> = track
+                .path()
+                .iter()
+                .filter_map(|segment| match segment {
+                    serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+                    serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+                    _ => None,
+                })
+                .collect();
+            let wrong = super::openapi::wrong_type(&value, &path, |generator| {
+                generator.subschema_for::<T>()
+            });
+            Err(wrong.unwrap_or_else(|| in_go(&error.to_string())))
+        }
+    }
+}
+
+/// What Go's decoder says in place of what `base64` does.
+fn in_go(why: &str) -> String {
+    let offset = why
+        .strip_prefix("Invalid symbol ")
+        .and_then(|rest| rest.split_once("offset "));
+    match offset {
+        Some((_, at)) => format!(
+            "illegal base64 data at input byte {}",
+            at.trim_end_matches('.')
+        ),
+        None => why.to_owned(),
+    }
 }
 
 /// `spec.containers.0.x` as `spec.containers[0].x`.

@@ -53,6 +53,15 @@ fn selectable(kind: &Kind) -> &'static [&'static str] {
             "source",
             "type",
         ],
+        ("events.k8s.io", "Event") => &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "reason",
+            "reportingController",
+            "type",
+        ],
         ("", "Secret") => &["type"],
         ("", "Node") => &["spec.unschedulable"],
         ("", "Namespace") => &["status.phase"],
@@ -78,6 +87,11 @@ impl Selection {
     /// When it is not of the grammar.
     pub(crate) fn labels(mut self, text: &str) -> Result<Self, Status> {
         for part in split(text) {
+            if let Some(found) = without_parenthesis(part) {
+                return Err(Status::bad_request(format!(
+                    "unable to parse requirement: found '{found}' expected: '('"
+                )));
+            }
             let test = requirement(part).ok_or_else(|| {
                 Status::bad_request(format!("unable to parse requirement: found '{part}', expected: a label selector such as a=b, a!=b, a in (b,c), a, !a"))
             })?;
@@ -106,14 +120,14 @@ impl Selection {
             let known = matches!(field, "metadata.name" | "metadata.namespace")
                 || selectable(kind).contains(&field);
             if !known {
-                let version = kind.api_version();
                 return Err(Status::bad_request(format!(
-                    "Unable to find {version:?}, Kind={} that match label selector \"\", field selector {text:?}: field label not supported: {field}",
-                    kind.kind
+                    "field label not supported: {field}"
                 )));
             }
+            // Events are stored as core/v1 names their fields.
+            let stored = field.replace("regarding.", "involvedObject.");
             self.fields.push((
-                format!("/{}", field.replace('.', "/")),
+                format!("/{}", stored.replace('.', "/")),
                 value.to_owned(),
                 equal,
             ));
@@ -180,6 +194,15 @@ fn split(text: &str) -> Vec<&str> {
     parts.push(text[start..].trim());
     parts.retain(|part| !part.is_empty());
     parts
+}
+
+/// What stands after `in` or `notin` where a parenthesis should.
+fn without_parenthesis(part: &str) -> Option<&str> {
+    let (_, values) = part
+        .split_once(" notin ")
+        .or_else(|| part.split_once(" in "))?;
+    let values = values.trim_start();
+    (!values.starts_with('(')).then(|| values.split_whitespace().next().unwrap_or_default())
 }
 
 fn requirement(part: &str) -> Option<(String, Test)> {

@@ -135,32 +135,60 @@ impl Status {
         Self::conflict(kind, name, why)
     }
 
-    /// A server-side apply that others' fields stand against.
+    /// A server-side apply that others' fields stand against: each the owner, and a path.
     pub(crate) fn apply_conflict(causes: &[(String, String)]) -> Self {
-        let plural = if causes.len() == 1 {
-            "conflict"
-        } else {
-            "conflicts"
+        let what = match causes {
+            [(owner, field)] => format!("1 conflict: conflict with {owner}: {field}"),
+            many => {
+                let mut owners: Vec<&String> = many.iter().map(|(owner, _)| owner).collect();
+                owners.sort();
+                owners.dedup();
+                let listed = owners.into_iter().flat_map(|owner| {
+                    let fields = many
+                        .iter()
+                        .filter(move |(other, _)| other == owner)
+                        .map(|(_, field)| format!("- {field}"));
+                    std::iter::once(format!("conflicts with {owner}:")).chain(fields)
+                });
+                let listed: Vec<String> = listed.collect();
+                format!("{} conflicts: {}", many.len(), listed.join("\n"))
+            }
         };
-        let listed: Vec<String> = causes
-            .iter()
-            .map(|(owner, field)| format!("conflict with {owner:?}: {field}"))
-            .collect();
-        let message = match listed.as_slice() {
-            [one] => format!("Apply failed with 1 {plural}: {one}"),
-            many => format!(
-                "Apply failed with {} {plural}: {}",
-                many.len(),
-                many.join("\n- ")
-            ),
-        };
-        let mut status = Self::new(409, "Conflict", message);
+        let mut status = Self::new(409, "Conflict", format!("Apply failed with {what}"));
         let causes: Vec<Value> = causes
             .iter()
-            .map(|(owner, field)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {owner:?}"), "field": field}))
+            .map(|(owner, field)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {owner}"), "field": field}))
             .collect();
         status.details = json!({"causes": causes});
         status
+    }
+
+    /// A patch that does not apply to the object.
+    pub(crate) fn patch_rejected() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        let mut status = Self::new(422, "Invalid", message);
+        status.details = json!({});
+        status
+    }
+
+    /// A write with the uid of an object of the past.
+    pub(crate) fn other_uid(
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        found: &str,
+    ) -> Self {
+        let namespace = if namespace.is_empty() {
+            String::new()
+        } else {
+            format!("{namespace}/")
+        };
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{namespace}{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {found}",
+            kind.plural
+        );
+        Self::conflict(kind, name, &why)
     }
 
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {

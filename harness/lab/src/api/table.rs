@@ -18,9 +18,9 @@ pub(crate) fn of(kind: &Kind, object: &Value, query: &Query) -> Value {
     {
         Some(items) => items
             .iter()
-            .map(|item| row(item, &columns, whole, none))
+            .map(|item| row(kind, item, &columns, whole, none))
             .collect(),
-        None => vec![row(object, &columns, whole, none)],
+        None => vec![row(kind, object, &columns, whole, none)],
     };
     let definitions: Vec<Value> = columns
         .iter()
@@ -49,12 +49,13 @@ fn columns(kind: &Kind) -> Vec<Column> {
         priority: 0,
         cell: Cell::Of(age),
     };
-    let mut columns = vec![name];
+    let named = kind.columns.first().is_some_and(|one| one.name == "Name");
+    let mut columns = if named { Vec::new() } else { vec![name] };
     columns.extend(kind.columns.iter().cloned());
-    if !columns
-        .iter()
-        .any(|column| column.name == "Age" || column.format == "date")
-    {
+    if !columns.iter().any(|column| {
+        matches!(column.name.as_str(), "Age" | "Last Seen" | "Created At")
+            || column.format == "date"
+    }) {
         let wide = columns
             .iter()
             .position(|column| column.priority > 0)
@@ -64,11 +65,18 @@ fn columns(kind: &Kind) -> Vec<Column> {
     columns
 }
 
-fn row(object: &Value, columns: &[Column], whole: bool, none: bool) -> Value {
+fn row(kind: &Kind, object: &Value, columns: &[Column], whole: bool, none: bool) -> Value {
+    // Cells read the stored shape.
+    let stored = kind.convert.map(|convert| {
+        let mut stored = object.clone();
+        (convert.to_stored)(&mut stored);
+        stored
+    });
+    let shown = stored.as_ref().unwrap_or(object);
     let cells: Vec<Value> = columns
         .iter()
         .map(|column| match &column.cell {
-            Cell::Of(cell) => cell(object),
+            Cell::Of(cell) => cell(shown),
             Cell::Path(path) if column.format == "date" => since(&at(object, path)).into(),
             Cell::Path(path) => at(object, path),
         })
@@ -156,18 +164,39 @@ pub(crate) fn since(time: &Value) -> String {
     else {
         return "<unknown>".to_owned();
     };
-    let seconds = jiff::Timestamp::now().as_second() - then.as_second();
+    human(jiff::Timestamp::now().as_second() - then.as_second())
+}
+
+/// How long it was from one time to another.
+pub(crate) fn between(from: &Value, to: &Value) -> String {
+    let at = |time: &Value| time.as_str()?.parse::<jiff::Timestamp>().ok();
+    match (at(from), at(to)) {
+        (Some(from), Some(to)) => human(to.as_second() - from.as_second()),
+        _ => "<unknown>".to_owned(),
+    }
+}
+
+/// A number of seconds as `kubectl` writes it (`duration.HumanDuration`).
+fn human(seconds: i64) -> String {
+    let two = |large: i64, one: char, small: i64, other: char| match small {
+        0 => format!("{large}{one}"),
+        _ => format!("{large}{one}{small}{other}"),
+    };
     match seconds {
-        ..0 => "0s".to_owned(),
+        ..0 => "<invalid>".to_owned(),
         0..120 => format!("{seconds}s"),
-        120..600 => match (seconds / 60, seconds % 60) {
-            (minutes, 0) => format!("{minutes}m"),
-            (minutes, rest) => format!("{minutes}m{rest}s"),
-        },
+        120..600 => two(seconds / 60, 'm', seconds % 60, 's'),
         600..10_800 => format!("{}m", seconds / 60),
-        10_800..172_800 => format!("{}h", seconds / 3600),
+        10_800..28_800 => two(seconds / 3600, 'h', seconds / 60 % 60, 'm'),
+        28_800..172_800 => format!("{}h", seconds / 3600),
+        172_800..691_200 => two(seconds / 86_400, 'd', seconds / 3600 % 24, 'h'),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// When an object was made.
+pub(crate) fn created(object: &Value) -> Value {
+    object["metadata"]["creationTimestamp"].clone()
 }
 
 /// A text, or what is shown for none.

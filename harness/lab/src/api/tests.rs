@@ -2,3 +2,4 @@
 
 mod apply;
 pub(crate) mod basics;
+mod kubectl;

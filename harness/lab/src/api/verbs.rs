@@ -393,11 +393,11 @@ fn delete_one(
         let old = old.ok_or_else(|| Status::not_found(kind, target.name))?;
         let current = |pointer| meta::text(&old, pointer);
         if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current("/metadata/uid")) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", current("/metadata/uid"));
+            let why = format!("the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated", current("/metadata/uid"));
             return Err(Status::conflict(kind, target.name, &why));
         }
         if let Some(revision) = options.revision.as_deref().filter(|one| *one != current("/metadata/resourceVersion")) {
-            let why = format!("Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}", current("/metadata/resourceVersion"));
+            let why = format!("the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record ({}). The object might have been modified", current("/metadata/resourceVersion"));
             return Err(Status::conflict(kind, target.name, &why));
         }
         let mut new = (*old).clone();

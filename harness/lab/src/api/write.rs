@@ -8,11 +8,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::apply::{Writer, record_update};
-use super::meta::{self, fill, map_at};
+use super::check::{check_type, decode, validate};
+use super::meta::{self, map_at};
 use super::registry::{Admit, Kind};
-use super::status::{Cause, Status};
+use super::status::Status;
 use super::store::{Key, State};
-use super::{Shared, crd, status};
+use super::{Shared, crd};
 
 /// What is done about fields that a kind does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,12 +169,13 @@ pub(crate) fn create(
         if options.dry_run {
             return Ok(Arc::new(body));
         }
-        Ok(state.put(&kind.table, (namespace.to_owned(), name.clone()), body))
+        let key = (namespace.to_owned(), name.clone());
+        Ok(state.put(&kind.table, key, stored_as(kind, body)))
     })?;
     if !options.dry_run {
         crd::follow(shared, kind, &stored, false);
     }
-    Ok(stored)
+    Ok(seen_as(kind, &stored))
 }
 
 fn check_namespace(state: &State, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
@@ -212,6 +214,7 @@ pub(crate) fn change(
         let new = edit(&seen)?;
         let (new, found) = finish(state, target, part, options, &seen, new)?;
         warnings = found;
+        let new = stored_as(kind, new);
         if options.dry_run || same(&old, &new) {
             return Ok((if options.dry_run { Arc::new(new) } else { old }, false));
         }
@@ -228,7 +231,10 @@ pub(crate) fn change(
     if !options.dry_run {
         crd::follow(shared, kind, &object, gone);
     }
-    Ok(Written { object, warnings })
+    Ok(Written {
+        object: seen_as(kind, &object),
+        warnings,
+    })
 }
 
 /// Whether a deleted object still waits for something other than finalizers: a pod for its kubelet,
@@ -249,8 +255,20 @@ pub(crate) fn seen_as(kind: &Kind, object: &Arc<Value>) -> Arc<Value> {
         return object.clone();
     }
     let mut object = (**object).clone();
+    if let Some(convert) = kind.convert {
+        (convert.from_stored)(&mut object);
+    }
     object["apiVersion"] = version.into();
     Arc::new(object)
+}
+
+/// An object as it is stored.
+fn stored_as(kind: &Kind, mut object: Value) -> Value {
+    if let Some(convert) = kind.convert {
+        (convert.to_stored)(&mut object);
+        object["apiVersion"] = convert.version.into();
+    }
+    object
 }
 
 /// Equal but for the bookkeeping.
@@ -392,96 +410,13 @@ fn check_identity(target: Target<'_>, old: &Value, new: &Value) -> Result<(), St
     let uid = meta::text(new, "/metadata/uid");
     let current = meta::text(old, "/metadata/uid");
     if !uid.is_empty() && uid != current {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {current}"
-        );
-        return Err(Status::conflict(target.kind, target.name, &why));
+        return Err(Status::other_uid(
+            target.kind,
+            target.namespace,
+            target.name,
+            uid,
+            current,
+        ));
     }
     Ok(())
-}
-
-fn check_type(kind: &Kind, body: &mut Value) -> Result<(), Status> {
-    if !body.is_object() {
-        return Err(Status::bad_request(format!(
-            "the body must be an object of kind {}",
-            kind.kind
-        )));
-    }
-    fill(body, "apiVersion", kind.api_version());
-    fill(body, "kind", kind.kind.clone());
-    let (version, name) = (meta::text(body, "/apiVersion"), meta::text(body, "/kind"));
-    if version != kind.api_version() || name != kind.kind {
-        return Err(Status::bad_request(format!(
-            "{name} in version {version:?} cannot be handled as a {}: the API version in the data ({version}) or its kind does not match the expected ({}, Kind={})",
-            kind.kind,
-            kind.api_version(),
-            kind.kind
-        )));
-    }
-    Ok(())
-}
-
-fn decode(kind: &Kind, body: Value, options: &Options) -> Result<(Value, Vec<String>), Status> {
-    let mut unknown = Vec::new();
-    let decoded = match (kind.hooks.decode, &kind.schema) {
-        (Some(decode), _) => {
-            let what = format!("{} in version {:?}", kind.kind, kind.version);
-            decode(body, &mut unknown).map_err(|why| {
-                Status::bad_request(format!(
-                    "{what} cannot be handled as a {}: {why}",
-                    kind.kind
-                ))
-            })?
-        }
-        (None, super::schema::Schema::Custom(schema)) => {
-            let mut body = body;
-            crd::prune(&mut body, schema, &mut unknown);
-            crd::default(&mut body, schema);
-            body
-        }
-        (None, super::schema::Schema::Builtin) => body,
-    };
-    if options.validation == FieldValidation::Strict && !unknown.is_empty() {
-        let listed: Vec<String> = unknown
-            .iter()
-            .map(|field| format!("unknown field {field:?}"))
-            .collect();
-        let what = format!("{} in version {:?}", kind.kind, kind.version);
-        return Err(Status::bad_request(format!(
-            "{what} cannot be handled as a {}: strict decoding error: {}",
-            kind.kind,
-            listed.join(", ")
-        )));
-    }
-    let warn = options.validation == FieldValidation::Warn;
-    let warnings = unknown
-        .into_iter()
-        .filter(|_| warn)
-        .map(|field| format!("unknown field {field:?}"))
-        .collect();
-    Ok((decoded, warnings))
-}
-
-fn validate(kind: &Kind, name: &str, new: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let mut causes: Vec<status::Cause> = Vec::new();
-    if old.is_none() {
-        if name.is_empty() {
-            causes.push(Cause::required(
-                "metadata.name",
-                "name or generateName is required",
-            ));
-        } else if kind.group != "rbac.authorization.k8s.io" {
-            super::rows::names::subdomain("metadata.name", name, &mut causes);
-        }
-    }
-    super::rows::names::labels(new, &mut causes);
-    if let super::schema::Schema::Custom(schema) = &kind.schema {
-        crd::validate(new, schema, &mut causes);
-    }
-    (kind.hooks.validate)(new, old, &mut causes);
-    if causes.is_empty() {
-        Ok(())
-    } else {
-        Err(Status::invalid(kind, name, &causes))
-    }
 }

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::pod;
 use crate::api::meta::{fill, map_at, text};
+use crate::api::registry::Admit;
 use crate::api::selector::label_selector_matches;
-use crate::api::status::Cause;
+use crate::api::status::{Cause, Status};
 
 type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
 
@@ -14,7 +15,7 @@ fn spec_of(object: &mut Value) -> &mut Value {
     &mut object["spec"]
 }
 
-fn default_template(spec: &mut Value) {
+pub(super) fn default_template(spec: &mut Value) {
     if let Some(template) = spec.get_mut("template") {
         pod::default_spec(&mut template["spec"]);
     }
@@ -75,14 +76,6 @@ pub(super) fn default_stateful_set(object: &mut Value) {
         "updateStrategy",
         json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
     );
-    default_template(spec);
-}
-
-pub(super) fn default_job(object: &mut Value) {
-    let spec = spec_of(object);
-    fill(spec, "parallelism", 1);
-    fill(spec, "completions", 1);
-    fill(spec, "backoffLimit", 6);
     default_template(spec);
 }
 
@@ -148,8 +141,59 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
     );
 }
 
-fn number(object: &Value, pointer: &str) -> i64 {
+pub(super) fn number(object: &Value, pointer: &str) -> i64 {
     object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}
+
+pub(super) fn validate_stateful_set(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    if let Some(old) = old {
+        let rest = |set: &Value| {
+            let mut spec = set["spec"].clone();
+            if let Some(spec) = spec.as_object_mut() {
+                for field in [
+                    "replicas",
+                    "ordinals",
+                    "template",
+                    "updateStrategy",
+                    "revisionHistoryLimit",
+                    "persistentVolumeClaimRetentionPolicy",
+                    "minReadySeconds",
+                ] {
+                    spec.remove(field);
+                }
+            }
+            spec
+        };
+        if rest(old) != rest(new) {
+            let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+            causes.push(Cause::forbidden("spec", why));
+            return;
+        }
+    }
+    validate(new, old, causes);
+}
+
+/// The count of a DaemonSet's templates, that old clients read.
+pub(super) fn admit_daemon_set(admit: &mut Admit<'_>) -> Result<(), Status> {
+    const GENERATION: &str = "deprecated.daemonset.template.generation";
+    let pointer = format!("/metadata/annotations/{GENERATION}");
+    let before = admit
+        .old
+        .map_or(0, |old| text(old, &pointer).parse().unwrap_or(0));
+    let changed = admit
+        .old
+        .is_none_or(|old| old["spec"]["template"] != admit.new["spec"]["template"]);
+    let count: i64 = before + i64::from(changed);
+    let metadata = map_at(admit.new, "metadata");
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    annotations[GENERATION] = count.to_string().into();
+    Ok(())
+}
+
+pub(super) fn default_replication_controller(object: &mut Value) {
+    let spec = spec_of(object);
+    fill(spec, "replicas", 1);
+    default_template(spec);
 }
 
 fn ready(object: &Value) -> Value {
@@ -161,14 +205,14 @@ fn ready(object: &Value) -> Value {
     .into()
 }
 
-fn containers(object: &Value, field: &str) -> Value {
+pub(super) fn containers(object: &Value, field: &str) -> Value {
     let names: Vec<&str> = crate::api::meta::items(object, "/spec/template/spec/containers")
         .map(|one| text(one, field))
         .collect();
     names.join(",").into()
 }
 
-fn selector(object: &Value) -> Value {
+pub(super) fn selector(object: &Value) -> Value {
     let labels = object
         .pointer("/spec/selector/matchLabels")
         .and_then(Value::as_object);
@@ -241,4 +285,47 @@ pub(super) const DAEMON_SET: Columns = &[
             pairs.join(",").into()
         }
     }),
+    ("Age", 0, crate::api::table::age),
+    ("Containers", 1, |object| containers(object, "/name")),
+    ("Images", 1, |object| containers(object, "/image")),
+    ("Selector", 1, selector),
+];
+
+pub(super) const STATEFUL_SET: Columns = &[
+    ("Ready", 0, ready),
+    ("Age", 0, crate::api::table::age),
+    ("Containers", 1, |object| containers(object, "/name")),
+    ("Images", 1, |object| containers(object, "/image")),
+];
+
+pub(super) const REPLICATION_CONTROLLER: Columns = &[
+    ("Desired", 0, |object| {
+        number(object, "/spec/replicas").into()
+    }),
+    ("Current", 0, |object| {
+        number(object, "/status/replicas").into()
+    }),
+    ("Ready", 0, |object| {
+        number(object, "/status/readyReplicas").into()
+    }),
+    ("Age", 0, crate::api::table::age),
+    ("Containers", 1, |object| containers(object, "/name")),
+    ("Images", 1, |object| containers(object, "/image")),
+];
+
+pub(super) const REVISION: Columns = &[
+    ("Controller", 0, |revision| {
+        let owner = crate::api::meta::items(revision, "/metadata/ownerReferences")
+            .find(|owner| owner["controller"] == true);
+        match owner {
+            Some(owner) => format!(
+                "{}/{}",
+                text(owner, "/kind").to_lowercase(),
+                text(owner, "/name")
+            )
+            .into(),
+            None => "<none>".into(),
+        }
+    }),
+    ("Revision", 0, |revision| revision["revision"].clone()),
 ];

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::names;
 use crate::api::meta::{fill, items, map_at, text};
 use crate::api::status::Cause;
-use crate::api::table::{or_none, since};
+use crate::api::table::or_none;
 
 type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
 
@@ -56,6 +56,25 @@ pub(super) fn validate_immutable(new: &Value, old: Option<&Value>, causes: &mut 
             "data",
             "field is immutable when `immutable` is set",
         ));
+    }
+}
+
+pub(super) fn validate_secret(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    validate_immutable(new, old, causes);
+    let kind = text(new, "/type");
+    if old.is_some_and(|old| old["type"] != new["type"]) {
+        causes.push(Cause::invalid("type", &kind.into(), "field is immutable"));
+    }
+    let needed: &[&str] = match kind {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        _ => &[],
+    };
+    for name in needed {
+        if new.get("data").and_then(|data| data.get(name)).is_none() {
+            causes.push(Cause::required(format!("data[{name}]"), ""));
+        }
     }
 }
 
@@ -152,19 +171,12 @@ pub(super) const ENDPOINTS: Columns = &[("Endpoints", 0, |object| {
     }
 })];
 
-pub(super) const EVENT: Columns = &[
-    ("Last Seen", 0, |event| {
-        since(&event["lastTimestamp"]).into()
-    }),
-    ("Type", 0, |event| event["type"].clone()),
-    ("Reason", 0, |event| event["reason"].clone()),
-    ("Object", 0, |event| {
-        format!(
-            "{}/{}",
-            text(event, "/involvedObject/kind").to_lowercase(),
-            text(event, "/involvedObject/name")
-        )
-        .into()
-    }),
-    ("Message", 0, |event| text(event, "/message").trim().into()),
-];
+pub(super) const SERVICE_ACCOUNT: Columns = &[("Secrets", 0, |account| {
+    items(account, "/secrets").count().into()
+})];
+
+pub(super) const LEASE: Columns = &[("Holder", 0, |lease| {
+    text(lease, "/spec/holderIdentity").into()
+})];
+
+pub(super) const RUNTIME_CLASS: Columns = &[("Handler", 0, |class| class["handler"].clone())];

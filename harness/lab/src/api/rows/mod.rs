@@ -8,32 +8,46 @@ use std::sync::LazyLock;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
-use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::authorization::v1::{
+    LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+};
+use k8s_openapi::api::autoscaling;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, Secret, Service,
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service,
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use super::registry::Kind;
+use super::registry::{Convert, Kind};
 use super::status::Status;
-use super::{Shared, User, crd, meta, subresource};
+use super::{Shared, User, crd, meta, review};
 
 mod apps;
+mod batch;
 mod core;
+mod event;
 pub(crate) mod names;
 mod networking;
 mod pod;
+mod policy;
 mod service;
+mod storage;
 
 /// Every built-in kind.
 pub(crate) fn all() -> Vec<Kind> {
@@ -59,10 +73,54 @@ pub(crate) fn all() -> Vec<Kind> {
             .columns(core::CONFIG_MAP),
         Kind::builtin::<Secret>("secrets", &[])
             .default(core::default_secret)
-            .validate(core::validate_immutable)
+            .validate(core::validate_secret)
             .columns(core::SECRET),
-        Kind::builtin::<Event>("events", &["ev"]).columns(core::EVENT),
-        Kind::builtin::<PersistentVolumeClaim>("persistentvolumeclaims", &["pvc"]).status(),
+        Kind::builtin::<Event>("events", &["ev"]).columns(event::COLUMNS),
+        Kind::builtin::<events::v1::Event>("events", &["ev"])
+            .stored_in(
+                "events.",
+                Convert {
+                    version: "v1",
+                    to_stored: event::to_core,
+                    from_stored: event::to_events,
+                },
+            )
+            .columns(event::COLUMNS),
+        Kind::builtin::<LimitRange>("limitranges", &["limits"])
+            .default(policy::default_limits)
+            .columns(policy::CREATED),
+        Kind::builtin::<ResourceQuota>("resourcequotas", &["quota"])
+            .status()
+            .columns(policy::QUOTA),
+        Kind::builtin::<PodTemplate>("podtemplates", &[]),
+        Kind::builtin::<ReplicationController>("replicationcontrollers", &["rc"])
+            .status()
+            .generation()
+            .scale()
+            .all()
+            .default(apps::default_replication_controller)
+            .columns(apps::REPLICATION_CONTROLLER),
+        Kind::builtin::<PersistentVolume>("persistentvolumes", &["pv"])
+            .cluster()
+            .status()
+            .default(storage::default_volume)
+            .columns(storage::VOLUME),
+        Kind::builtin::<PersistentVolumeClaim>("persistentvolumeclaims", &["pvc"])
+            .status()
+            .default(storage::default_claim)
+            .validate(storage::validate_claim)
+            .admit(storage::admit_claim)
+            .columns(storage::CLAIM),
+        Kind::builtin::<StorageClass>("storageclasses", &["sc"])
+            .cluster()
+            .default(storage::default_class)
+            .validate(storage::validate_class)
+            .columns(storage::CLASS),
+        Kind::builtin::<CSIDriver>("csidrivers", &[]).cluster(),
+        Kind::builtin::<CSINode>("csinodes", &[]).cluster(),
+        Kind::builtin::<VolumeAttachment>("volumeattachments", &[])
+            .cluster()
+            .status(),
         Kind::builtin::<Deployment>("deployments", &["deploy"])
             .status()
             .generation()
@@ -85,6 +143,7 @@ pub(crate) fn all() -> Vec<Kind> {
             .all()
             .default(apps::default_daemon_set)
             .validate(apps::validate)
+            .admit(apps::admit_daemon_set)
             .columns(apps::DAEMON_SET),
         Kind::builtin::<StatefulSet>("statefulsets", &["sts"])
             .status()
@@ -92,19 +151,55 @@ pub(crate) fn all() -> Vec<Kind> {
             .scale()
             .all()
             .default(apps::default_stateful_set)
-            .validate(apps::validate),
+            .validate(apps::validate_stateful_set)
+            .columns(apps::STATEFUL_SET),
+        Kind::builtin::<ControllerRevision>("controllerrevisions", &[]).columns(apps::REVISION),
         Kind::builtin::<Job>("jobs", &[])
             .status()
             .generation()
             .all()
-            .default(apps::default_job),
+            .default(batch::default_job)
+            .validate(batch::validate_job)
+            .admit(batch::admit_job)
+            .columns(batch::JOB),
+        Kind::builtin::<CronJob>("cronjobs", &["cj"])
+            .status()
+            .generation()
+            .all()
+            .default(batch::default_cron_job)
+            .validate(batch::validate_cron_job)
+            .columns(batch::CRON_JOB),
+        Kind::builtin::<autoscaling::v2::HorizontalPodAutoscaler>(
+            "horizontalpodautoscalers",
+            &["hpa"],
+        )
+        .status()
+        .all()
+        .default(policy::default_scaler)
+        .columns(policy::SCALER),
+        Kind::builtin::<autoscaling::v1::HorizontalPodAutoscaler>(
+            "horizontalpodautoscalers",
+            &["hpa"],
+        )
+        .status()
+        .all()
+        .default(policy::default_scaler_v1)
+        .stored_in(
+            "horizontalpodautoscalers.autoscaling",
+            Convert {
+                version: "autoscaling/v2",
+                to_stored: policy::scaler_to_v2,
+                from_stored: policy::scaler_to_v1,
+            },
+        )
+        .columns(policy::SCALER),
         Kind::builtin::<EndpointSlice>("endpointslices", &[])
             .validate(networking::validate_slice)
             .columns(networking::SLICE),
         Kind::builtin::<Ingress>("ingresses", &["ing"])
             .status()
             .generation()
-            .default(|_| ())
+            .default(networking::default_ingress)
             .validate(networking::validate_ingress)
             .admit(networking::admit_ingress)
             .columns(networking::INGRESS),
@@ -114,22 +209,46 @@ pub(crate) fn all() -> Vec<Kind> {
             .columns(networking::INGRESS_CLASS),
         Kind::builtin::<NetworkPolicy>("networkpolicies", &["netpol"])
             .generation()
-            .default(networking::default_policy),
-        Kind::builtin::<Lease>("leases", &[]),
+            .default(networking::default_policy)
+            .validate(networking::validate_policy)
+            .columns(networking::POLICY),
+        Kind::builtin::<Lease>("leases", &[]).columns(core::LEASE),
         Kind::builtin::<PodDisruptionBudget>("poddisruptionbudgets", &["pdb"])
             .status()
-            .generation(),
-        Kind::builtin::<Role>("roles", &[]),
-        Kind::builtin::<RoleBinding>("rolebindings", &[]),
-        Kind::builtin::<ClusterRole>("clusterroles", &[]).cluster(),
-        Kind::builtin::<ClusterRoleBinding>("clusterrolebindings", &[]).cluster(),
+            .generation()
+            .validate(policy::validate_budget)
+            .columns(policy::BUDGET),
+        Kind::builtin::<PriorityClass>("priorityclasses", &["pc"])
+            .cluster()
+            .generation()
+            .default(policy::default_priority)
+            .validate(policy::validate_priority)
+            .columns(policy::PRIORITY),
+        Kind::builtin::<RuntimeClass>("runtimeclasses", &[])
+            .cluster()
+            .columns(core::RUNTIME_CLASS),
+        Kind::builtin::<Role>("roles", &[]).columns(policy::CREATED),
+        Kind::builtin::<RoleBinding>("rolebindings", &[])
+            .default(policy::default_binding)
+            .validate(policy::validate_binding)
+            .columns(policy::BINDING),
+        Kind::builtin::<ClusterRole>("clusterroles", &[])
+            .cluster()
+            .columns(policy::CREATED),
+        Kind::builtin::<ClusterRoleBinding>("clusterrolebindings", &[])
+            .cluster()
+            .default(policy::default_binding)
+            .validate(policy::validate_binding)
+            .columns(policy::BINDING),
         mutating_webhook_configuration().clone(),
         Kind::builtin::<ValidatingWebhookConfiguration>("validatingwebhookconfigurations", &[])
             .cluster()
             .generation(),
         custom_resource_definition().clone(),
         Kind::builtin::<SelfSubjectAccessReview>("selfsubjectaccessreviews", &[]).cluster(),
+        Kind::builtin::<SelfSubjectRulesReview>("selfsubjectrulesreviews", &[]).cluster(),
         Kind::builtin::<SubjectAccessReview>("subjectaccessreviews", &[]).cluster(),
+        Kind::builtin::<LocalSubjectAccessReview>("localsubjectaccessreviews", &[]),
         Kind::builtin::<TokenReview>("tokenreviews", &[]).cluster(),
         Kind::builtin::<SelfSubjectReview>("selfsubjectreviews", &[]).cluster(),
     ]
@@ -141,9 +260,10 @@ pub(crate) type Respond = fn(&Shared, &User, Value) -> Result<Value, Status>;
 /// The kinds whose create is a question.
 pub(crate) fn virtual_kind(kind: &Kind) -> Option<Respond> {
     match (kind.group.as_str(), kind.plural.as_str()) {
-        ("authorization.k8s.io", _) => Some(subresource::review_access),
-        ("authentication.k8s.io", "tokenreviews") => Some(subresource::review_token),
-        ("authentication.k8s.io", _) => Some(subresource::review_self),
+        ("authorization.k8s.io", "selfsubjectrulesreviews") => Some(review::review_rules),
+        ("authorization.k8s.io", _) => Some(review::review_access),
+        ("authentication.k8s.io", "tokenreviews") => Some(review::review_token),
+        ("authentication.k8s.io", _) => Some(review::review_self),
         _ => None,
     }
 }
@@ -195,13 +315,15 @@ row!(/// Pod.
         .status()
         .generation()
         .all()
-        .subresources(&["binding", "eviction", "exec", "log"])
+        .subresources(&["attach", "binding", "eviction", "exec", "log"])
         .default(pod::default)
         .validate(pod::validate)
         .admit(pod::admit)
         .columns(pod::COLUMNS));
 row!(/// ServiceAccount.
-    service_account, Kind::builtin::<ServiceAccount>("serviceaccounts", &["sa"]).subresources(&["token"]));
+    service_account, Kind::builtin::<ServiceAccount>("serviceaccounts", &["sa"])
+        .subresources(&["token"])
+        .columns(core::SERVICE_ACCOUNT));
 row!(/// MutatingWebhookConfiguration.
     mutating_webhook_configuration,
     Kind::builtin::<MutatingWebhookConfiguration>("mutatingwebhookconfigurations", &[]).cluster().generation());
@@ -211,4 +333,5 @@ row!(/// CustomResourceDefinition.
         .cluster()
         .status()
         .generation()
-        .admit(crd::establish));
+        .admit(crd::establish)
+        .columns(policy::CREATED));

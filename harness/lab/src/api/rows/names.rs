@@ -75,22 +75,60 @@ fn is_value(text: &str) -> bool {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)))
 }
 
+/// Refuses a key of labels or annotations: an optional prefix, and a name.
+fn key(field: &str, key: &str, causes: &mut Vec<Cause>) {
+    let (prefix, name) = key.split_once('/').unwrap_or(("", key));
+    if key.starts_with('/') {
+        causes.push(Cause::invalid(
+            field,
+            &key.into(),
+            "prefix part must be non-empty",
+        ));
+    } else if !prefix.is_empty() && !is_subdomain(prefix) {
+        causes.push(Cause::invalid(
+            field,
+            &key.into(),
+            &format!("prefix part {SUBDOMAIN}"),
+        ));
+    }
+    if name.is_empty() || !is_value(name) {
+        let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+        causes.push(Cause::invalid(field, &key.into(), why));
+    }
+}
+
 /// Refuses labels whose keys or values are not well formed.
 pub(crate) fn labels(object: &Value, causes: &mut Vec<Cause>) {
     let labels = object
         .pointer("/metadata/labels")
         .and_then(Value::as_object);
-    for (key, value) in labels.into_iter().flatten() {
+    for (name, value) in labels.into_iter().flatten() {
+        key("metadata.labels", name, causes);
         let value = value.as_str().unwrap_or_default();
         if !is_value(value) {
             causes.push(Cause::invalid("metadata.labels", &value.into(), VALUE));
         }
-        let name = key.rsplit('/').next().unwrap_or_default();
-        if name.is_empty() || !is_value(name) {
-            let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-            causes.push(Cause::invalid("metadata.labels", &key.as_str().into(), why));
+    }
+}
+
+/// Refuses annotations whose keys are not well formed.
+pub(crate) fn annotations(object: &Value, causes: &mut Vec<Cause>) {
+    let annotations = object
+        .pointer("/metadata/annotations")
+        .and_then(Value::as_object);
+    for (name, _) in annotations.into_iter().flatten() {
+        // Their keys may be in capitals.
+        if !is_qualified(&name.to_lowercase()) {
+            key("metadata.annotations", name, causes);
         }
     }
+}
+
+fn is_qualified(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').unwrap_or(("", key));
+    (prefix.is_empty() != key.contains('/') && (prefix.is_empty() || is_subdomain(prefix)))
+        && !name.is_empty()
+        && is_value(name)
 }
 
 /// Refuses what is not a port.
@@ -105,4 +143,34 @@ pub(crate) fn port(field: impl Into<String>, value: &Value, causes: &mut Vec<Cau
             "must be between 1 and 65535, inclusive",
         ));
     }
+}
+
+/// The number that a quantity is (apimachinery's `resource.Quantity`).
+pub(crate) fn quantity(text: &str) -> Option<f64> {
+    let end = text
+        .find(|one: char| one.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let number: f64 = number.parse().ok()?;
+    let binary = |power: i32| 1024_f64.powi(power);
+    let factor = match suffix {
+        "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        "Ki" => binary(1),
+        "Mi" => binary(2),
+        "Gi" => binary(3),
+        "Ti" => binary(4),
+        "Pi" => binary(5),
+        "Ei" => binary(6),
+        exponent => 10_f64.powi(exponent.trim_start_matches(['e', 'E']).parse().ok()?),
+    };
+    Some(number * factor)
 }

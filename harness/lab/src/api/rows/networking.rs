@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::names;
-use crate::api::meta::{items, map_at, text};
+use crate::api::meta::{fill, items, map_at, text};
 use crate::api::registry::Admit;
 use crate::api::status::{Cause, Status};
 use crate::api::table::or_none;
@@ -234,6 +234,53 @@ pub(super) fn admit_ingress(admit: &mut Admit<'_>) -> Result<(), Status> {
     Ok(())
 }
 
+pub(super) fn default_ingress(object: &mut Value) {
+    map_at(object, "status");
+    fill(&mut object["status"], "loadBalancer", json!({}));
+}
+
+pub(super) fn validate_policy(new: &Value, _: Option<&Value>, causes: &mut Vec<Cause>) {
+    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (at, rule) in items(new, &format!("/spec/{rules}")).enumerate() {
+            let field = format!("spec.{rules}[{at}]");
+            for (at, port) in items(rule, "/ports").enumerate() {
+                if port["port"].is_number() {
+                    names::port(format!("{field}.ports[{at}].port"), &port["port"], causes);
+                }
+            }
+            for (at, peer) in items(rule, &format!("/{peers}")).enumerate() {
+                validate_peer(peer, &format!("{field}.{peers}[{at}]"), causes);
+            }
+        }
+    }
+}
+
+fn validate_peer(peer: &Value, field: &str, causes: &mut Vec<Cause>) {
+    let selects = peer.get("podSelector").is_some() || peer.get("namespaceSelector").is_some();
+    let Some(block) = peer.get("ipBlock") else {
+        if !selects {
+            causes.push(Cause::required(field, "must specify a peer"));
+        }
+        return;
+    };
+    if selects {
+        causes.push(Cause::forbidden(
+            field,
+            "may not specify both ipBlock and another peer",
+        ));
+    }
+    let cidr = text(block, "/cidr");
+    if cidr.is_empty() {
+        causes.push(Cause::required(format!("{field}.ipBlock.cidr"), ""));
+    } else if cidr.parse::<ipnet::IpNet>().is_err() {
+        causes.push(Cause::invalid(
+            format!("{field}.ipBlock.cidr"),
+            &cidr.into(),
+            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ));
+    }
+}
+
 pub(super) fn default_policy(object: &mut Value) {
     let egress = object
         .pointer("/spec/egress")
@@ -278,6 +325,21 @@ pub(super) const INGRESS: Columns = &[
         }
     }),
 ];
+
+pub(super) const POLICY: Columns = &[("Pod-Selector", 0, |policy| {
+    let selector = &policy["spec"]["podSelector"];
+    let labels = selector.get("matchLabels").and_then(Value::as_object);
+    let pairs: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    if pairs.is_empty() {
+        "<none>".into()
+    } else {
+        pairs.join(",").into()
+    }
+})];
 
 pub(super) const INGRESS_CLASS: Columns = &[
     ("Controller", 0, |object| {

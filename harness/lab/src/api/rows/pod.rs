@@ -172,15 +172,17 @@ pub(super) fn validate_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
                 causes.push(Cause::duplicate(format!("{field}.name"), &name.into()));
             }
             seen.push(name);
+            validate_resources(container, &format!("{field}.resources"), causes);
             if text(container, "/image").is_empty() {
                 causes.push(Cause::required(format!("{field}.image"), ""));
             }
             for (at, port) in items(container, "/ports").enumerate() {
-                names::port(
-                    format!("{field}.ports[{at}].containerPort"),
-                    &port["containerPort"],
-                    causes,
-                );
+                let field = format!("{field}.ports[{at}].containerPort");
+                if port["containerPort"] == 0 {
+                    causes.push(Cause::required(field, ""));
+                } else {
+                    names::port(field, &port["containerPort"], causes);
+                }
             }
             for (at, mount) in items(container, "/volumeMounts").enumerate() {
                 let name = text(mount, "/name");
@@ -201,6 +203,39 @@ pub(super) fn validate_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
             &policy.into(),
             &["Always", "OnFailure", "Never"],
         ));
+    }
+}
+
+/// Quantities are numbers, and nobody asks for more than the limit.
+fn validate_resources(container: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let list = |kind: &str| {
+        container
+            .pointer(&format!("/resources/{kind}"))
+            .and_then(Value::as_object)
+    };
+    for kind in ["limits", "requests"] {
+        for (name, quantity) in list(kind).into_iter().flatten() {
+            if names::quantity(quantity.as_str().unwrap_or_default()).is_none() {
+                let why = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+                causes.push(Cause::invalid(
+                    format!("{path}.{kind}[{name}]"),
+                    quantity,
+                    why,
+                ));
+            }
+        }
+    }
+    for (name, asked) in list("requests").into_iter().flatten() {
+        let limit = list("limits").and_then(|limits| limits.get(name));
+        let number = |quantity: &Value| names::quantity(quantity.as_str().unwrap_or_default());
+        if let Some(limit) = limit
+            && let (Some(wanted), Some(most)) = (number(asked), number(limit))
+            && wanted > most
+        {
+            let limit = limit.as_str().unwrap_or_default();
+            let why = format!("must be less than or equal to {name} limit of {limit}");
+            causes.push(Cause::invalid(format!("{path}.requests"), asked, &why));
+        }
     }
 }
 

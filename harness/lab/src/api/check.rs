@@ -1,0 +1,106 @@
+//! What a body must be: of the kind that is asked for, of its type, and valid.
+
+use serde_json::Value;
+
+use super::crd;
+use super::meta::{self, fill};
+use super::registry::Kind;
+use super::schema::Schema;
+use super::status::{Cause, Status};
+use super::write::{FieldValidation, Options};
+
+pub(crate) fn check_type(kind: &Kind, body: &mut Value) -> Result<(), Status> {
+    if !body.is_object() {
+        return Err(Status::bad_request(format!(
+            "the body must be an object of kind {}",
+            kind.kind
+        )));
+    }
+    fill(body, "apiVersion", kind.api_version());
+    fill(body, "kind", kind.kind.clone());
+    let (version, name) = (meta::text(body, "/apiVersion"), meta::text(body, "/kind"));
+    if version != kind.api_version() || name != kind.kind {
+        return Err(Status::bad_request(format!(
+            "{name} in version {version:?} cannot be handled as a {}: the API version in the data ({version}) or its kind does not match the expected ({}, Kind={})",
+            kind.kind,
+            kind.api_version(),
+            kind.kind
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn decode(
+    kind: &Kind,
+    body: Value,
+    options: &Options,
+) -> Result<(Value, Vec<String>), Status> {
+    let mut unknown = Vec::new();
+    let decoded = match (kind.hooks.decode, &kind.schema) {
+        (Some(decode), _) => {
+            let what = format!("{} in version {:?}", kind.kind, kind.version);
+            decode(body, &mut unknown).map_err(|why| {
+                Status::bad_request(format!(
+                    "{what} cannot be handled as a {}: {why}",
+                    kind.kind
+                ))
+            })?
+        }
+        (None, Schema::Custom(schema)) => {
+            let mut body = body;
+            crd::prune(&mut body, schema, &mut unknown);
+            crd::default(&mut body, schema);
+            body
+        }
+        (None, Schema::Builtin) => body,
+    };
+    if options.validation == FieldValidation::Strict && !unknown.is_empty() {
+        let listed: Vec<String> = unknown
+            .iter()
+            .map(|field| format!("unknown field {field:?}"))
+            .collect();
+        let what = format!("{} in version {:?}", kind.kind, kind.version);
+        return Err(Status::bad_request(format!(
+            "{what} cannot be handled as a {}: strict decoding error: {}",
+            kind.kind,
+            listed.join(", ")
+        )));
+    }
+    let warn = options.validation == FieldValidation::Warn;
+    let warnings = unknown
+        .into_iter()
+        .filter(|_| warn)
+        .map(|field| format!("unknown field {field:?}"))
+        .collect();
+    Ok((decoded, warnings))
+}
+
+pub(crate) fn validate(
+    kind: &Kind,
+    name: &str,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let mut causes: Vec<Cause> = Vec::new();
+    if old.is_none() {
+        if name.is_empty() {
+            causes.push(Cause::required(
+                "metadata.name",
+                "name or generateName is required",
+            ));
+        } else if kind.group != "rbac.authorization.k8s.io" {
+            super::rows::names::subdomain("metadata.name", name, &mut causes);
+        }
+    }
+    super::rows::names::labels(new, &mut causes);
+    super::rows::names::annotations(new, &mut causes);
+    if let Schema::Custom(schema) = &kind.schema {
+        crd::validate(new, schema, &mut causes);
+    }
+    (kind.hooks.validate)(new, old, &mut causes);
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(kind, name, &causes))
+    }
+}
