@@ -63,7 +63,7 @@ async fn protobuf_that_ends_early_is_refused() {
     for length in 0..NAMESPACE.len() - 4 {
         let cut = &NAMESPACE[..length];
         let (code, status) = send(&server, "POST", "/api/v1/namespaces", PROTOBUF, cut).await;
-        assert!(code >= 400 && code < 500, "{length}: {status}");
+        assert!((400..500).contains(&code), "{length}: {status}");
     }
 }
 
