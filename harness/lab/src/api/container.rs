@@ -228,7 +228,7 @@ async fn upgrade(request: Request) -> Result<WebSocketUpgrade, Status> {
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|_| {
-            Status::bad_request("Upgrade request required: the lab streams over WebSocket (v5.channel.k8s.io, v4.channel.k8s.io) only, which kubectl does from 1.31 on")
+            Status::bad_request("Upgrade request required: the lab streams over WebSocket (v5.channel.k8s.io, v4.channel.k8s.io) only, which kubectl does from 1.30 on")
         })?;
     Ok(upgrade.protocols(PROTOCOLS))
 }
