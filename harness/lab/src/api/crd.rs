@@ -98,6 +98,7 @@ fn kinds(definition: &Value) -> Vec<Kind> {
                     .is_some_and(|status| !status.is_null()),
                 scale: false,
                 generation: true,
+                returns_deleted: false,
                 hooks: Hooks::default(),
                 schema: Schema::Custom(Arc::new(schema)),
                 columns: columns(version),

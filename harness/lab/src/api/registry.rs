@@ -84,6 +84,8 @@ pub(crate) struct Kind {
     pub(crate) scale: bool,
     /// `metadata.generation` counts the changes of what is asked for.
     pub(crate) generation: bool,
+    /// `DELETE` answers with the object that is gone, not with a Status.
+    pub(crate) returns_deleted: bool,
     pub(crate) hooks: Hooks,
     /// How lists and maps merge, and for a CustomResourceDefinition what is valid.
     pub(crate) schema: Schema,
@@ -134,6 +136,7 @@ impl Kind {
             status: false,
             scale: false,
             generation: false,
+            returns_deleted: false,
             hooks: Hooks {
                 decode: Some(decode::<T>),
                 ..Hooks::default()
@@ -159,6 +162,12 @@ impl Kind {
 
     pub(crate) const fn generation(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// `DELETE` answers with the object that is gone.
+    pub(crate) const fn returns_deleted(mut self) -> Self {
+        self.returns_deleted = true;
         self
     }
 

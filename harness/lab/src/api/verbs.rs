@@ -339,7 +339,7 @@ pub(crate) fn delete(call: &Call, body: &[u8]) -> Result<Answered, Status> {
     let target = call.target()?;
     let options = deletion(call, body)?;
     let (object, gone) = delete_one(call, target, &options)?;
-    if !gone {
+    if !gone || target.kind.returns_deleted {
         return Ok(Answered::ok(object));
     }
     Ok(Answered::ok(json!({

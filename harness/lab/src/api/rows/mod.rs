@@ -61,6 +61,7 @@ pub(crate) fn all() -> Vec<Kind> {
             .subresources(&["proxy"])
             .columns(core::NODE),
         Kind::builtin::<Service>("services", &["svc"])
+            .returns_deleted()
             .status()
             .all()
             .default(service::default)
@@ -90,9 +91,10 @@ pub(crate) fn all() -> Vec<Kind> {
             .default(policy::default_limits)
             .columns(policy::CREATED),
         Kind::builtin::<ResourceQuota>("resourcequotas", &["quota"])
+            .returns_deleted()
             .status()
             .columns(policy::QUOTA),
-        Kind::builtin::<PodTemplate>("podtemplates", &[]),
+        Kind::builtin::<PodTemplate>("podtemplates", &[]).returns_deleted(),
         Kind::builtin::<ReplicationController>("replicationcontrollers", &["rc"])
             .status()
             .generation()
@@ -101,24 +103,32 @@ pub(crate) fn all() -> Vec<Kind> {
             .default(apps::default_replication_controller)
             .columns(apps::REPLICATION_CONTROLLER),
         Kind::builtin::<PersistentVolume>("persistentvolumes", &["pv"])
+            .returns_deleted()
             .cluster()
             .status()
             .default(storage::default_volume)
             .columns(storage::VOLUME),
         Kind::builtin::<PersistentVolumeClaim>("persistentvolumeclaims", &["pvc"])
+            .returns_deleted()
             .status()
             .default(storage::default_claim)
             .validate(storage::validate_claim)
             .admit(storage::admit_claim)
             .columns(storage::CLAIM),
         Kind::builtin::<StorageClass>("storageclasses", &["sc"])
+            .returns_deleted()
             .cluster()
             .default(storage::default_class)
             .validate(storage::validate_class)
             .columns(storage::CLASS),
-        Kind::builtin::<CSIDriver>("csidrivers", &[]).cluster(),
-        Kind::builtin::<CSINode>("csinodes", &[]).cluster(),
+        Kind::builtin::<CSIDriver>("csidrivers", &[])
+            .returns_deleted()
+            .cluster(),
+        Kind::builtin::<CSINode>("csinodes", &[])
+            .returns_deleted()
+            .cluster(),
         Kind::builtin::<VolumeAttachment>("volumeattachments", &[])
+            .returns_deleted()
             .cluster()
             .status(),
         Kind::builtin::<Deployment>("deployments", &["deploy"])
@@ -311,7 +321,7 @@ row!(/// Namespace.
         .validate(core::validate_namespace)
         .columns(core::NAMESPACE));
 row!(/// Pod.
-    pod, Kind::builtin::<Pod>("pods", &["po"])
+    pod, Kind::builtin::<Pod>("pods", &["po"]).returns_deleted()
         .status()
         .generation()
         .all()
@@ -321,7 +331,7 @@ row!(/// Pod.
         .admit(pod::admit)
         .columns(pod::COLUMNS));
 row!(/// ServiceAccount.
-    service_account, Kind::builtin::<ServiceAccount>("serviceaccounts", &["sa"])
+    service_account, Kind::builtin::<ServiceAccount>("serviceaccounts", &["sa"]).returns_deleted()
         .subresources(&["token"])
         .columns(core::SERVICE_ACCOUNT));
 row!(/// MutatingWebhookConfiguration.

@@ -388,3 +388,20 @@ async fn who_is_impersonated_is_who_asks() {
         ])
     );
 }
+
+#[tokio::test]
+async fn a_deletion_answers_with_the_object_or_a_status_as_the_kind_has_it() {
+    let server = server();
+    let core = "/api/v1/namespaces/default";
+    let service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}});
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}});
+    for (plural, object, answer) in [
+        ("services", service, "Service"),
+        ("configmaps", map, "Status"),
+    ] {
+        create(&server, &format!("{core}/{plural}"), object).await;
+        let (code, answered) =
+            send(&server, "DELETE", &format!("{core}/{plural}/a"), JSON, "").await;
+        assert_eq!((code, &answered["kind"]), (200, &json!(answer)), "{plural}");
+    }
+}

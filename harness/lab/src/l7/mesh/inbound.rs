@@ -147,8 +147,9 @@ fn listener(mesh: &Mesh, workload: &Workload) -> Value {
         "address": address("0.0.0.0", INBOUND_PORT),
         "traffic_direction": "INBOUND",
         "listener_filters": [original_dst(), tls_inspector(), http_inspector()],
-        // A server that speaks first would otherwise never be connected to.
-        "listener_filters_timeout": "1s",
+        // As Istio's default: a client that is slow to speak must not lose its routes and its mutual TLS
+        // to a guess. A server that speaks first needs a port whose protocol is declared.
+        "listener_filters_timeout": "0s",
         "continue_on_listener_filters_timeout": true,
         "filter_chains": chains,
     })

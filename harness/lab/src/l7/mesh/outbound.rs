@@ -132,8 +132,9 @@ fn http_listener(port: u16, routes: String) -> Value {
         "traffic_direction": "OUTBOUND",
         "bind_to_port": false,
         "listener_filters": [http_inspector()],
-        // A server that speaks first would otherwise never be connected to.
-        "listener_filters_timeout": "1s",
+        // As Istio's default: a client that is slow to speak must not lose its routes and its mutual TLS
+        // to a guess. A server that speaks first needs a port whose protocol is declared.
+        "listener_filters_timeout": "0s",
         "continue_on_listener_filters_timeout": true,
         "filter_chains": [{
             "filter_chain_match": { "application_protocols": ["http/1.0", "http/1.1", "h2c"] },
