@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Deployment ──► ReplicaSet ──► Pod ──► scheduler ──► (kubelet)
-//!                   DaemonSet ──┘└──► EndpointSlice, Endpoints ◄── Service ──► load balancer
+//!      DaemonSet, StatefulSet ──┘└──► EndpointSlice, Endpoints ◄── Service ──► load balancer
 //! Namespace ──► ServiceAccount, ConfigMap          owners ──► garbage
 //! ```
 
@@ -22,6 +22,7 @@ mod owner;
 mod pods;
 mod replica_set;
 mod scheduler;
+mod stateful_set;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -51,6 +52,7 @@ pub async fn run(
     tasks.spawn(replica_set::run(account("replicaset-controller")));
     tasks.spawn(deployment::run(account("deployment-controller")));
     tasks.spawn(daemon_set::run(account("daemon-set-controller")));
+    tasks.spawn(stateful_set::run(account("statefulset-controller")));
     tasks.spawn(endpoints::run_slices(account("endpointslice-controller")));
     tasks.spawn(endpoints::run_legacy(account("endpoint-controller")));
     tasks.spawn(load_balancer::run(account("service-controller")));
