@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Deployment ──► ReplicaSet ──► Pod ──► scheduler ──► (kubelet)
-//!                   DaemonSet ──┘└──► EndpointSlice, Endpoints ◄── Service ──► load balancer
+//! DaemonSet, StatefulSet, Job ──┘└──► EndpointSlice, Endpoints ◄── Service ──► load balancer
 //! Namespace ──► ServiceAccount, ConfigMap          owners ──► garbage
 //! ```
 
@@ -15,6 +15,7 @@ mod deployment;
 mod endpoints;
 mod fit;
 mod garbage;
+mod job;
 mod load_balancer;
 mod namespace;
 mod nodes;
@@ -22,6 +23,7 @@ mod owner;
 mod pods;
 mod replica_set;
 mod scheduler;
+mod stateful_set;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -51,6 +53,8 @@ pub async fn run(
     tasks.spawn(replica_set::run(account("replicaset-controller")));
     tasks.spawn(deployment::run(account("deployment-controller")));
     tasks.spawn(daemon_set::run(account("daemon-set-controller")));
+    tasks.spawn(stateful_set::run(account("statefulset-controller")));
+    tasks.spawn(job::run(account("job-controller")));
     tasks.spawn(endpoints::run_slices(account("endpointslice-controller")));
     tasks.spawn(endpoints::run_legacy(account("endpoint-controller")));
     tasks.spawn(load_balancer::run(account("service-controller")));
