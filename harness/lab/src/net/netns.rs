@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
@@ -47,12 +48,21 @@ impl NetNs {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+                    // Entering takes a privilege, even where one is already.
+                    if !self.is_current()? {
+                        setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+                    }
                     work()
                 })
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("the work inside the namespace panicked")))
         })
+    }
+
+    fn is_current(&self) -> io::Result<bool> {
+        let current = std::fs::metadata("/proc/thread-self/ns/net")?;
+        let this = self.0.metadata()?;
+        Ok((this.dev(), this.ino()) == (current.dev(), current.ino()))
     }
 
     /// A listening TCP socket inside the namespace, non-blocking.
