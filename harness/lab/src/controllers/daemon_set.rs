@@ -12,14 +12,11 @@ use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorTerm, Pod, PodS
 use kube::{Api, Client, ResourceExt as _};
 
 use super::fit::{selects, taints, tolerations, untolerated};
-use super::owner::{self, Owner};
-use super::pods;
-use super::replica_set::{forgiving, is_ending};
+use super::owner::{self, Owner, forgiving};
+use super::pod_control::PodControl;
+use super::pods::{self, REVISION_LABEL};
 use super::world::{Cache, Controller, Next, Steps, World, drive};
-use crate::event::{Recorder, Type};
-
-/// The label that tells the pods of the current template from the others.
-const HASH_LABEL: &str = "controller-revision-hash";
+use crate::event::Recorder;
 
 /// Runs the controller.
 pub(super) async fn run(client: Client) {
@@ -74,18 +71,16 @@ impl DaemonSets {
         let nodes = self.nodes.all();
         if !owner.deleting {
             let plan = plan(set, &nodes, &owned);
+            let control = PodControl {
+                api: &api,
+                pods: &self.pods,
+                events: &self.events,
+            };
             for pod in plan.delete {
-                if steps
-                    .take(owner::delete(&api, &self.pods, &*pod).await)
-                    .is_some()
-                {
-                    let message = format!("Deleted pod: {}", pod.name_any());
-                    self.events
-                        .record(set, Type::Normal, "SuccessfulDelete", message);
-                }
+                steps.take(control.delete(set, &pod).await);
             }
             for node in plan.create {
-                match self.add(&api, set, &namespace, &node).await {
+                match control.create(set, &pod_for(set, &namespace, &node)).await {
                     Ok(pod) => owned.push(Arc::new(pod)),
                     Err(error) => {
                         steps.take(forgiving::<()>(error));
@@ -102,31 +97,6 @@ impl DaemonSets {
             steps.take(owner::replace_status(&sets, &self.sets, &changed).await);
         }
         wait.map_or(Next::Change, Next::After)
-    }
-
-    async fn add(
-        &self,
-        api: &Api<Pod>,
-        set: &DaemonSet,
-        namespace: &str,
-        node: &str,
-    ) -> kube::Result<Pod> {
-        match owner::create(api, &self.pods, &pod_for(set, namespace, node)).await {
-            Ok(pod) => {
-                let message = format!("Created pod: {}", pod.name_any());
-                self.events
-                    .record(set, Type::Normal, "SuccessfulCreate", message);
-                Ok(pod)
-            }
-            Err(error) => {
-                if !is_ending(&error) {
-                    let message = format!("Error creating: {error}");
-                    self.events
-                        .record(set, Type::Warning, "FailedCreate", message);
-                }
-                Err(error)
-            }
-        }
     }
 }
 
@@ -173,7 +143,8 @@ fn daemon_tolerations(spec: &PodSpec) -> Vec<Toleration> {
 fn pod_for(set: &DaemonSet, namespace: &str, node: &str) -> Pod {
     let template = set.spec.clone().unwrap_or_default().template;
     let mut pod = pods::from_template(&template, owner::controller_ref(set), namespace);
-    pod.labels_mut().insert(HASH_LABEL.to_owned(), hash(set));
+    pod.labels_mut()
+        .insert(REVISION_LABEL.to_owned(), hash(set));
     let spec = pod.spec.get_or_insert_default();
     spec.tolerations = Some(daemon_tolerations(spec));
     let affinity = spec.affinity.get_or_insert_default();
@@ -256,7 +227,7 @@ fn plan(set: &DaemonSet, nodes: &[Arc<Node>], owned: &[Arc<Pod>]) -> Plan {
     let seconds = spec.min_ready_seconds.unwrap_or(0);
     let current = hash(set);
     let by_node = by_node(owned);
-    let is_new = |pod: &Pod| pod.labels().get(HASH_LABEL) == Some(&current);
+    let is_new = |pod: &Pod| pod.labels().get(REVISION_LABEL) == Some(&current);
     let available = |pod: &Pod| pods::is_available(pod, seconds);
     let mut plan = Plan::default();
     let mut desired = 0;
@@ -391,7 +362,7 @@ fn status(
         }
         let newest = here.iter().rev().find(|pod| pods::is_active(pod));
         updated +=
-            i32::from(newest.is_some_and(|pod| pod.labels().get(HASH_LABEL) == Some(&current)));
+            i32::from(newest.is_some_and(|pod| pod.labels().get(REVISION_LABEL) == Some(&current)));
     }
     let some = |number: i32| Some(number).filter(|number| *number > 0);
     new.updated_number_scheduled = some(updated);

@@ -20,6 +20,7 @@ mod load_balancer;
 mod namespace;
 mod nodes;
 mod owner;
+mod pod_control;
 mod pods;
 mod replica_set;
 mod scheduler;

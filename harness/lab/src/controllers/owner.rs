@@ -185,3 +185,17 @@ where
         Err(error) => Err(error),
     }
 }
+
+/// Whether an object was refused because its namespace is going away: nothing is to be done then.
+pub(super) fn is_ending(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("because it is being terminated"))
+}
+
+/// A failure to make something, but for those that a namespace's end explains.
+pub(super) fn forgiving<T: Default>(error: kube::Error) -> kube::Result<T> {
+    if is_ending(&error) {
+        Ok(T::default())
+    } else {
+        Err(error)
+    }
+}

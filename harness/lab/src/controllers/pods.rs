@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
@@ -13,8 +14,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
+use super::world::Next;
+
 /// The characters of a hash: no vowels, so no words (apimachinery's `SafeEncodeString`).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The label that tells of which revision of its controller's template a pod is
+/// (`ControllerRevisionHashLabelKey`).
+pub(super) const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// A condition of a pod.
 pub(super) fn condition<'a>(pod: &'a Pod, name: &str) -> Option<&'a PodCondition> {
@@ -46,6 +53,15 @@ pub(super) fn until_available(pod: &Pod, min_ready_seconds: i32) -> Option<Durat
     let ready = Duration::try_from(ready).unwrap_or_default();
     let wanted = Duration::from_secs(min_ready_seconds.unsigned_abs().into());
     Some(wanted.saturating_sub(ready))
+}
+
+/// When the first of these pods that are not available yet will be, unless one changes before.
+pub(super) fn next_available(pods: &[Arc<Pod>], min_ready_seconds: i32) -> Next {
+    pods.iter()
+        .filter_map(|pod| until_available(pod, min_ready_seconds))
+        .filter(|wait| !wait.is_zero())
+        .map(Next::After)
+        .fold(Next::Change, Next::or)
 }
 
 /// Whether a pod has been ready for `minReadySeconds`.

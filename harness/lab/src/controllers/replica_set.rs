@@ -10,10 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
 
-use super::owner::{self, Owner};
+use super::owner::{self, Owner, forgiving};
+use super::pod_control::PodControl;
 use super::pods;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
-use crate::event::{Recorder, Type};
+use crate::event::Recorder;
 
 /// Runs the controller.
 pub(super) async fn run(client: Client) {
@@ -57,11 +58,17 @@ impl ReplicaSets {
         let mut found = self.pods.of(namespace);
         found.retain(|pod| pods::is_active(pod));
         let mut active = owner.claim(&api, &self.pods, found, steps).await;
+        let control = PodControl {
+            api: &api,
+            pods: &self.pods,
+            events: &self.events,
+        };
         let mut failure = None;
         if !owner.deleting {
             let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+            let pod = pod_for(set, namespace);
             for _ in active.len()..wanted {
-                match self.add(&api, set, namespace).await {
+                match control.create(set, &pod).await {
                     Ok(pod) => active.push(Arc::new(pod)),
                     Err(error) => {
                         failure = Some(("FailedCreate", error.to_string()));
@@ -74,17 +81,10 @@ impl ReplicaSets {
                 pods::by_deletion_order(&mut active);
                 let surplus: Vec<Arc<Pod>> = active.drain(..active.len() - wanted).collect();
                 for pod in surplus {
-                    match owner::delete(&api, &self.pods, &*pod).await {
-                        Ok(()) => {
-                            let message = format!("Deleted pod: {}", pod.name_any());
-                            self.events
-                                .record(set, Type::Normal, "SuccessfulDelete", message);
-                        }
-                        Err(error) => {
-                            failure = Some(("FailedDelete", error.to_string()));
-                            active.push(pod);
-                            steps.take::<()>(Err(error));
-                        }
+                    if let Err(error) = control.delete(set, &pod).await {
+                        failure = Some(("FailedDelete", error.to_string()));
+                        active.push(pod);
+                        steps.take::<()>(Err(error));
                     }
                 }
             }
@@ -96,50 +96,14 @@ impl ReplicaSets {
             changed.status = Some(status);
             steps.take(owner::replace_status(&sets, &self.sets, &changed).await);
         }
-        let seconds = spec.min_ready_seconds.unwrap_or(0);
-        let waits = active.iter();
-        waits
-            .filter_map(|pod| pods::until_available(pod, seconds))
-            .filter(|wait| !wait.is_zero())
-            .map(Next::After)
-            .fold(Next::Change, Next::or)
-    }
-
-    async fn add(&self, api: &Api<Pod>, set: &ReplicaSet, namespace: &str) -> kube::Result<Pod> {
-        let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-        let template = template.cloned().unwrap_or_default();
-        let pod = pods::from_template(&template, owner::controller_ref(set), namespace);
-        match owner::create(api, &self.pods, &pod).await {
-            Ok(pod) => {
-                let message = format!("Created pod: {}", pod.name_any());
-                self.events
-                    .record(set, Type::Normal, "SuccessfulCreate", message);
-                Ok(pod)
-            }
-            Err(error) => {
-                if !is_ending(&error) {
-                    let message = format!("Error creating: {error}");
-                    self.events
-                        .record(set, Type::Warning, "FailedCreate", message);
-                }
-                Err(error)
-            }
-        }
+        pods::next_available(&active, spec.min_ready_seconds.unwrap_or(0))
     }
 }
 
-/// Whether an object was refused because its namespace is going away: nothing is to be done then.
-pub(super) fn is_ending(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("because it is being terminated"))
-}
-
-/// A failure to make something, but for those that a namespace's end explains.
-pub(super) fn forgiving<T: Default>(error: kube::Error) -> kube::Result<T> {
-    if is_ending(&error) {
-        Ok(T::default())
-    } else {
-        Err(error)
-    }
+fn pod_for(set: &ReplicaSet, namespace: &str) -> Pod {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+    let template = template.cloned().unwrap_or_default();
+    pods::from_template(&template, owner::controller_ref(set), namespace)
 }
 
 fn status(

@@ -213,7 +213,7 @@ impl Deployments {
                 status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
                 self.write_status(family, changed).await
             }
-            Err(error) if super::replica_set::is_ending(&error) => Ok(()),
+            Err(error) if owner::is_ending(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }

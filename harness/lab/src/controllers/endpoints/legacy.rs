@@ -13,7 +13,7 @@ use kube::{Api, Client, ResourceExt as _};
 use super::backends::{self, Backend, Port};
 use super::slices::HEADLESS;
 use crate::controllers::owner;
-use crate::controllers::replica_set::forgiving;
+use crate::controllers::owner::forgiving;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";

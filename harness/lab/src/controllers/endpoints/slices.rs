@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 
 use super::backends::{self, Backend, Port};
 use crate::controllers::owner;
-use crate::controllers::replica_set::forgiving;
+use crate::controllers::owner::forgiving;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
 
 /// The label that names a slice's Service.

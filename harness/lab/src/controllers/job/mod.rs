@@ -20,9 +20,9 @@ use serde_json::json;
 
 use self::count::{FINALIZER, INDEX, is_tracked};
 use self::plan::{Plan, plan};
-use super::owner::{self, Owner};
+use super::owner::{self, Owner, forgiving};
+use super::pod_control::PodControl;
 use super::pods;
-use super::replica_set::{forgiving, is_ending};
 use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::{Recorder, Type};
 
@@ -105,32 +105,18 @@ impl Jobs {
         for pod in &plan.release {
             self.release(api, pod, steps).await;
         }
+        let control = PodControl {
+            api,
+            pods: &self.pods,
+            events: &self.events,
+        };
         for pod in &plan.delete {
-            if steps
-                .take(owner::delete(api, &self.pods, &**pod).await)
-                .is_some()
-            {
-                let message = format!("Deleted pod: {}", pod.name_any());
-                self.events
-                    .record(job, Type::Normal, "SuccessfulDelete", message);
-            }
+            steps.take(control.delete(job, pod).await);
         }
         for index in &plan.create {
-            match owner::create(api, &self.pods, &pod_for(job, *index)).await {
-                Ok(pod) => {
-                    let message = format!("Created pod: {}", pod.name_any());
-                    self.events
-                        .record(job, Type::Normal, "SuccessfulCreate", message);
-                }
-                Err(error) => {
-                    if !is_ending(&error) {
-                        let message = format!("Error creating: {error}");
-                        self.events
-                            .record(job, Type::Warning, "FailedCreate", message);
-                    }
-                    steps.take(forgiving::<()>(error));
-                    break;
-                }
+            if let Err(error) = control.create(job, &pod_for(job, *index)).await {
+                steps.take(forgiving::<()>(error));
+                break;
             }
         }
     }

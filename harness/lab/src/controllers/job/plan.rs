@@ -99,11 +99,7 @@ pub(super) fn plan(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Plan {
     };
     let ended = condition(&plan.status, "Complete").or(condition(&plan.status, "Failed"));
     if let Some(ended) = ended {
-        plan.release = owned
-            .iter()
-            .filter(|pod| is_tracked(pod))
-            .cloned()
-            .collect();
+        plan.release.extend(tracked(owned));
         let at = ended.last_transition_time.as_ref().map(|time| time.0);
         if let (Some(ttl), Some(at)) = (spec.ttl_seconds_after_finished, at) {
             match left(at, seconds(ttl), now) {
@@ -114,11 +110,7 @@ pub(super) fn plan(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Plan {
         return plan;
     }
     if job.metadata.deletion_timestamp.is_some() {
-        plan.release = owned
-            .iter()
-            .filter(|pod| is_tracked(pod))
-            .cloned()
-            .collect();
+        plan.release.extend(tracked(owned));
         return plan;
     }
     let suspended = spec.suspend == Some(true);
@@ -272,10 +264,14 @@ fn resume(plan: &mut Plan, now: Timestamp) {
     }
 }
 
+/// Those that are not yet counted.
+fn tracked(pods: &[Arc<Pod>]) -> impl Iterator<Item = Arc<Pod>> {
+    pods.iter().filter(|pod| is_tracked(pod)).cloned()
+}
+
 /// Deletes pods that are not to count as failed: they are let go of before.
 fn withdraw(plan: &mut Plan, pods: &[Arc<Pod>]) {
-    let tracked = pods.iter().filter(|pod| is_tracked(pod));
-    plan.release.extend(tracked.cloned());
+    plan.release.extend(tracked(pods));
     plan.delete.extend(pods.iter().cloned());
 }
 

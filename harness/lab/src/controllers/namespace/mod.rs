@@ -13,7 +13,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use super::owner;
-use super::replica_set::forgiving;
+use super::owner::forgiving;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
 
 pub(super) use self::end::run as run_end;

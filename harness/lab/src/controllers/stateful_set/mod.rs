@@ -17,14 +17,11 @@ use kube::{Api, Client, ResourceExt as _};
 
 use self::plan::{Plan, Slots, plan};
 use self::revision::Revisions;
-use super::owner::{self, Owner};
-use super::pods;
-use super::replica_set::{forgiving, is_ending};
+use super::owner::{self, Owner, forgiving, is_ending};
+use super::pods::{self, REVISION_LABEL};
 use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::{Recorder, Type};
 
-/// The label with the name of the revision that a pod was made of.
-const REVISION_LABEL: &str = "controller-revision-hash";
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 
@@ -112,13 +109,7 @@ impl StatefulSets {
         for old in revision::surplus(set, &known, &revisions, &owned) {
             steps.take(owner::delete(&history, &self.revisions, &*old).await);
         }
-        let seconds = spec.min_ready_seconds.unwrap_or(0);
-        let waits = owned.iter();
-        waits
-            .filter_map(|pod| pods::until_available(pod, seconds))
-            .filter(|wait| !wait.is_zero())
-            .map(Next::After)
-            .fold(Next::Change, Next::or)
+        pods::next_available(&owned, spec.min_ready_seconds.unwrap_or(0))
     }
 
     async fn carry_out(
