@@ -113,6 +113,22 @@ pub(crate) fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item 
         .flatten()
 }
 
+/// Labels as `a=b,c=d`; empty where there are none.
+pub(crate) fn label_pairs(labels: Option<&Value>) -> String {
+    let labels = labels.and_then(Value::as_object).into_iter().flatten();
+    let pairs = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+/// A copy of an object without some of its fields.
+pub(crate) fn without(object: &Value, fields: &[&str]) -> Value {
+    let mut rest = object.clone();
+    if let Some(map) = rest.as_object_mut() {
+        map.retain(|field, _| !fields.contains(&field.as_str()));
+    }
+    rest
+}
+
 /// What Go calls the JSON of a value.
 pub(crate) const fn go_kind(value: &Value) -> &'static str {
     match value {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -110,22 +111,31 @@ fn paths(kinds: &[Arc<Kind>], parameter: fn(&str) -> Value) -> Map<String, Value
     paths
 }
 
-/// The schemas of kinds and of all that they refer to.
-fn schemas(kinds: &[Arc<Kind>], prefix: &str) -> Map<String, Value> {
+/// What generates schemas that are referred to by a prefix and their name.
+fn generator(prefix: &str) -> SchemaGenerator {
     let path = prefix.trim_start_matches('#').trim_end_matches('/');
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = path.to_owned().into();
     });
-    let mut generator = settings.into_generator();
+    settings.into_generator()
+}
+
+/// The name in a reference to a schema.
+fn referred(schema: &Value, prefix: &str) -> Option<String> {
+    let reference = schema.get("$ref").and_then(Value::as_str)?;
+    Some(reference.strip_prefix(prefix)?.to_owned())
+}
+
+/// The schemas of kinds and of all that they refer to.
+fn schemas(kinds: &[Arc<Kind>], prefix: &str) -> Map<String, Value> {
+    let mut generator = generator(prefix);
     // What every custom kind refers to.
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>();
     let mut roots = Vec::new();
     for kind in kinds {
         if let Some(describe) = kind.describe {
             let schema = describe(&mut generator);
-            let reference = schema.get("$ref").and_then(Value::as_str);
-            let name = reference.and_then(|reference| reference.strip_prefix(prefix));
-            roots.extend(name.map(|name| (name.to_owned(), kind)));
+            roots.extend(referred(schema.as_value(), prefix).map(|name| (name, kind)));
         }
     }
     let mut schemas = generator.take_definitions(false);
@@ -188,14 +198,10 @@ fn mark(
     let mut below = Vec::new();
     for (field, schema) in properties {
         let child = place.field(field);
-        let of = |schema: &Value| {
-            let reference = schema.get("$ref").and_then(Value::as_str)?;
-            Some(reference.strip_prefix(prefix)?.to_owned())
-        };
-        if let Some(name) = of(schema) {
+        if let Some(name) = referred(schema, prefix) {
             below.push((name, field.clone(), false));
         } else if let Some(items) = schema.get("items").cloned() {
-            let item = of(&items);
+            let item = referred(&items, prefix);
             if let Some((kind, keys)) = child.list_type(item.is_some()) {
                 schema["x-kubernetes-list-type"] = kind.into();
                 schema["x-kubernetes-patch-strategy"] = "merge".into();
@@ -254,20 +260,13 @@ pub(crate) fn wrong_type(
     path: &[String],
     describe: super::registry::Describe,
 ) -> Option<String> {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
-        settings.definitions_path = "/definitions".into();
-    });
-    let mut generator = settings.into_generator();
+    let mut generator = generator(DEFINITIONS);
     let root: Value = describe(&mut generator).into();
     let definitions = generator.take_definitions(false);
-    let named = |schema: &Value| {
-        let reference = schema.get("$ref").and_then(Value::as_str)?;
-        Some(reference.strip_prefix(DEFINITIONS)?.to_owned())
-    };
     let (mut schema, mut value) = (root, object);
     let (mut owner, mut shown) = (String::new(), Vec::new());
     for step in path {
-        let name = named(&schema);
+        let name = referred(&schema, DEFINITIONS);
         if let Some(name) = &name {
             schema = definitions.get(name)?.clone();
         }
@@ -288,7 +287,7 @@ pub(crate) fn wrong_type(
             .clone();
     }
     // A quantity or a time refuses a text by its own words, not by its type.
-    let wanted = go_type(&schema, &definitions, &named)?;
+    let wanted = go_type(&schema, &definitions)?;
     Some(format!(
         "json: cannot unmarshal {} into Go struct field {owner}.{} of type {wanted}",
         super::meta::go_kind(value),
@@ -296,12 +295,8 @@ pub(crate) fn wrong_type(
     ))
 }
 
-fn go_type(
-    schema: &Value,
-    definitions: &Map<String, Value>,
-    named: &impl Fn(&Value) -> Option<String>,
-) -> Option<String> {
-    if let Some(name) = named(schema) {
+fn go_type(schema: &Value, definitions: &Map<String, Value>) -> Option<String> {
+    if let Some(name) = referred(schema, DEFINITIONS) {
         let definition = definitions.get(&name)?;
         let mut parts = name.rsplit('.');
         let (kind, version) = (parts.next()?, parts.next()?);
@@ -315,16 +310,10 @@ fn go_type(
         ("number", _) => Some("float64".to_owned()),
         ("boolean", _) => Some("bool".to_owned()),
         ("string", None) => Some("string".to_owned()),
-        ("array", _) => Some(format!(
-            "[]{}",
-            go_type(schema.get("items")?, definitions, named)?
-        )),
+        ("array", _) => Some(format!("[]{}", go_type(schema.get("items")?, definitions)?)),
         ("object", _) => {
             let values = schema.get("additionalProperties")?;
-            Some(format!(
-                "map[string]{}",
-                go_type(values, definitions, named)?
-            ))
+            Some(format!("map[string]{}", go_type(values, definitions)?))
         }
         _ => None,
     }

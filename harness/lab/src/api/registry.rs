@@ -244,13 +244,14 @@ fn decode<T>(value: Value, unknown: &mut Vec<String>) -> Result<Value, String>
 where
     T: serde::de::DeserializeOwned + serde::Serialize + schemars::JsonSchema,
 {
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(&value, &mut track);
     let typed: Result<T, _> =
-        serde_ignored::deserialize(tracked, |path| unknown.push(dotted(&path.to_string())));
+        serde_ignored::deserialize(&value, |path| unknown.push(dotted(&path.to_string())));
     match typed {
         Ok(typed) => serde_json::to_value(typed).map_err(|error| error.to_string()),
         Err(error) => {
+            // Once more, to find where: every write would pay for keeping track.
+            let mut track = serde_path_to_error::Track::new();
+            let _ = T::deserialize(serde_path_to_error::Deserializer::new(&value, &mut track));
             let path: Vec<String> = track
                 .path()
                 .iter()

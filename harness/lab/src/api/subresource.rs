@@ -59,14 +59,7 @@ fn success() -> Value {
 }
 
 fn scale_of(object: &Value) -> Value {
-    let selector = object
-        .pointer("/spec/selector/matchLabels")
-        .and_then(Value::as_object);
-    let selector: Vec<String> = selector
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
+    let selector = meta::label_pairs(object.pointer("/spec/selector/matchLabels"));
     let metadata = &object["metadata"];
     json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale",
@@ -75,7 +68,7 @@ fn scale_of(object: &Value) -> Value {
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
         },
         "spec": {"replicas": object["spec"]["replicas"]},
-        "status": {"replicas": object.pointer("/status/replicas").cloned().unwrap_or_else(|| 0.into()), "selector": selector.join(",")},
+        "status": {"replicas": object.pointer("/status/replicas").cloned().unwrap_or_else(|| 0.into()), "selector": selector},
     })
 }
 

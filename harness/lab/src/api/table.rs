@@ -199,6 +199,14 @@ pub(crate) fn created(object: &Value) -> Value {
     object["metadata"]["creationTimestamp"].clone()
 }
 
+/// Labels, or what is shown for none.
+pub(crate) fn labels_or_none(object: &Value, pointer: &str) -> Value {
+    match super::meta::label_pairs(object.pointer(pointer)) {
+        none if none.is_empty() => "<none>".into(),
+        pairs => pairs.into(),
+    }
+}
+
 /// A text, or what is shown for none.
 pub(crate) fn or_none(object: &Value, pointer: &str) -> Value {
     match text(object, pointer) {

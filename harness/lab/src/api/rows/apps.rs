@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::pod;
-use crate::api::meta::{fill, map_at, text};
+use crate::api::meta::{fill, label_pairs, map_at, text, without};
 use crate::api::registry::Admit;
 use crate::api::selector::label_selector_matches;
 use crate::api::status::{Cause, Status};
+use crate::api::table::labels_or_none;
 
 type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
 
@@ -148,21 +149,16 @@ pub(super) fn number(object: &Value, pointer: &str) -> i64 {
 pub(super) fn validate_stateful_set(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if let Some(old) = old {
         let rest = |set: &Value| {
-            let mut spec = set["spec"].clone();
-            if let Some(spec) = spec.as_object_mut() {
-                for field in [
-                    "replicas",
-                    "ordinals",
-                    "template",
-                    "updateStrategy",
-                    "revisionHistoryLimit",
-                    "persistentVolumeClaimRetentionPolicy",
-                    "minReadySeconds",
-                ] {
-                    spec.remove(field);
-                }
-            }
-            spec
+            let changeable = [
+                "replicas",
+                "ordinals",
+                "template",
+                "updateStrategy",
+                "revisionHistoryLimit",
+                "persistentVolumeClaimRetentionPolicy",
+                "minReadySeconds",
+            ];
+            without(&set["spec"], &changeable)
         };
         if rest(old) != rest(new) {
             let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
@@ -213,15 +209,7 @@ pub(super) fn containers(object: &Value, field: &str) -> Value {
 }
 
 pub(super) fn selector(object: &Value) -> Value {
-    let labels = object
-        .pointer("/spec/selector/matchLabels")
-        .and_then(Value::as_object);
-    let pairs: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    pairs.join(",").into()
+    label_pairs(object.pointer("/spec/selector/matchLabels")).into()
 }
 
 pub(super) const DEPLOYMENT: Columns = &[
@@ -271,19 +259,7 @@ pub(super) const DAEMON_SET: Columns = &[
         number(object, "/status/numberAvailable").into()
     }),
     ("Node Selector", 0, |object| {
-        let labels = object
-            .pointer("/spec/template/spec/nodeSelector")
-            .and_then(Value::as_object);
-        let pairs: Vec<String> = labels
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-            .collect();
-        if pairs.is_empty() {
-            "<none>".into()
-        } else {
-            pairs.join(",").into()
-        }
+        labels_or_none(object, "/spec/template/spec/nodeSelector")
     }),
     ("Age", 0, crate::api::table::age),
     ("Containers", 1, |object| containers(object, "/name")),

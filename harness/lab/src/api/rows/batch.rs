@@ -121,16 +121,16 @@ fn state(job: &Value) -> Value {
         items(job, "/status/conditions").any(|one| one["type"] == kind && one["status"] == "True")
     };
     let found = [
-        ("Complete", "Complete"),
-        ("Failed", "Failed"),
-        ("Suspended", "Suspended"),
-        ("FailureTarget", "FailureTarget"),
-        ("SuccessCriteriaMet", "SuccessCriteriaMet"),
+        "Complete",
+        "Failed",
+        "Suspended",
+        "FailureTarget",
+        "SuccessCriteriaMet",
     ]
     .into_iter()
-    .find(|(kind, _)| is(kind));
+    .find(|kind| is(kind));
     match found {
-        Some((_, shown)) => shown.into(),
+        Some(kind) => kind.into(),
         None if !job["metadata"]["deletionTimestamp"].is_null() => "Terminating".into(),
         None => "Running".into(),
     }

@@ -38,24 +38,27 @@ pub(super) fn to_events(event: &mut Value) {
     rename(event, NAMES.iter().copied());
 }
 
+/// How long ago the first of these times was that an event has.
+fn seen(event: &Value, times: &[&str]) -> Value {
+    let found = times
+        .iter()
+        .find_map(|pointer| event.pointer(pointer).filter(|time| !time.is_null()));
+    found.map_or_else(|| "<unknown>".into(), |time| since(time).into())
+}
+
 /// The last time that it was seen: of its series, on its own, or when it was made.
 fn last_seen(event: &Value) -> Value {
-    let found = [
+    let times = [
         "/series/lastObservedTime",
         "/lastTimestamp",
         "/firstTimestamp",
         "/eventTime",
-    ]
-    .iter()
-    .find_map(|pointer| event.pointer(pointer).filter(|time| !time.is_null()));
-    found.map_or_else(|| "<unknown>".into(), |time| since(time).into())
+    ];
+    seen(event, &times)
 }
 
 fn first_seen(event: &Value) -> Value {
-    let found = ["/firstTimestamp", "/eventTime"]
-        .iter()
-        .find_map(|pointer| event.pointer(pointer).filter(|time| !time.is_null()));
-    found.map_or_else(|| "<unknown>".into(), |time| since(time).into())
+    seen(event, &["/firstTimestamp", "/eventTime"])
 }
 
 fn source(event: &Value) -> Value {

@@ -118,17 +118,12 @@ pub(crate) fn annotations(object: &Value, causes: &mut Vec<Cause>) {
         .and_then(Value::as_object);
     for (name, _) in annotations.into_iter().flatten() {
         // Their keys may be in capitals.
-        if !is_qualified(&name.to_lowercase()) {
+        let mut wrong = Vec::new();
+        key("metadata.annotations", &name.to_lowercase(), &mut wrong);
+        if !wrong.is_empty() {
             key("metadata.annotations", name, causes);
         }
     }
-}
-
-fn is_qualified(key: &str) -> bool {
-    let (prefix, name) = key.split_once('/').unwrap_or(("", key));
-    (prefix.is_empty() != key.contains('/') && (prefix.is_empty() || is_subdomain(prefix)))
-        && !name.is_empty()
-        && is_value(name)
 }
 
 /// Refuses what is not a port.

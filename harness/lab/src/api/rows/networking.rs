@@ -6,7 +6,7 @@ use super::names;
 use crate::api::meta::{fill, items, map_at, text};
 use crate::api::registry::Admit;
 use crate::api::status::{Cause, Status};
-use crate::api::table::or_none;
+use crate::api::table::{labels_or_none, or_none};
 
 type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
 
@@ -327,18 +327,7 @@ pub(super) const INGRESS: Columns = &[
 ];
 
 pub(super) const POLICY: Columns = &[("Pod-Selector", 0, |policy| {
-    let selector = &policy["spec"]["podSelector"];
-    let labels = selector.get("matchLabels").and_then(Value::as_object);
-    let pairs: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    if pairs.is_empty() {
-        "<none>".into()
-    } else {
-        pairs.join(",").into()
-    }
+    labels_or_none(policy, "/spec/podSelector/matchLabels")
 })];
 
 pub(super) const INGRESS_CLASS: Columns = &[

@@ -447,17 +447,7 @@ fn ports(service: &Value) -> Value {
 }
 
 fn selector(service: &Value) -> Value {
-    let labels = service.pointer("/spec/selector").and_then(Value::as_object);
-    let pairs: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    if pairs.is_empty() {
-        "<none>".into()
-    } else {
-        pairs.join(",").into()
-    }
+    crate::api::table::labels_or_none(service, "/spec/selector")
 }
 
 pub(super) const COLUMNS: Columns = &[

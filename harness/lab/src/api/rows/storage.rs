@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::meta::{fill, items, map_at, text};
+use crate::api::meta::{fill, items, map_at, text, without};
 use crate::api::registry::{Admit, ColumnRow};
 use crate::api::status::{Cause, Status};
 use crate::api::table::{age, or_none};
@@ -47,16 +47,9 @@ pub(super) fn validate_claim(new: &Value, old: Option<&Value>, causes: &mut Vec<
         causes.push(Cause::required("spec.resources[storage]", ""));
     }
     if let Some(old) = old {
-        let rest = |claim: &Value| {
-            let mut spec = claim["spec"].clone();
-            // What binding sets, and what may grow.
-            if let Some(spec) = spec.as_object_mut() {
-                for field in ["resources", "volumeName", "volumeAttributesClassName"] {
-                    spec.remove(field);
-                }
-            }
-            spec
-        };
+        // What binding sets, and what may grow.
+        let changeable = ["resources", "volumeName", "volumeAttributesClassName"];
+        let rest = |claim: &Value| without(&claim["spec"], &changeable);
         if rest(old) != rest(new) {
             causes.push(Cause::forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"));
         }
