@@ -7,7 +7,7 @@ use anyhow::bail;
 use nix::sys::signal::Signal;
 
 use super::record::{Record, Records};
-use super::{Which, say};
+use super::{Which, say_all};
 
 /// How long a lab may take to end by itself; it takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,9 +40,7 @@ impl Down {
         for lab in labs {
             let begun = Instant::now();
             end(&lab)?;
-            for trouble in records.forget(&lab) {
-                say(&trouble);
-            }
+            say_all(records.forget(&lab));
             let took = begun.elapsed().as_secs_f64();
             writeln!(out, "Lab {:?} has ended ({took:.2} s).", lab.name)?;
         }

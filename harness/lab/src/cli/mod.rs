@@ -109,9 +109,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return command.run().map(|()| ExitCode::SUCCESS);
     }
     let records = Records::open(arguments.state)?;
-    for swept in records.sweep()? {
-        say(&swept);
-    }
+    say_all(records.sweep()?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -138,6 +136,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Says something beside the results.
 fn say(sentence: &str) {
     eprintln!("strata-lab: {sentence}");
+}
+
+fn say_all(sentences: Vec<String>) {
+    for sentence in sentences {
+        say(&sentence);
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::process::Process;
 use super::record::{Name, Record, Records, Running};
-use super::{Which, kubeconfig, say, tools};
+use super::{Which, kubeconfig, say, say_all, tools};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Up {
@@ -85,7 +85,7 @@ impl Up {
         let started = tokio::select! {
             started = start => started,
             () = ends.come() => {
-                forget(records, &record);
+                say_all(records.forget(&record));
                 return Ok(());
             }
         };
@@ -94,14 +94,14 @@ impl Up {
             // It names the log, so that stays where it is.
             Err(StartError::Ended(sentence)) => Err(anyhow::anyhow!(sentence)),
             Err(error) => {
-                forget(records, &record);
+                say_all(records.forget(&record));
                 return Err(error.into());
             }
         };
         let lab = match ready {
             Ok(lab) => lab,
             Err(error) => {
-                forget_but_log(records, &record);
+                say_all(records.forget_but_log(&record));
                 return Err(error);
             }
         };
@@ -149,14 +149,14 @@ async fn stay(
     match ended {
         None => {
             let stopped = lab.stop().await;
-            forget(records, record);
+            say_all(records.forget(record));
             // Below the ^C that the terminal shows.
             eprintln!();
             say(&format!("lab {:?} has ended", record.name));
             stopped
         }
         Some(Ok(status)) if status.success() => {
-            forget(records, record);
+            say_all(records.forget(record));
             say(&format!(
                 "lab {:?} has ended, as somebody asked",
                 record.name
@@ -164,7 +164,7 @@ async fn stay(
             Ok(())
         }
         Some(status) => {
-            forget_but_log(records, record);
+            say_all(records.forget_but_log(record));
             bail!(
                 "lab {:?} has ended by itself ({}); its log is {}",
                 record.name,
@@ -210,19 +210,6 @@ fn new_log(path: &Path) -> anyhow::Result<()> {
         .open(path)
         .with_context(|| format!("cannot write the lab's log {}", path.display()))?;
     Ok(())
-}
-
-fn forget(records: &Records, record: &Record) {
-    for trouble in records.forget(record) {
-        say(&trouble);
-    }
-}
-
-/// The log is named in what is said next.
-fn forget_but_log(records: &Records, record: &Record) {
-    for trouble in records.forget_but_log(record) {
-        say(&trouble);
-    }
 }
 
 /// A path as shells read it, and people like it.

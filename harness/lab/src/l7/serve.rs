@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::net::netns::{NetNs, any};
+use crate::node::builtin::BuiltinContext;
 
 /// The servers of one controller; they end when this is dropped.
 #[derive(Default)]
@@ -36,6 +37,24 @@ impl Servers {
     pub(crate) async fn end(mut self) {
         self.0.shutdown().await;
     }
+}
+
+/// Runs a controller until its container is stopped; then its servers end while it has a network.
+///
+/// # Errors
+/// Those of the controller.
+pub(crate) async fn until_stopped(
+    context: BuiltinContext,
+    control: impl AsyncFnOnce(BuiltinContext, &mut Servers) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let cancel = context.cancel.clone();
+    let mut servers = Servers::default();
+    let ended = tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = control(context, &mut servers) => ended,
+    };
+    servers.end().await;
+    ended
 }
 
 /// Serves a listener for ever. Connections are not tasks of their own, so that they end with this.

@@ -52,7 +52,7 @@ use self::translate::{Translated, translate};
 use super::cluster::Services;
 use super::publish::Publisher;
 use super::ready;
-use super::serve::Servers;
+use super::serve::{Servers, until_stopped};
 use super::world::World;
 use super::xds::Xds;
 use crate::node::builtin::BuiltinContext;
@@ -91,14 +91,7 @@ struct Stores {
 /// # Errors
 /// When its pod's network cannot be used.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
-    let cancel = context.cancel.clone();
-    let mut servers = Servers::default();
-    let ended = tokio::select! {
-        () = cancel.cancelled() => Ok(()),
-        ended = control(context, &mut servers) => ended,
-    };
-    servers.end().await;
-    ended
+    until_stopped(context, control).await
 }
 
 async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {

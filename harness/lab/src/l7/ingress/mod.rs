@@ -25,7 +25,7 @@ use super::cluster::Services;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
-use super::serve::Servers;
+use super::serve::{Servers, until_stopped};
 use super::world::World;
 use super::xds::Xds;
 use crate::node::builtin::BuiltinContext;
@@ -55,14 +55,7 @@ struct Stores {
 /// # Errors
 /// When the default certificate cannot be made.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
-    let cancel = context.cancel.clone();
-    let mut servers = Servers::default();
-    let ended = tokio::select! {
-        () = cancel.cancelled() => Ok(()),
-        ended = control(context, &mut servers) => ended,
-    };
-    servers.end().await;
-    ended
+    until_stopped(context, control).await
 }
 
 async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {

@@ -40,7 +40,7 @@ use super::envoy::Snapshot;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
-use super::serve::Servers;
+use super::serve::{Servers, until_stopped};
 use super::world::World;
 use super::xds::Xds;
 use crate::api::webhook::Handler;
@@ -108,14 +108,7 @@ struct Istiod {
 /// # Errors
 /// When the authority cannot be loaded.
 pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
-    let cancel = context.cancel.clone();
-    let mut servers = Servers::default();
-    let ended = tokio::select! {
-        () = cancel.cancelled() => Ok(()),
-        ended = control(context, &mut servers) => ended,
-    };
-    servers.end().await;
-    ended
+    until_stopped(context, control).await
 }
 
 async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Result<()> {

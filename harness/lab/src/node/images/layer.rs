@@ -11,8 +11,8 @@ const WHITEOUT: &str = ".wh.";
 /// Marks a directory as replaced: what lower layers had in it is gone.
 const OPAQUE: &str = ".wh..wh..opq";
 
-/// Unpacks one layer's tar, which is read twice. Owners are not kept, since the lab has one user id; device files are
-/// left out, since it may not make them, and `/dev` is mounted anyway.
+/// Unpacks one layer's tar, which is read twice. Owners are not kept, since the lab has one user id;
+/// device files are left out, since it may not make them, and `/dev` is mounted anyway.
 pub(super) fn unpack<R: Read>(layer: impl Fn() -> R, into: &Path) -> io::Result<()> {
     // A marker may come after what its own layer adds, and hides lower layers only.
     for path in paths(layer())? {

@@ -20,7 +20,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::prepare::go_duration;
 use super::instance::Instance;
 use super::status::{PodState, waiting};
 use super::{PodContext, Setup};
@@ -35,6 +34,7 @@ use crate::node::rootfs::ContainerFile;
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// A container that ran so long starts afresh.
 const RESET: Duration = Duration::from_secs(600);
+
 /// When a container that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restart {
@@ -155,13 +155,7 @@ impl Runner {
 
     fn waits(&self, reason: &str, message: &str) {
         self.update(|status| {
-            let over = status
-                .state
-                .take()
-                .filter(|state| state.terminated.is_some());
-            if over.is_some() {
-                status.last_state = over;
-            }
+            retire_state(status);
             status.state = Some(waiting(reason, Some(message.to_owned())));
             status.ready = false;
             status.started = Some(false);
@@ -208,13 +202,7 @@ impl Runner {
             status.container_id = Some(format!("containerd://{id}"));
             status.image_id.clone_from(&image.id);
             status.image = crate::node::images::normalised(&image_name);
-            let over = status
-                .state
-                .take()
-                .filter(|state| state.terminated.is_some());
-            if over.is_some() {
-                status.last_state = over;
-            }
+            retire_state(status);
             if status
                 .last_state
                 .as_ref()
@@ -298,5 +286,24 @@ impl Runner {
             cancel: CancellationToken::new(),
             log: Arc::new(move |line: &str| log.line(line)),
         }
+    }
+}
+
+/// How a container ended, if that is its state, becomes how it ended the last time.
+fn retire_state(status: &mut ContainerStatus) {
+    let over = status
+        .state
+        .take()
+        .filter(|state| state.terminated.is_some());
+    if over.is_some() {
+        status.last_state = over;
+    }
+}
+
+/// As Go prints a duration: `10s`, `1m20s`, `5m0s`.
+fn go_duration(duration: Duration) -> String {
+    match (duration.as_secs() / 60, duration.as_secs() % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
 }

@@ -184,10 +184,3 @@ fn missing(name: &str) -> String {
         format!("not found: the lab pulls nothing; load it: docker save {name} | strata-lab load -")
     }
 }
-/// As Go prints a duration: `10s`, `1m20s`, `5m0s`.
-pub(super) fn go_duration(duration: Duration) -> String {
-    match (duration.as_secs() / 60, duration.as_secs() % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
-    }
-}
