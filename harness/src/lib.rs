@@ -14,6 +14,8 @@ pub mod provider;
 pub mod report;
 pub mod runner;
 pub mod scope;
+#[cfg(test)]
+mod script;
 pub mod settings;
 pub mod verdict;
 pub mod wait;

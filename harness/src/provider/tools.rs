@@ -141,14 +141,11 @@ fn parse(pattern: &str, text: &str) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn fake(dir: &Path, name: &str, says: &str) -> PathBuf {
         let path = dir.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::script::write(&path, &format!("echo '{says}'"));
         path
     }
 

@@ -249,11 +249,7 @@ mod tests {
             ..RunInfo::default()
         };
         let program = dir.path().join("hook");
-        let write = |text: &str| {
-            std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(&program, mode).unwrap();
-        };
+        let write = |text: &str| crate::script::write(&program, text);
         let log = || std::fs::read_to_string(dir.path().join("after-layer-cni.log")).unwrap();
         // What it leaves in the background holds its output open, and is no reason to wait.
         write("echo $LAYER $NAMESPACE $KUBECONFIG; tail -f /dev/null & echo $!");
