@@ -1,6 +1,7 @@
 //! Images for a lab that runs, and the pods that waited for them.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -68,6 +69,21 @@ impl Cluster {
     }
 }
 
+/// The first line that a command which goes on writes.
+fn first_line(desk: &Desk, arguments: &[&str]) -> String {
+    let mut child = desk
+        .command(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    line
+}
+
 #[test]
 fn a_pod_that_lacks_its_image_starts_when_it_is_loaded() {
     everybody(|desk| {
@@ -98,14 +114,14 @@ fn a_pod_that_lacks_its_image_starts_when_it_is_loaded() {
             "{said}"
         );
         cluster.wait("web", |said| said == "running");
+        // It may run for a moment before it says anything.
+        assert_eq!(first_line(desk, &["logs", "-f", "web"]), "hello\n");
         assert_eq!(desk.succeeds(&["logs", "web"]), "hello\n");
 
         let script = "read line; echo $line; exit 5";
         let command = ["exec", "-i", "pod/web", "--", "/bash", "-c", script];
         let mut child = desk.command(&command);
-        let child = child
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped());
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = child.spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"given\n").unwrap();
         let output = child.wait_with_output().unwrap();
