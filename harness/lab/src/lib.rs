@@ -7,16 +7,21 @@
 //! lab refuses too, with the same words.
 //!
 //! ```text
-//! boot ──► node ──► net ──► api          controllers ──► api
-//!   └────► l7 ────► node                 (all but boot talk to api through a kube::Client)
+//! boot ──► node ──► net ──┐
+//!   ├────► l7 ────────────┴─► builtin ──► api, os
+//!   └────► controllers ─────────────────► api          (topology is everyone's)
 //! ```
+//!
+//! All but `boot` talk to `api` through a `kube::Client`; `scripts/rooms` counts the lines and the arrows.
 
 pub mod api;
 pub mod boot;
+pub mod builtin;
 pub mod controllers;
 mod event;
 pub mod l7;
 pub mod net;
 pub mod node;
+pub mod os;
 pub mod topology;
 mod world;

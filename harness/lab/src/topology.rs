@@ -31,7 +31,7 @@ pub const NODE_PORT_RANGE: std::ops::RangeInclusive<u16> = 30000..=32767;
 pub const UNDERLAY_MTU: u32 = 1500;
 /// The MTU of a pod's interface.
 pub const POD_MTU: u32 = UNDERLAY_MTU - 50;
-/// The prefix of images whose containers are tasks of the lab itself ([`crate::node::builtin`]).
+/// The prefix of images whose containers are tasks of the lab itself (the components).
 pub const BUILTIN_IMAGE_PREFIX: &str = "lab.strata.dev/";
 /// The image of the host's own Envoy: its root file system is the binary at `/envoy` and, since
 /// Envoy is linked dynamically, the host's loader and C library (`ldd` lists them).

@@ -34,14 +34,14 @@ use super::{LabConfig, StartError, images, system};
 use crate::api::pki::ClusterPki;
 use crate::api::webhook::Webhooks;
 use crate::api::{ApiConfig, ApiServer};
+use crate::builtin::Builtins;
 use crate::net::cni::RoutedPods;
-use crate::net::netns::NetNs;
-use crate::net::nft::Nft;
 use crate::net::underlay::{self, NodeLink};
-use crate::node::builtin::Builtins;
 use crate::node::images::Store;
 use crate::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use crate::node::{NodeConfig, Nodes, NodesConfig};
+use crate::os::netns::NetNs;
+use crate::os::nft::Nft;
 use crate::topology::{
     API_CLUSTER_IP, API_PORT, CLUSTER_DOMAIN, CONTROL_PLANE, OUTSIDE_IP, POD_CIDR,
 };

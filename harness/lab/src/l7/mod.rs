@@ -21,7 +21,7 @@ mod ready;
 mod serve;
 mod xds;
 
-use crate::node::builtin::Builtins;
+use crate::builtin::Builtins;
 use crate::world;
 
 /// Adds the layer 7 controllers to the lab's components.

@@ -11,8 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::net::netns::{NetNs, any};
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
+use crate::os::netns::{NetNs, any};
 
 /// The servers of one controller; they end when this is dropped.
 #[derive(Default)]

@@ -16,9 +16,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use super::link::{ETH0, Links, Peer, sysctl, to, to_everything, to_host};
-use super::netns::NetNs;
-use crate::node::PodNetwork;
+use crate::os::netns::NetNs;
 use crate::topology::POD_MTU;
+
+/// What joins a node's pods to the cluster's network.
+#[async_trait::async_trait]
+pub trait PodNetwork: Send + Sync + 'static {
+    /// Gives the pod `id` an interface and an address.
+    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr>;
+    /// Takes back what [`Self::attach`] gave.
+    async fn detach(&self, id: &str) -> anyhow::Result<()>;
+}
 
 /// A node's pods, each on a link of its own to the node.
 pub struct RoutedPods {

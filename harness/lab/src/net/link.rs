@@ -14,7 +14,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessa
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::netns::NetNs;
+use crate::os::netns::NetNs;
 
 /// The name of the one interface that a pod or node has beside its loopback.
 pub(super) const ETH0: &str = "eth0";

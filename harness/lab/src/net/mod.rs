@@ -14,13 +14,11 @@
 pub mod cni;
 pub mod dns;
 mod link;
-pub mod netns;
-pub mod nft;
 pub mod proxy;
 pub mod underlay;
 pub mod vxlan;
 
-use crate::node::builtin::Builtins;
+use crate::builtin::Builtins;
 
 /// Adds the network's components to the lab's.
 #[must_use]

@@ -18,8 +18,8 @@ use rtnetlink::{LinkBridge, LinkUnspec, RouteNextHopBuilder};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{ETH0, Links, Peer, sysctl, to, to_everything};
-use super::netns::NetNs;
 use super::proxy;
+use crate::os::netns::NetNs;
 use crate::topology;
 use crate::world::World;
 

@@ -25,9 +25,9 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use tokio::time::MissedTickBehavior;
 
 use super::link::{ETH0, Links, hardware_address, sysctl, to};
-use super::netns::NetNs;
-use super::nft::Nft;
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
+use crate::os::netns::NetNs;
+use crate::os::nft::Nft;
 use crate::topology::{POD_CIDR, POD_MTU};
 use crate::world::World;
 

@@ -24,15 +24,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::builtin::Builtins;
 use super::images::{Store, archive_architecture};
 use super::objects::Objects;
 use super::pod::{self, PodContext};
 use super::sandbox::Sandbox;
-use super::{HostPids, NodeConfig, PodNetwork, Pods};
+use super::{HostPids, NodeConfig, Pods};
 use crate::api::webhook::Webhooks;
+use crate::builtin::Builtins;
 use crate::event::Recorder;
-use crate::net::nft::Nft;
+use crate::net::cni::PodNetwork;
+use crate::os::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
 
 /// How often a Lease is renewed; it is lost after four times that.

@@ -9,7 +9,6 @@
 //!                        └────► process ──► spawn ──► stage ──► rootfs
 //! ```
 
-pub mod builtin;
 mod host_pid;
 pub mod images;
 mod kubelet;
@@ -39,7 +38,6 @@ use tokio_util::sync::CancellationToken;
 pub use self::host_pid::HostPids;
 pub use self::spawn::pidfd_open;
 
-use self::builtin::Builtins;
 use self::images::Store;
 use self::pod::PodContext;
 use self::process::Exit;
@@ -49,17 +47,9 @@ use crate::api::kubelet::{
     ContainerRef, ExecRequest, ExecSession, Kubelet, KubeletError, LogOptions,
 };
 use crate::api::webhook::Webhooks;
-use crate::net::netns::NetNs;
-use crate::net::nft::Nft;
-
-/// What joins a node's pods to the cluster's network.
-#[async_trait::async_trait]
-pub trait PodNetwork: Send + Sync + 'static {
-    /// Gives the pod `id` an interface and an address.
-    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr>;
-    /// Takes back what [`Self::attach`] gave.
-    async fn detach(&self, id: &str) -> anyhow::Result<()>;
-}
+use crate::builtin::Builtins;
+use crate::net::cni::PodNetwork;
+use crate::os::nft::Nft;
 
 /// What all nodes share.
 pub struct NodesConfig {

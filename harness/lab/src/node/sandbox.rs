@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::process::Child;
 
 use super::spawn::{PidNamespace, Stage, Started};
-use crate::net::netns::NetNs;
+use crate::os::netns::NetNs;
 
 /// Which network namespace a sandbox has.
 pub enum SandboxNetwork {

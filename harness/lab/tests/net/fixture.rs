@@ -9,14 +9,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
+use strata_lab::net::cni::PodNetwork;
 use strata_lab::net::cni::RoutedPods;
-use strata_lab::net::netns::NetNs;
-use strata_lab::net::nft::Nft;
 use strata_lab::net::proxy::{NodeFacts, Ruleset, rules};
 use strata_lab::net::underlay::{self, NodeLink};
 use strata_lab::net::vxlan::{Member, Overlay};
-use strata_lab::node::PodNetwork;
 use strata_lab::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
+use strata_lab::os::netns::NetNs;
+use strata_lab::os::nft::Nft;
 use strata_lab::topology::CONTROL_PLANE;
 
 /// How long a connection may take before it counts as lost.

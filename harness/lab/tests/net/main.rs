@@ -14,7 +14,7 @@ use std::net::{IpAddr, Shutdown, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
-use strata_lab::node::PodNetwork;
+use strata_lab::net::cni::PodNetwork;
 use strata_lab::topology::OUTSIDE_IP;
 
 use self::fixture::{Net, PATIENCE, Pod, answers, ask, at, connect, fails, serve};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
-use strata_lab::net::netns::NetNs;
 use strata_lab::net::proxy::rules;
+use strata_lab::os::netns::NetNs;
 use strata_lab::topology::OUTSIDE_IP;
 
 use crate::fixture::{

@@ -55,7 +55,7 @@ use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
 use super::xds::Xds;
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
 
 /// `spec.controllerName` of the GatewayClasses that are ours.
 pub(crate) const CONTROLLER: &str = "lab.strata.dev/gateway-controller";

@@ -17,7 +17,7 @@ use tokio::net::TcpSocket;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::VERSION_PORT;
-use crate::net::netns::NetNs;
+use crate::os::netns::NetNs;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ use super::serve::{Servers, until_stopped};
 use super::world::World;
 use super::xds::Xds;
 use crate::api::webhook::Handler;
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
 
 /// Where redirected connections of the pod go out.
 pub(crate) const OUTBOUND_PORT: u16 = 15001;

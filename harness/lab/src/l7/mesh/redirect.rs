@@ -7,7 +7,7 @@
 use anyhow::Context as _;
 
 use super::{INBOUND_PORT, INBOUND_SOURCE, MARK, OUTBOUND_PORT};
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
 
 /// Ports of the sidecar itself: administration, the two entrances, readiness, statistics.
 const OWN_PORTS: &str = "{ 15000, 15001, 15006, 15020, 15021, 15090 }";

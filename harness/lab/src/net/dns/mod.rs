@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::zone::{Objects, Zone};
-use crate::net::netns::{NetNs, any};
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
+use crate::os::netns::{NetNs, any};
 use crate::world::World;
 
 /// Where names are asked for.

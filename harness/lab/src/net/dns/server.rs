@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::answer::{Answer, answer};
 use super::zone::Zone;
-use crate::net::netns::{NetNs, any};
+use crate::os::netns::{NetNs, any};
 
 /// How long a connection may be silent (CoreDNS' idle timeout).
 const IDLE: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 
 use super::NodeFacts;
 use super::model::{Endpoints, ServicePort};
-use crate::net::netns::NetNs;
+use crate::os::netns::NetNs;
 
 /// Where a UDP Service is reached, and where its flows may lead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::netns::{NetNs, any};
+use crate::os::netns::{NetNs, any};
 
 /// The health-check node ports of one node.
 pub(super) struct HealthChecks {

@@ -36,7 +36,7 @@ pub use self::rules::rules;
 pub use self::ruleset::{Ruleset, TABLE};
 use super::netns::NetNs;
 use super::nft::Nft;
-use crate::node::builtin::BuiltinContext;
+use crate::builtin::BuiltinContext;
 use crate::world::World;
 
 /// How often everything is said again, whatever has changed: kube-proxy's `FullSyncPeriod`.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::node::builtin::{Builtin, BuiltinContext};
+use crate::builtin::{Builtin, BuiltinContext};
 use crate::node::log::Log;
 use crate::node::process::{Exit, Process};
 use crate::node::rootfs::ContainerFile;

@@ -38,7 +38,7 @@ use super::rootfs::Bind;
 use super::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use super::volumes::{VolumeContext, Volumes};
 use crate::event::{Type, reference};
-use crate::net::netns::NetNs;
+use crate::os::netns::NetNs;
 use crate::topology::HOST_PID_ANNOTATION;
 
 /// How soon a sandbox that could not be made is tried again.

@@ -22,8 +22,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::tls;
-use crate::net::netns::NetNs;
 use crate::node::process::Process;
+use crate::os::netns::NetNs;
 
 /// Between tries of what has not succeeded yet, at first and at most.
 const EAGER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{BACK_OFF, Launch, Runner};
+use crate::builtin::Builtin;
 use crate::event::Type;
-use crate::node::builtin::Builtin;
 use crate::node::images::Image;
 use crate::node::pod::{env, security};
 use crate::node::rootfs::{Bind, ContainerFile};

@@ -13,8 +13,8 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::webhook::Webhooks;
-use crate::net::netns::NetNs;
-use crate::net::nft::Nft;
+use crate::os::netns::NetNs;
+use crate::os::nft::Nft;
 
 /// What a task is given.
 pub struct BuiltinContext {
