@@ -34,9 +34,9 @@ use self::health::HealthChecks;
 use self::model::{ServicePort, service_ports};
 pub use self::rules::rules;
 pub use self::ruleset::{Ruleset, TABLE};
-use super::netns::NetNs;
-use super::nft::Nft;
 use crate::builtin::BuiltinContext;
+use crate::os::netns::NetNs;
+use crate::os::nft::Nft;
 use crate::world::World;
 
 /// How often everything is said again, whatever has changed: kube-proxy's `FullSyncPeriod`.
