@@ -7,74 +7,10 @@ use std::fmt;
 
 use futures::future::LocalBoxFuture;
 
+use crate::provider::Need;
 use crate::scope::Scope;
-use crate::verdict::{Cause, Finding, NoVerdict};
-
-/// A layer of Kubernetes networking, in the order of bring-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Layer {
-    /// The container network: pod to pod.
-    Cni,
-    /// Services and cluster DNS.
-    Services,
-    /// Ingress (networking.k8s.io/v1).
-    Ingress,
-    /// The service mesh (Istio's API).
-    Mesh,
-    /// Gateway API.
-    Gateway,
-}
-
-impl Layer {
-    /// All of them, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Cni,
-        Self::Services,
-        Self::Ingress,
-        Self::Mesh,
-        Self::Gateway,
-    ];
-
-    /// The layer's name in ids, folders and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cni => "cni",
-            Self::Services => "services",
-            Self::Ingress => "ingress",
-            Self::Mesh => "mesh",
-            Self::Gateway => "gateway",
-        }
-    }
-
-    /// The layers it stands on: a failed gate of one of these blocks it.
-    #[must_use]
-    pub const fn stands_on(self) -> &'static [Self] {
-        match self {
-            Self::Cni => &[],
-            Self::Services => &[Self::Cni],
-            Self::Ingress | Self::Mesh | Self::Gateway => &[Self::Cni, Self::Services],
-        }
-    }
-}
-
-impl fmt::Display for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// What a cluster must be able to do before a check means anything. Found out by looking at the
-/// cluster; a check whose need is not met is skipped with that reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Need {
-    /// At least so many schedulable nodes.
-    Nodes(usize),
-    /// An implementation of `type: LoadBalancer`.
-    LoadBalancer,
-    /// A vantage outside the cluster that reaches node addresses.
-    Outside,
-}
+use crate::stack::Layer;
+use crate::verdict::Outcome;
 
 /// The checks of one layer.
 #[derive(Debug, Clone, Copy)]
@@ -106,40 +42,21 @@ pub struct Check {
     pub run: for<'a> fn(&'a Scope) -> LocalBoxFuture<'a, Outcome>,
 }
 
+impl Check {
+    /// The work that [`Self::source`] names first: `tutorial`, `sig-network`, `RFC 9110`, …
+    #[must_use]
+    pub fn work(&self) -> &'static str {
+        self.source
+            .split([',', ':', ';'])
+            .next()
+            .unwrap_or_default()
+    }
+}
+
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Check")
             .field("id", &self.id)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a body comes to. `?` on anything of the harness yields [`NotPassed::NoVerdict`]; only the
-/// expectations in [`crate::verdict`] make [`NotPassed::Failed`].
-pub type Outcome = Result<(), NotPassed>;
-
-/// The two ways not to pass.
-#[derive(Debug)]
-pub enum NotPassed {
-    /// The cluster broke the claim.
-    Failed(Box<Finding>),
-    /// We could not tell.
-    NoVerdict(NoVerdict),
-}
-
-impl<E: Into<NoVerdict>> From<E> for NotPassed {
-    fn from(error: E) -> Self {
-        Self::NoVerdict(error.into())
-    }
-}
-
-impl NotPassed {
-    /// Names the cause of a finding; where there is no verdict, there is nothing to explain.
-    #[must_use]
-    pub fn caused_by(self, cause: Cause) -> Self {
-        match self {
-            Self::Failed(finding) => Self::Failed(Box::new(finding.caused_by(cause))),
-            other @ Self::NoVerdict(_) => other,
-        }
     }
 }

@@ -9,22 +9,32 @@ pub mod budget;
 pub mod check;
 pub mod exit;
 pub mod layer;
+pub mod pod;
 pub mod probe;
 pub mod provider;
 pub mod report;
+pub mod run;
 pub mod runner;
 pub mod scope;
 #[cfg(test)]
 mod script;
 pub mod settings;
+pub mod stack;
 pub mod verdict;
 pub mod wait;
 
-pub use check::{Check, Layer, Need, NotPassed, Outcome, Suite};
+pub use apply::Refusal;
+pub use check::{Check, Suite};
 pub use layer::Subject;
+pub use pod::PodView;
 pub use probe::{Answers, Vantage};
-pub use runner::{RunInfo, main};
-pub use scope::{Eventually, PodView, Refusal, Scope};
+pub use provider::Need;
+pub use run::RunInfo;
+pub use runner::main;
+pub use scope::{Eventually, Scope};
+pub use stack::Layer;
 /// The probe's wire types: specifications and replies.
 pub use strata_probe as wire;
-pub use verdict::{Cause, CauseKind, Doing, Expect, Finding, NoVerdict, expect, expect_eq};
+pub use verdict::{
+    Cause, CauseKind, Doing, Expect, Finding, NoVerdict, NotPassed, Outcome, expect, expect_eq,
+};

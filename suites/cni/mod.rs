@@ -218,7 +218,7 @@ async fn kube_system_is_healthy(scope: &Scope) -> Outcome {
             expected: (true, BTreeSet::new()),
             observe: async || {
                 let pods: Vec<Pod> = scope.list_in("kube-system", "").await?;
-                let waiting = pods.iter().filter_map(strata::scope::not_ready);
+                let waiting = pods.iter().filter_map(strata::pod::not_ready);
                 Ok((!pods.is_empty(), waiting.collect()))
             },
             likely: "the pod named; kubectl -n kube-system describe pod tells why",

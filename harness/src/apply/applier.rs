@@ -14,12 +14,22 @@ use serde_json::{Map, Value, json};
 
 use super::{Document, Manifest};
 use crate::budget::{CONVERGE, CREATE};
-use crate::scope::Refusal;
 use crate::verdict::{Doing as _, NoVerdict};
 use crate::wait::{self, Progress};
 
 /// Who changes objects, in their `managedFields`.
 pub(crate) const FIELD_MANAGER: &str = "strata";
+
+/// An answer of the API that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub code: u16,
+    /// The machine's word: `Invalid`, `Forbidden`, `AlreadyExists`, …
+    pub reason: String,
+    /// The person's sentence.
+    pub message: String,
+}
 
 /// Applies manifests. It remembers how the API serves each kind that it has met.
 pub struct Applier {

@@ -7,11 +7,14 @@
 
 mod applier;
 mod manifest;
+mod namespace;
 mod planned;
 mod ready;
 
-pub use applier::Applier;
+pub use applier::{Applier, Refusal};
 pub(crate) use applier::{FIELD_MANAGER, Global};
 pub use manifest::{Document, Manifest, ManifestError};
+pub use namespace::RUN_LABEL;
+pub(crate) use namespace::{close_namespace, open_namespace};
 pub use planned::{LayerManifests, Manifests, folder, load_planned};
 pub(crate) use ready::ready;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Manifest, ManifestError};
-use crate::check::{Check, Layer};
 use crate::settings::BadInput;
+use crate::stack::Layer;
 
 /// A layer's own manifests.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,7 +39,7 @@ impl Manifests {
     }
 }
 
-/// Reads the manifests of layers and checks below `root`.
+/// Reads the manifests of layers below `root`, and the files that checks name.
 ///
 /// # Errors
 /// The first that is missing or malformed, in one sentence with file and line.
@@ -47,7 +47,7 @@ pub fn load_planned(
     root: &Path,
     profile: &str,
     layers: impl IntoIterator<Item = Layer>,
-    checks: impl IntoIterator<Item = &'static Check>,
+    checks: impl IntoIterator<Item = &'static str>,
 ) -> Result<Manifests, BadInput> {
     let folder = root
         .file_name()
@@ -67,7 +67,7 @@ pub fn load_planned(
         };
         manifests.layers.insert(layer, loaded);
     }
-    for file in checks.into_iter().filter_map(|check| check.manifest) {
+    for file in checks {
         manifests.checks.insert(file, own(file).map_err(bad)?);
     }
     Ok(manifests)
@@ -87,15 +87,7 @@ fn bad(error: ManifestError) -> BadInput {
 mod tests {
     use super::*;
 
-    const CHECK: Check = Check {
-        id: "services::web",
-        claim: "",
-        source: "",
-        needs: &[],
-        manifest: Some("services/web.yaml"),
-        run: |_| Box::pin(async { Ok(()) }),
-    };
-    static CHECKS: &[Check] = &[CHECK];
+    const WEB: &[&str] = &["services/web.yaml"];
 
     #[test]
     fn only_what_is_planned_is_read_and_all_of_it() {
@@ -106,7 +98,9 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        let load = |checks: &'static [Check]| load_planned(&root, "lab", [Layer::Services], checks);
+        let load = |files: &'static [&str]| {
+            load_planned(&root, "lab", [Layer::Services], files.iter().copied())
+        };
         let said = load(&[]).unwrap_err().0;
         assert!(
             said.starts_with("manifests/services/fixture.yaml does not exist"),
@@ -122,18 +116,18 @@ mod tests {
         assert_eq!(layer.install, None);
         assert!(loaded.layer(Layer::Ingress).is_none());
 
-        let said = load(CHECKS).unwrap_err().0;
+        let said = load(WEB).unwrap_err().0;
         assert!(
             said.starts_with("manifests/services/web.yaml does not exist"),
             "{said}"
         );
         write("services/web.yaml", service);
         write("services/lab.yaml", service);
-        let loaded = load(CHECKS).unwrap();
+        let loaded = load(WEB).unwrap();
         assert!(loaded.check("services/web.yaml").is_some());
         assert!(loaded.layer(Layer::Services).unwrap().install.is_some());
         write("services/lab-crds.yaml", "kind: [\n");
-        let said = load(CHECKS).unwrap_err().0;
+        let said = load(WEB).unwrap_err().0;
         assert!(
             said.starts_with("manifests/services/lab-crds.yaml:"),
             "{said}"

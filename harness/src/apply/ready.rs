@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 
 use super::{Document, Manifest};
 use crate::budget::CREATE;
-use crate::scope::not_ready;
+use crate::pod::not_ready;
 use crate::verdict::{NoVerdict, NoVerdictKind};
 use crate::wait::{self, Progress};
 

@@ -16,8 +16,8 @@ use kube::ResourceExt as _;
 use self::judge::{Crossing, End, Seen};
 use super::look::{Look, attempt, tcp_ports};
 use super::workload;
+use crate::pod::PodView;
 use crate::probe::Vantage;
-use crate::scope::PodView;
 use crate::verdict::{Cause, NoVerdict};
 
 /// As many peers of each node are asked.

@@ -1,28 +1,52 @@
 //! From a broken claim to its cause.
 //!
-//! Start from [`diagnose`], which hands each subject to its layer's diagnoser. Rule: a diagnosis
+//! Start from [`Scope::explain`], which hands each subject to its layer's diagnoser. Rule: a diagnosis
 //! never changes a verdict, never guesses, and ends soon.
 
 use std::time::Duration;
 
 use super::look::Look;
 use super::{Subject, cni, gateway, ingress, labels, mesh, services, workload};
+use crate::budget::Budget;
 use crate::scope::Scope;
-use crate::verdict::{Cause, NoVerdict};
+use crate::verdict::{Cause, NoVerdict, NotPassed, Outcome};
+use crate::wait;
 
-/// A cause that is not found by then is not named: the failure is worth reading without it.
-const DIAGNOSIS: Duration = Duration::from_secs(10);
+/// Diagnosis is for reading; it must not hold up the check. A cause that is not found by then is not
+/// named: the failure is worth reading without it.
+const DIAGNOSIS: Budget = Budget {
+    name: "diagnose",
+    within: Duration::from_secs(10),
+    ..crate::budget::REQUEST
+};
 
-/// Looks at the objects a failure is about, tries what it must, and names the cause if evidence
-/// does.
-///
-/// # Errors
-/// When the objects cannot be read.
-pub async fn diagnose(scope: &Scope, subject: &Subject<'_>) -> Result<Option<Cause>, NoVerdict> {
-    let Ok(cause) = tokio::time::timeout(DIAGNOSIS, name(Look { scope }, subject)).await else {
-        tracing::warn!(?subject, "no cause within {} s", DIAGNOSIS.as_secs());
-        return Ok(None);
-    };
+impl Scope {
+    /// Names the cause of a failure, if objects show it. Never changes the verdict.
+    ///
+    /// # Errors
+    /// The outcome it is given.
+    pub async fn explain(&self, outcome: Outcome, subject: Subject<'_>) -> Outcome {
+        let Err(not_passed) = outcome else {
+            return outcome;
+        };
+        if matches!(not_passed, NotPassed::NoVerdict(_)) {
+            return Err(not_passed);
+        }
+        let looked = diagnose(self, &subject);
+        match wait::bounded("looking for the cause", DIAGNOSIS, looked).await {
+            Ok(Some(cause)) => return Err(not_passed.caused_by(cause)),
+            Ok(None) => {}
+            Err(no_verdict) => {
+                tracing::warn!(?subject, because = no_verdict.because(), "no cause");
+                self.record("diagnosis", no_verdict.because());
+            }
+        }
+        Err(not_passed)
+    }
+}
+
+async fn diagnose(scope: &Scope, subject: &Subject<'_>) -> Result<Option<Cause>, NoVerdict> {
+    let cause = name(Look { scope }, subject).await;
     match &cause {
         Ok(Some(cause)) => tracing::info!(kind = %cause.kind, "{}", cause.wrong),
         Ok(None) => tracing::info!(?subject, "evidence names no cause"),

@@ -20,8 +20,9 @@ use strata_probe::TcpSpec;
 use super::labels::Labels;
 use super::tried::Tried;
 use super::workload;
+use crate::pod::PodView;
 use crate::probe::Vantage;
-use crate::scope::{PodView, Scope};
+use crate::scope::Scope;
 use crate::verdict::{Doing as _, NoVerdict};
 
 /// An attempt that nobody answered by then is one that times out.

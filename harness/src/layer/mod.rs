@@ -1,7 +1,7 @@
 //! Layers: bringing them up, and saying why one of their claims was broken.
 //!
 //! Start from [`bring_up`], which applies `manifests/<layer>/` and waits for workloads, the same for
-//! every layer. What a failure is about is a [`Subject`]; [`diagnose`] looks at objects and names
+//! every layer. What a failure is about is a [`Subject`]; `diagnose` looks at objects and names
 //! the cause. Rule: bring-up waits for pods and nothing else, since whatever else must come true is
 //! a gate's to judge.
 
@@ -26,24 +26,16 @@ mod workload_tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use diagnose::diagnose;
 pub use subject::Subject;
 
-use crate::apply::{self, Applier};
-use crate::check::{Layer, NotPassed};
+use crate::apply::{self, Applier, RUN_LABEL, open_namespace};
 use crate::provider::Cluster;
-use crate::runner::RunInfo;
-use crate::scope::{RUN_LABEL, open_namespace};
-use crate::verdict::{Doing as _, NoVerdict};
+use crate::run::RunInfo;
+use crate::stack::Layer;
+use crate::verdict::{Doing as _, NoVerdict, NotPassed};
 
 /// The label of a fixture's namespace, with the layer's name.
 pub const LAYER_LABEL: &str = "strata.dev/layer";
-
-/// The namespace of a layer's fixture in a run.
-#[must_use]
-pub fn fixture_namespace(layer: Layer, run: &RunInfo) -> String {
-    format!("strata-{layer}-{}", run.id)
-}
 
 /// Installs a layer, waits until its workloads are ready, applies its fixture and waits for that
 /// one's.
@@ -72,7 +64,7 @@ pub async fn bring_up(
         }
     }
     progress("applying its fixture");
-    let namespace = fixture_namespace(layer, run);
+    let namespace = run.fixture_namespace(layer);
     let labels = BTreeMap::from([
         (RUN_LABEL.to_owned(), run.id.clone()),
         (LAYER_LABEL.to_owned(), layer.name().to_owned()),

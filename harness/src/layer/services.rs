@@ -24,8 +24,8 @@ use super::labels::Labels;
 use super::look::{Look, attempt};
 use super::tried::Tried;
 use super::{cni, labels, workload};
+use crate::pod::PodView;
 use crate::probe::Vantage;
-use crate::scope::PodView;
 use crate::verdict::{Cause, NoVerdict};
 
 /// As many endpoints are tried directly.

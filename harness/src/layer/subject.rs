@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::pod::PodView;
 use crate::probe::Vantage;
-use crate::scope::PodView;
 
 /// What a check looked at when its claim was broken: where [`super::diagnose`] begins to look.
 #[derive(Debug, Clone, Copy)]

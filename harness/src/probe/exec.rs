@@ -8,8 +8,8 @@ use kube::api::{Api, AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::timeout;
 
+use crate::pod::PodView;
 use crate::provider::{Output, Outside};
-use crate::scope::PodView;
 use crate::verdict::NoVerdict;
 
 /// A burst, or a connection that is held idle, takes this long at most; the check's own deadline

@@ -10,8 +10,8 @@ use strata_probe::{
 
 use super::exec::{self, Failure};
 use super::{Answers, Transcript};
+use crate::pod::PodView;
 use crate::provider::{Output, Outside};
-use crate::scope::PodView;
 use crate::verdict::{Doing as _, NoVerdict};
 
 /// A place to send traffic from: a container of the probe's image, or outside the cluster.

@@ -4,8 +4,19 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 
 use super::Cluster;
-use crate::check::Need;
 use crate::verdict::{Doing as _, NoVerdict};
+
+/// What a cluster must be able to do before a check means anything. Found out by looking at the
+/// cluster; a check whose need is not met is skipped with that reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// At least so many schedulable nodes.
+    Nodes(usize),
+    /// An implementation of `type: LoadBalancer`.
+    LoadBalancer,
+    /// A vantage outside the cluster that reaches node addresses.
+    Outside,
+}
 
 impl Cluster {
     /// Why a need is not met; nothing if it is.

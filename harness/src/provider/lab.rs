@@ -19,7 +19,7 @@ use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
 use super::{Cluster, Output, Outside, Provider, tools};
-use crate::runner::RunInfo;
+use crate::run::RunInfo;
 use crate::settings::Settings;
 use crate::verdict::NoVerdict;
 
@@ -152,7 +152,7 @@ struct Archive(PathBuf);
 
 impl Archive {
     fn write(dir: &Path) -> anyhow::Result<Self> {
-        let image = crate::probe::image().context("the embedded probe makes no image")?;
+        let image = super::image().context("the embedded probe makes no image")?;
         let archive = Self(dir.join(".probe-image.tar"));
         std::fs::write(&archive.0, image)
             .with_context(|| format!("cannot write {}", archive.0.display()))?;

@@ -6,6 +6,7 @@
 
 mod capability;
 mod cluster;
+mod image;
 mod lab;
 pub mod tools;
 
@@ -13,9 +14,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use capability::Need;
 pub use cluster::{Cluster, Output, Outside};
+pub use image::image;
 
-use crate::runner::RunInfo;
+use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
 
 /// The providers there are.

@@ -1,8 +1,8 @@
 //! How a run ends: one exit code from all verdicts, and the report of a run that never began.
 
-use super::RunInfo;
 use crate::exit::Exit;
 use crate::report::{self, Ending, LayerReport, Report, SCHEMA, TrialKind, TrialReport, Verdict};
+use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
 use crate::verdict::NoVerdict;
 

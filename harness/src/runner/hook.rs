@@ -20,11 +20,10 @@ use kube::{Resource, ResourceExt as _};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::RunInfo;
-use crate::check::Layer;
-use crate::layer::fixture_namespace;
 use crate::provider::Cluster;
+use crate::run::RunInfo;
 use crate::settings::BadInput;
+use crate::stack::Layer;
 
 /// Long enough for a person to look around by hand, and still an end.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -67,7 +66,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Group> {
     let mut variables = vec![
         ("LAYER".to_owned(), OsString::from(layer.name())),
-        ("NAMESPACE".to_owned(), fixture_namespace(layer, run).into()),
+        ("NAMESPACE".to_owned(), run.fixture_namespace(layer).into()),
         (
             "KUBECONFIG".to_owned(),
             cluster.kubeconfig.clone().into_os_string(),

@@ -16,7 +16,7 @@ mod trial;
 
 use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,29 +25,17 @@ use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, FormatSetting};
 use rand::RngExt as _;
 
-use crate::apply::{Manifests, load_planned};
-use crate::check::{Layer, NotPassed, Suite};
+use crate::apply::load_planned;
+use crate::check::Suite;
 use crate::exit::Exit;
 use crate::provider::{self, Cluster, Provider};
 use crate::report;
+use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, workspace};
+use crate::stack::Layer;
+use crate::verdict::NotPassed;
 use plan::Plan;
 use stage::Stage;
-
-/// What identifies a run.
-#[derive(Debug, Clone, Default)]
-pub struct RunInfo {
-    /// A short random name, part of every namespace's name.
-    pub id: String,
-    /// Whatever is random in a check derives from it.
-    pub seed: u64,
-    /// Where reports and evidence go.
-    pub report_dir: PathBuf,
-    /// What a person types to run one check again, up to the check's id.
-    pub again: String,
-    /// Everything that the run will apply.
-    pub manifests: Arc<Manifests>,
-}
 
 /// How a layer is brought up: [`crate::layer::bring_up`], but for the runner's own tests.
 pub type BringUp = for<'a> fn(
@@ -129,7 +117,7 @@ impl Runner {
             &workspace().join(self.manifests),
             provider.profile(),
             plan.layers(),
-            plan.run.iter().filter_map(|item| item.check),
+            plan.run.iter().filter_map(|item| item.check?.manifest),
         )?;
         let _lock = prepare(&settings.report_dir)?;
         narrate(&settings)?;

@@ -8,14 +8,16 @@
 //!
 //! A filter selects checks. The bring-up of every layer they stand on is implied, and so are the
 //! gates of those layers, since without them a failure says little; regressions are not, unless the
-//! filter names them.
+//! filter names them. A filter finds checks by their names and, where it is the work that their source
+//! begins with (`tutorial`, `sig-network`, `cilium`), by what they answer to.
 
 use std::collections::BTreeSet;
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::check::{Check, Layer, Suite};
+use crate::check::{Check, Suite};
 use crate::report::TrialKind;
+use crate::stack::Layer;
 
 /// One trial of a plan.
 #[derive(Debug, Clone, Copy)]
@@ -184,7 +186,22 @@ fn selects(arguments: &Arguments, item: &Item) -> bool {
         .filter
         .as_ref()
         .is_none_or(|filter| filter.contains("regression") || *filter == name);
-    matches(arguments, &name) && (item.kind != TrialKind::Regression || named)
+    let by_name = matches(arguments, &name);
+    (by_name || answers_to_filter(arguments, item)) && (item.kind != TrialKind::Regression || named)
+}
+
+/// Whether a check is one of those that answer to the work that the filter names.
+fn answers_to_filter(arguments: &Arguments, item: &Item) -> bool {
+    let (Some(filter), Some(check)) = (&arguments.filter, item.check) else {
+        return false;
+    };
+    let unfiltered = Arguments {
+        filter: None,
+        ..arguments.clone()
+    };
+    !arguments.exact
+        && filter.eq_ignore_ascii_case(check.work())
+        && matches(&unfiltered, &item.name())
 }
 
 /// Whether libtest would run a trial of this name.
@@ -197,10 +214,14 @@ mod tests {
     use super::*;
 
     const fn check(id: &'static str) -> Check {
+        from(id, "")
+    }
+
+    const fn from(id: &'static str, source: &'static str) -> Check {
         Check {
             id,
             claim: "",
-            source: "",
+            source,
             needs: &[],
             manifest: None,
             run: |_| Box::pin(async { Ok(()) }),
@@ -216,7 +237,13 @@ mod tests {
         Suite {
             layer: Layer::Services,
             gates: &[check("services::dns")],
-            checks: &[check("services::node_port")],
+            checks: &[
+                from(
+                    "services::node_port",
+                    "tutorial, \"Exposing it\"; sig-network",
+                ),
+                from("services::hairpin", "sig-network: hairpin"),
+            ],
         },
         Suite {
             layer: Layer::Gateway,
@@ -246,6 +273,7 @@ mod tests {
                 "services::regression::cni::pods_talk",
                 "services::dns",
                 "services::node_port",
+                "services::hairpin",
                 "gateway::up",
                 "gateway::regression::cni::pods_talk",
                 "gateway::regression::services::dns",
@@ -275,6 +303,25 @@ mod tests {
             .concat()
         );
         assert_eq!(plan(&["cni"]), ["cni::up", "cni::pods_talk", "cni::mtu"]);
+    }
+
+    #[test]
+    fn a_filter_finds_checks_by_the_work_they_answer_to() {
+        let below = ["cni::up", "cni::pods_talk", "services::up", "services::dns"];
+        let node_port = [&below[..], &["services::node_port"]].concat();
+        assert_eq!(plan(&["Tutorial"]), node_port);
+        assert_eq!(
+            plan(&["sig-network"]),
+            [&below[..], &["services::hairpin"]].concat()
+        );
+        for nothing in [
+            &["--exact", "tutorial"][..],
+            &["tutor"],
+            &["tutorial", "--skip", "services::node_port"],
+            &["tutorial", "--ignored"],
+        ] {
+            assert!(plan(nothing).is_empty(), "{nothing:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-use crate::check::Layer;
+use crate::stack::Layer;
 
 pub(super) struct Progress {
     layer: Layer,

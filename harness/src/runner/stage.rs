@@ -20,14 +20,15 @@ use super::hook::Group;
 use super::plan::{Item, Plan};
 use super::signals::Stop;
 use super::trial::panic_text;
-use super::{RunInfo, Runner, end};
-use crate::check::Layer;
+use super::{Runner, end};
 use crate::exit::Exit;
 use crate::provider::{Cluster, Provider};
 use crate::report::{
     self, ClusterReport, Ending, LayerReport, Report, TrialKind, TrialReport, Verdict, form,
 };
+use crate::run::RunInfo;
 use crate::settings::Settings;
+use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// How long taking the cluster away may take before the run ends without it.

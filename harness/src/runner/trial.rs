@@ -13,10 +13,11 @@ use super::plan::Item;
 use super::progress::Progress;
 use super::stage::Stage;
 use super::{hook, short};
-use crate::check::{Check, NotPassed};
+use crate::check::Check;
 use crate::provider::Cluster;
 use crate::report::{Evidence, TrialReport, Verdict};
 use crate::scope::Scope;
+use crate::verdict::NotPassed;
 use crate::verdict::{Doing as _, NoVerdict};
 
 /// A layer that is not up by then will not be.
@@ -111,7 +112,14 @@ impl Stage {
         }
         let evidence = self.evidence_dir(&item.name());
         let cluster = Arc::clone(cluster);
-        let scope = Scope::new(cluster, check, item.home, &self.info, &evidence);
+        let scope = Scope::new(
+            cluster,
+            check.id,
+            check.manifest,
+            item.home,
+            &self.info,
+            &evidence,
+        );
         let scope = Arc::new(scope);
         let opened = tokio::select! {
             opened = tokio::time::timeout(OPEN, scope.open(&self.info)) => opened,

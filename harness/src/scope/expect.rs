@@ -10,9 +10,8 @@ use tokio::time::Instant;
 
 use super::Scope;
 use crate::budget::{Budget, CONVERGE};
-use crate::check::{NotPassed, Outcome};
-use crate::layer::{self, Subject};
 use crate::probe::{Vantage, failure};
+use crate::verdict::Outcome;
 use crate::verdict::bound::ErrorBound;
 use crate::verdict::split::{Decision, SplitTest};
 use crate::verdict::{Expect, NoVerdict, NoVerdictKind, expect};
@@ -21,13 +20,6 @@ use crate::wait::{self, Progress};
 /// How many requests of a split are sent at a time. The decision does not depend on it; a larger
 /// burst sends more in vain, a smaller one starts the probe more often.
 const BURST: u64 = 250;
-/// Diagnosis is for reading; it must not hold up the check.
-const DIAGNOSIS: Budget = Budget {
-    name: "diagnose",
-    within: Duration::from_secs(10),
-    ..crate::budget::REQUEST
-};
-
 /// What is expected to be seen before long, and to stay.
 #[derive(Debug)]
 pub struct Eventually<'a, T, F> {
@@ -96,26 +88,6 @@ impl Scope {
     pub fn shares(&self) -> BTreeMap<String, f64> {
         let shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.clone()
-    }
-
-    /// Names the cause of a failure, if objects show it. Never changes the verdict.
-    ///
-    /// # Errors
-    /// The outcome it is given.
-    pub async fn explain(&self, outcome: Outcome, subject: Subject<'_>) -> Outcome {
-        let Err(not_passed) = outcome else {
-            return outcome;
-        };
-        if matches!(not_passed, NotPassed::NoVerdict(_)) {
-            return Err(not_passed);
-        }
-        let looked = layer::diagnose(self, &subject);
-        match wait::bounded("looking for the cause", DIAGNOSIS, looked).await {
-            Ok(Some(cause)) => return Err(not_passed.caused_by(cause)),
-            Ok(None) => {}
-            Err(no_verdict) => self.record("diagnosis", no_verdict.because()),
-        }
-        Err(not_passed)
     }
 }
 
@@ -283,6 +255,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::verdict::NotPassed;
 
     const QUICK: Budget = Budget {
         within: Duration::from_secs(20),

@@ -17,27 +17,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use expect::Eventually;
-pub use objects::Refusal;
-pub use pods::{PodView, not_ready};
 
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{Api, DeleteParams};
 use rand::RngExt as _;
 
-use crate::apply::{self, Applier, Global, Manifest};
-use crate::budget::{CREATE, GONE};
-use crate::check::{Check, Layer};
-use crate::layer;
+use crate::apply::{self, Applier, Global, Manifest, RUN_LABEL, close_namespace, open_namespace};
 use crate::probe::Transcript;
 use crate::provider::Cluster;
-use crate::runner::RunInfo;
-use crate::verdict::{Doing as _, NoVerdict};
-use crate::wait::{self, Progress};
+use crate::run::RunInfo;
+use crate::stack::Layer;
+use crate::verdict::NoVerdict;
 
 /// What a check's body is given.
 pub struct Scope {
     cluster: Arc<Cluster>,
-    check: &'static Check,
+    id: &'static str,
+    /// The check's own file below `manifests/`.
+    manifest: Option<&'static str>,
     layer: Layer,
     namespace: String,
     fixture: String,
@@ -54,30 +49,28 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A scope that has made nothing yet. `layer` is the check's own, whichever layer is coming up;
-    /// `evidence` is the folder that evidence goes to.
+    /// A scope that has made nothing yet, for the check with this id and manifest. `layer` is the
+    /// check's own, whichever layer is coming up; `evidence` is the folder that evidence goes to.
     #[must_use]
     pub fn new(
         cluster: Arc<Cluster>,
-        check: &'static Check,
+        id: &'static str,
+        manifest: Option<&'static str>,
         layer: Layer,
         run: &RunInfo,
         evidence: &Path,
     ) -> Self {
-        let fixture = layer::fixture_namespace(layer, run);
-        let own = check.manifest.is_some();
+        let fixture = run.fixture_namespace(layer);
+        let own = manifest.is_some();
         Self {
             applier: Applier::new(cluster.client.clone()),
             cluster,
-            check,
+            id,
+            manifest,
             layer,
-            namespace: if own {
-                fresh(check, run)
-            } else {
-                fixture.clone()
-            },
+            namespace: if own { fresh(id, run) } else { fixture.clone() },
             fixture,
-            seed: seed(run.seed, check.id),
+            seed: seed(run.seed, id),
             evidence: evidence.to_owned(),
             globals: Mutex::default(),
             own,
@@ -93,7 +86,7 @@ impl Scope {
     /// # Errors
     /// When the API refuses or cannot be reached, or a workload does not get ready.
     pub async fn open(&self, run: &RunInfo) -> Result<(), NoVerdict> {
-        let Some(file) = self.check.manifest else {
+        let Some(file) = self.manifest else {
             return Ok(());
         };
         let manifest = run.manifests.check(file);
@@ -103,7 +96,7 @@ impl Scope {
         })?;
         let labels = BTreeMap::from([
             (RUN_LABEL.to_owned(), run.id.clone()),
-            (CHECK_LABEL.to_owned(), self.check.id.replace("::", ".")),
+            (CHECK_LABEL.to_owned(), self.id.replace("::", ".")),
         ]);
         open_namespace(
             &self.applier,
@@ -141,10 +134,10 @@ impl Scope {
         &self.cluster.client
     }
 
-    /// The check.
+    /// The check's id.
     #[must_use]
-    pub fn check(&self) -> &'static Check {
-        self.check
+    pub fn id(&self) -> &'static str {
+        self.id
     }
 
     /// The layer that the check judges.
@@ -211,71 +204,20 @@ impl Scope {
     }
 }
 
-/// The label of everything that a run makes, with the run's id.
-pub const RUN_LABEL: &str = "strata.dev/run";
 /// The label of a check's namespace, with the check's id (`.` for `::`).
 pub const CHECK_LABEL: &str = "strata.dev/check";
-
-/// Makes a namespace and waits until pods can be made in it: each takes the account `default`,
-/// which a controller makes.
-pub(crate) async fn open_namespace(
-    applier: &Applier,
-    client: &kube::Client,
-    name: &str,
-    labels: &BTreeMap<String, String>,
-    manifest: &Manifest,
-) -> Result<(), NoVerdict> {
-    applier.namespace(name, labels, Some(manifest)).await?;
-    let api = Api::<ServiceAccount>::namespaced(client.clone(), name);
-    let what = format!("ServiceAccount default is in {name}");
-    wait::object(&what, CREATE, api, "default", |account| match account {
-        Some(_) => Progress::Ready(()),
-        None => Progress::NotYet("its controller has not made it".to_owned()),
-    })
-    .await
-}
-
-async fn close_namespace(client: &kube::Client, name: &str) -> Result<(), NoVerdict> {
-    let api = Api::<Namespace>::all(client.clone());
-    match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-        Err(error) => return Err(error).doing(|| format!("deleting Namespace {name}")),
-    }
-    let what = format!("Namespace {name} is gone");
-    wait::object(&what, GONE, api, name, |namespace| match namespace {
-        None => Progress::Ready(()),
-        Some(namespace) => Progress::NotYet(remaining(namespace)),
-    })
-    .await
-}
-
-/// What the API says keeps a namespace.
-fn remaining(namespace: &Namespace) -> String {
-    let conditions = namespace
-        .status
-        .iter()
-        .flat_map(|status| &status.conditions);
-    let holding = conditions.flatten().filter(|it| it.status == "True");
-    let said: Vec<_> = holding.filter_map(|it| it.message.clone()).collect();
-    if said.is_empty() {
-        "it is still there".to_owned()
-    } else {
-        said.join("; ")
-    }
-}
 
 fn trouble(no_verdict: &NoVerdict) -> String {
     format!("{}: {}", no_verdict.doing(), no_verdict.because())
 }
 
 /// A namespace's name is a DNS label, so at most 63 characters (RFC 1123 §2.1).
-fn fresh(check: &Check, run: &RunInfo) -> String {
+fn fresh(id: &str, run: &RunInfo) -> String {
     let mut random = rand::rng();
     let suffix: String = (0..4)
         .map(|_| char::from(random.sample(rand::distr::Alphanumeric)).to_ascii_lowercase())
         .collect();
-    let id = check.id.replace("::", "-").replace('_', "-");
+    let id = id.replace("::", "-").replace('_', "-");
     let room = 63 - "strata---".len() - run.id.len() - suffix.len();
     let id: String = id.chars().take(room).collect();
     format!("strata-{}-{}-{suffix}", id.trim_end_matches('-'), run.id)
@@ -308,34 +250,23 @@ impl std::hash::Hasher for Fnv {
 mod tests {
     use super::*;
 
-    const fn check(id: &'static str) -> Check {
-        Check {
-            id,
-            claim: "",
-            source: "",
-            needs: &[],
-            manifest: None,
-            run: |_| Box::pin(async { Ok(()) }),
-        }
-    }
-
     #[test]
     fn a_namespace_is_a_dns_label_whatever_the_check_is_called() {
         let run = RunInfo {
             id: "abc123".into(),
             ..RunInfo::default()
         };
-        let short = fresh(&check("services::node_port"), &run);
+        let short = fresh("services::node_port", &run);
         assert!(
             short.starts_with("strata-services-node-port-abc123-"),
             "{short}"
         );
         let id = "gateway::a_very_long_name_of_a_behaviour_that_does_not_fit_into_a_label";
-        let long = fresh(&check(id), &run);
+        let long = fresh(id, &run);
         assert!(long.len() <= 63 && long.contains("-abc123-"), "{long}");
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         assert!(long.chars().all(allowed), "{long}");
-        assert_ne!(fresh(&check(id), &run), long);
+        assert_ne!(fresh(id, &run), long);
     }
 
     #[test]

@@ -11,21 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Scope;
-use crate::apply::{FIELD_MANAGER, Manifest};
+use crate::apply::{FIELD_MANAGER, Manifest, Refusal};
 use crate::budget::GONE;
 use crate::verdict::{Doing as _, NoVerdict};
 use crate::wait::{self, Progress};
-
-/// An answer of the API that is not a success.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The HTTP status.
-    pub code: u16,
-    /// The machine's word: `Invalid`, `Forbidden`, `AlreadyExists`, …
-    pub reason: String,
-    /// The person's sentence.
-    pub message: String,
-}
 
 /// What an object's type must be to be read here.
 pub trait Object: Resource<DynamicType: Default> + Clone + Debug + DeserializeOwned {}
@@ -173,7 +162,7 @@ impl Scope {
     }
 
     fn written(&self, yaml: &str) -> Result<Manifest, NoVerdict> {
-        let shown = format!("the YAML of {}", self.check().id);
+        let shown = format!("the YAML of {}", self.id());
         let manifest = Manifest::parse(yaml, &shown)?;
         Ok(manifest.without_namespaces(&shown)?)
     }

@@ -7,7 +7,7 @@
 use statrs::distribution::{Beta, ChiSquared, ContinuousCDF as _};
 
 use super::{Expect, NoVerdict, expect};
-use crate::check::Outcome;
+use crate::verdict::Outcome;
 
 /// The most requests that may fail, as a probability, and how sure we want to be before we say that
 /// more do.
@@ -175,7 +175,7 @@ mod tests {
     use statrs::distribution::{Binomial, DiscreteCDF as _};
 
     use super::*;
-    use crate::check::NotPassed;
+    use crate::verdict::NotPassed;
 
     #[test]
     fn the_bounds_are_the_binomials_own() {

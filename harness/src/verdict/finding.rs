@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Cause;
-use crate::check::{NotPassed, Outcome};
+use crate::verdict::{NotPassed, Outcome};
 
 /// A claim that the cluster broke. Only [`expect`] and [`expect_eq`] make one.
 #[derive(Debug, Clone)]

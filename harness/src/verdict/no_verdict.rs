@@ -173,7 +173,7 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::check::{NotPassed, Outcome};
+    use crate::verdict::{NotPassed, Outcome};
 
     #[test]
     fn any_error_turns_into_it_and_causes_are_said_once() {

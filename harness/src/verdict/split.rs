@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Expect, NoVerdict, expect};
-use crate::check::Outcome;
+use crate::verdict::Outcome;
 
 /// The error rates and tolerance that CHECKS of weights are held to.
 pub const ALPHA: f64 = 1e-6;

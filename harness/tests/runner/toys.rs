@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::client::Body;
+use strata::RunInfo;
 use strata::provider::{Cluster, Provider};
-use strata::runner::{RunInfo, Runner};
+use strata::runner::Runner;
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 /// Set in a run, and only there.

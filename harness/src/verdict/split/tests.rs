@@ -156,10 +156,10 @@ fn a_stranger_breaks_it_and_the_form_is_readable() {
     }
     assert!(matches!(
         test.judge("the split", ""),
-        Err(crate::check::NotPassed::NoVerdict(_))
+        Err(crate::verdict::NotPassed::NoVerdict(_))
     ));
     assert_eq!(test.observe("v3"), Decision::Broken);
-    let Err(crate::check::NotPassed::Failed(finding)) = test.judge("the split", "weights") else {
+    let Err(crate::verdict::NotPassed::Failed(finding)) = test.judge("the split", "weights") else {
         panic!("passed")
     };
     assert_eq!(

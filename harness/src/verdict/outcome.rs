@@ -1,0 +1,33 @@
+//! What a check comes to.
+
+use super::{Cause, Finding, NoVerdict};
+
+/// What a body comes to. `?` on anything of the harness yields [`NotPassed::NoVerdict`]; only the
+/// expectations of this room make [`NotPassed::Failed`].
+pub type Outcome = Result<(), NotPassed>;
+
+/// The two ways not to pass.
+#[derive(Debug)]
+pub enum NotPassed {
+    /// The cluster broke the claim.
+    Failed(Box<Finding>),
+    /// We could not tell.
+    NoVerdict(NoVerdict),
+}
+
+impl<E: Into<NoVerdict>> From<E> for NotPassed {
+    fn from(error: E) -> Self {
+        Self::NoVerdict(error.into())
+    }
+}
+
+impl NotPassed {
+    /// Names the cause of a finding; where there is no verdict, there is nothing to explain.
+    #[must_use]
+    pub fn caused_by(self, cause: Cause) -> Self {
+        match self {
+            Self::Failed(finding) => Self::Failed(Box::new(finding.caused_by(cause))),
+            other @ Self::NoVerdict(_) => other,
+        }
+    }
+}
