@@ -34,6 +34,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "0",
     },
     Variable {
+        name: "STRATA_KEEP_GOING",
+        meaning: "1 runs checks though a gate that they stand on has fallen",
+        default: "0: they are blocked",
+    },
+    Variable {
         name: "STRATA_AFTER_LAYER",
         meaning: "a program run after each layer's bring-up and before its checks; a relative path \
                   is taken from the workspace's root",
@@ -73,6 +78,8 @@ pub struct Settings {
     pub provider: String,
     /// `STRATA_KEEP`.
     pub keep: bool,
+    /// `STRATA_KEEP_GOING`.
+    pub keep_going: bool,
     /// `STRATA_AFTER_LAYER`.
     pub after_layer: Option<PathBuf>,
     /// `STRATA_REPORT_DIR`.
@@ -118,6 +125,7 @@ impl Settings {
         let mut settings = Self {
             provider: "lab".to_owned(),
             keep: false,
+            keep_going: false,
             after_layer: None,
             report_dir: workspace().join("target/strata"),
             envoy: None,
@@ -144,6 +152,7 @@ impl Settings {
             match name {
                 "STRATA_PROVIDER" => text.clone_into(&mut settings.provider),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
+                "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
                 "STRATA_AFTER_LAYER" => settings.after_layer = Some(program(path)),
                 "STRATA_REPORT_DIR" => settings.report_dir = workspace().join(path),
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),

@@ -63,6 +63,7 @@ struct Ledger {
 struct Fallen {
     layer: Layer,
     phase: usize,
+    kind: TrialKind,
     name: String,
 }
 
@@ -199,7 +200,8 @@ impl Stage {
         }
     }
 
-    /// The gate or bring-up that makes this trial meaningless, if one fell in an earlier phase.
+    /// The gate or bring-up that makes this trial meaningless, if one fell in an earlier phase. Who
+    /// wants to go on all the same is kept from it by bring-ups alone.
     fn blocked(&self, item: &Item) -> Option<String> {
         let stands_on = |layer: Layer| {
             layer == item.layer
@@ -211,7 +213,8 @@ impl Stage {
         let mut earlier = ledger
             .fallen
             .iter()
-            .filter(|fallen| fallen.phase < item.phase());
+            .filter(|fallen| fallen.phase < item.phase())
+            .filter(|fallen| fallen.kind == TrialKind::Up || !self.settings.keep_going);
         earlier
             .find(|fallen| stands_on(fallen.layer))
             .map(|fallen| fallen.name.clone())
@@ -233,6 +236,7 @@ impl Stage {
             let fallen = Fallen {
                 layer: item.home,
                 phase: item.phase(),
+                kind: item.kind,
                 name: name.clone(),
             };
             ledger.fallen.push(fallen);

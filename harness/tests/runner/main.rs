@@ -42,6 +42,7 @@ const TRIALS: &[(&str, Test)] = &[
     ("a_list_touches_nothing", lists),
     ("a_filter_without_a_match_touches_nothing", unmatched),
     ("a_layer_that_does_not_come_up_blocks_the_rest", not_up),
+    ("who_wants_to_go_on_is_not_blocked_by_gates", goes_on),
     ("a_manifest_that_is_wrong_starts_nothing", bad_manifest),
     ("a_variable_that_is_unknown_starts_nothing", bad_variable),
     ("a_signal_ends_the_run_in_order", signals),
@@ -310,6 +311,20 @@ fn not_up(_: &Run) -> anyhow::Result<()> {
             ensure!(blocked["reason"] == "blocked by cni::up", "{blocked:#}");
         }
     }
+    Ok(())
+}
+
+fn goes_on(run: &Run) -> anyhow::Result<()> {
+    let on = ("STRATA_KEEP_GOING", "1");
+    let ended = run.run(&["services::never_runs"], &[on])?;
+    ended.is(101, &["create", "destroy"])?;
+    ended.verdict("services::gate_broken", "failed")?;
+    ended.verdict("services::never_runs", "passed")?;
+    // What is not up cannot be judged by anyone.
+    let run = Run::new()?;
+    let ended = run.run(&["services::never_runs"], &[on, (toys::TOY_WRONG, "up")])?;
+    ended.is(5, &["create", "destroy"])?;
+    ended.verdict("services::never_runs", "blocked")?;
     Ok(())
 }
 
