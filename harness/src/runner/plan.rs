@@ -151,10 +151,7 @@ fn everything(suites: &'static [Suite]) -> Vec<Item> {
                 TrialKind::Gate,
                 of(layer).flat_map(|suite| suite.gates).collect::<Vec<_>>(),
             ),
-            (
-                TrialKind::Check,
-                of(layer).flat_map(|suite| suite.checks).collect(),
-            ),
+            (TrialKind::Check, longest_first(of(layer))),
         ] {
             all.extend(checks.into_iter().map(|check| Item {
                 layer,
@@ -165,6 +162,13 @@ fn everything(suites: &'static [Suite]) -> Vec<Item> {
         }
     }
     all
+}
+
+/// What makes and deletes things of its own takes longest, and is not to be what all wait for last.
+fn longest_first<'a>(suites: impl Iterator<Item = &'a Suite>) -> Vec<&'static Check> {
+    let mut checks: Vec<_> = suites.flat_map(|suite| suite.checks).collect();
+    checks.sort_by_key(|check| check.manifest.is_none());
+    checks
 }
 
 fn needed(suites: &[Suite], layer: Layer) -> bool {
@@ -281,6 +285,24 @@ mod tests {
                 "gateway::path",
             ]
         );
+    }
+
+    #[test]
+    fn what_has_a_manifest_comes_first_and_the_rest_stays_in_order() {
+        const LONG: Check = Check {
+            manifest: Some("cni/long.yaml"),
+            ..check("cni::long")
+        };
+        static SUITE: Suite = Suite {
+            layer: Layer::Cni,
+            gates: &[],
+            checks: &[check("cni::b"), check("cni::a"), LONG],
+        };
+        let ids: Vec<_> = longest_first([&SUITE].into_iter())
+            .iter()
+            .map(|check| check.id)
+            .collect();
+        assert_eq!(ids, ["cni::long", "cni::b", "cni::a"]);
     }
 
     #[test]
