@@ -20,7 +20,7 @@ use crate::report::kilobytes;
 pub(crate) const NAMESPACE: &str = "bench";
 
 pub(crate) struct Cluster {
-    pub(crate) lab: Lab,
+    lab: Lab,
     pub(crate) config: Config,
     pub(crate) client: Client,
 }
@@ -62,11 +62,6 @@ impl Cluster {
             config,
             client,
         })
-    }
-
-    /// Another client, with connections of its own.
-    pub(crate) fn another_client(&self) -> anyhow::Result<Client> {
-        Ok(Client::try_from(self.config.clone())?)
     }
 
     /// The ids of a process in each node's network, by the node's name.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -30,12 +31,15 @@ const ROUNDS: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The Service that changes.
 const CHANGED: &str = "changed";
+/// Its endpoints, beside one that comes and goes.
+const FIRST: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
 
 pub(crate) async fn measure() -> anyhow::Result<Measured> {
     let cluster = Cluster::start(cluster::config(3)).await?;
     let objects = Objects::new(&cluster.client);
     let mut monitors = Monitors::start(&cluster).await?;
     objects.make(CHANGED).await?;
+    objects.endpoints(&FIRST).await?;
     let mut made = 1;
     let mut table = Table::new(&["Services", "change", "p50 ms", "p99 ms", "p50 ÷ one `nft -f`"]);
     let mut lines = ["endpoint added", "endpoint removed", "new Service", "port changed"]
@@ -104,10 +108,10 @@ async fn changes(
         let chain = format!("/{CHANGED}/tcp/__{address}/8080");
         monitors.settle();
         let begun = Instant::now();
-        objects.endpoints(&["10.9.0.1", "10.9.0.2", &address]).await?;
+        objects.endpoints(&[FIRST[0], FIRST[1], &address]).await?;
         added.add(monitors.all_tell(&format!("add rule ip kube-proxy *{chain}")).await? - begun);
         let begun = Instant::now();
-        objects.endpoints(&["10.9.0.1", "10.9.0.2"]).await?;
+        objects.endpoints(&FIRST).await?;
         removed.add(monitors.all_tell(&format!("delete chain ip kube-proxy *{chain}")).await? - begun);
         let port = 1000 + round;
         let own = objects.address(CHANGED).await?;
@@ -137,6 +141,7 @@ async fn fill(objects: &Objects, from: usize, to: usize) -> anyhow::Result<()> {
 pub(crate) struct Objects {
     services: Api<Service>,
     slices: Api<EndpointSlice>,
+    made: AtomicU16,
 }
 
 impl Objects {
@@ -144,6 +149,7 @@ impl Objects {
         Self {
             services: Api::namespaced(client.clone(), NAMESPACE),
             slices: Api::namespaced(client.clone(), NAMESPACE),
+            made: AtomicU16::new(0),
         }
     }
 
@@ -155,7 +161,9 @@ impl Objects {
 
     /// The endpoints of a Service to be.
     pub(crate) async fn prepare(&self, name: &str) -> anyhow::Result<()> {
-        let slice = slice(name, &["10.9.0.1", "10.9.0.2"]);
+        let [high, low] = self.made.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let own = [10, 11].map(|network| format!("10.{network}.{high}.{low}"));
+        let slice = slice(name, &[&own[0], &own[1]]);
         let slice = serde_json::from_value(slice)?;
         self.slices.create(&PostParams::default(), &slice).await?;
         Ok(())
@@ -224,7 +232,7 @@ impl Monitors {
         let mut children = Vec::new();
         for (number, pid) in cluster.nodes().await?.values().enumerate() {
             let mut command = cluster.enter(pid);
-            command.arg(cluster::nft()).args(["--numeric", "monitor"]);
+            command.arg(cluster::nft()).arg("monitor");
             let mut child = command.stdout(Stdio::piped()).spawn()?;
             let stdout = child.stdout.take().context("no standard output")?;
             let sender = sender.clone();
@@ -279,15 +287,15 @@ async fn bare(cluster: &Cluster, changed: &Service) -> anyhow::Result<RulesTimes
     let listed = list.output().await?;
     ensure!(listed.status.success(), "nft list: {}", listed.status);
     let table = String::from_utf8(listed.stdout)?;
-    let chain = |part: &str| {
+    let chain = |start: &str, end: &str| {
         let names = table.lines().filter_map(|line| line.trim().strip_prefix("chain "));
         let mut names = names.filter_map(|name| name.strip_suffix(" {"));
-        let found = names.find(|name| name.contains(part)).map(str::to_owned);
-        found.with_context(|| format!("no chain {part}"))
+        let found = names.find(|name| name.starts_with(start) && name.ends_with(end));
+        found.map(str::to_owned).with_context(|| format!("no chain {start}…{end}"))
     };
     let path = format!("{NAMESPACE}/{}/tcp/", changed.name_any());
-    let balance = chain(&format!("-{path}"))?;
-    let [one, two] = ["10.9.0.1", "10.9.0.2"].map(|ip| chain(&format!("{path}__{ip}/8080")));
+    let balance = chain("service-", &path)?;
+    let [one, two] = FIRST.map(|ip| chain("endpoint-", &format!("{path}__{ip}/8080")));
     let (one, two, own) = (one?, two?, "endpoint-ABCDEFGH-bench/changed/tcp/__10.9.9.250/8080");
     let arms = |chains: &[&str]| {
         let arms = chains.iter().enumerate();

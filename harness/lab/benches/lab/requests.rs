@@ -1,6 +1,5 @@
 //! Requests to the API server, by verb and number of clients.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,8 @@ use crate::report::{Line, Measured, Plot, Samples, Table, short};
 
 const CLIENTS: [usize; 3] = [1, 4, 16];
 /// How long one verb is asked for at a time, and how many times.
-const TURN: Duration = Duration::from_millis(500);
-const TURNS: usize = 3;
+const TURN: Duration = Duration::from_millis(400);
+const TURNS: usize = 2;
 const LISTED: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,14 +70,9 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
         let mut line = Line::new(name);
         for clients in CLIENTS {
             let (mut lab, mut least) = (Turn::default(), Turn::default());
-            // A first turn opens the connections.
-            for turn in 0..=TURNS {
-                let of_lab = turns(&cluster.config, verb, clients, &counter).await?;
-                let of_bare = turns(&bare.config, verb, clients, &counter).await?;
-                if turn > 0 {
-                    lab.add(of_lab);
-                    least.add(of_bare);
-                }
+            for _ in 0..TURNS {
+                lab.add(turn(&cluster.config, verb, clients, &counter).await?);
+                least.add(turn(&bare.config, verb, clients, &counter).await?);
             }
             line.points.push((f64::from(u32::try_from(clients)?), lab.rate()));
             table.row([
@@ -127,7 +121,7 @@ impl Turn {
 }
 
 /// All clients at once, each as fast as it is answered, for a turn.
-async fn turns(
+async fn turn(
     config: &Config,
     verb: Verb,
     clients: usize,
@@ -136,14 +130,12 @@ async fn turns(
     let clients: Vec<Client> = (0..clients)
         .map(|_| Client::try_from(config.clone()))
         .collect::<Result<_, _>>()?;
-    let counter = Arc::new(counter);
     for client in &clients {
         // The connection is not part of it.
         client.request_text(request(Verb::Get, 0, 0)?).await?;
     }
     let begun = Instant::now();
     let each = clients.iter().enumerate().map(|(number, client)| {
-        let counter = counter.clone();
         async move {
             let mut times = Vec::new();
             while begun.elapsed() < TURN {
