@@ -104,7 +104,7 @@ async fn read(call: &Call) -> Result<Response, Status> {
     }
     match asked.name {
         Some(_) => Ok(verbs::get(call)?.respond(call)),
-        None => Ok(verbs::list(call)?.respond(call)),
+        None => verbs::list(call),
     }
 }
 
@@ -152,7 +152,7 @@ impl Answered {
         }
     }
 
-    fn respond(self, call: &Call) -> Response {
+    pub(crate) fn respond(self, call: &Call) -> Response {
         let is_status = self.object["kind"] == "Status" && self.object["apiVersion"] == "v1";
         let body = if call.wants_table() && !is_status {
             table::of(&call.asked.kind, &self.object, &call.asked.query).to_string()

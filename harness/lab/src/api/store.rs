@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 
+/// How many of a kind's last events keep what they were written as for the next watch.
+const FRESH: usize = 64;
 /// How many events of a kind a watch can be behind before it is told that it is too old.
 const LOG_LENGTH: usize = 8192;
 
@@ -30,6 +33,35 @@ pub(crate) struct Event {
     pub(crate) object: Arc<Value>,
     /// The object before the step.
     pub(crate) before: Option<Arc<Value>>,
+    text: Mutex<Text>,
+}
+
+/// The object as JSON: many watches tell the same events, and at about the same time.
+#[derive(Debug)]
+enum Text {
+    Unwritten,
+    Written(Bytes),
+    /// Whoever is so far behind writes for itself.
+    Forgotten,
+}
+
+impl Event {
+    /// The object after the step, as JSON.
+    pub(crate) fn text(&self) -> Bytes {
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Text::Written(bytes) = &*text {
+            return bytes.clone();
+        }
+        let bytes = Bytes::from(self.object.to_string());
+        if matches!(*text, Text::Unwritten) {
+            *text = Text::Written(bytes.clone());
+        }
+        bytes
+    }
+
+    fn forget_text(&self) {
+        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = Text::Forgotten;
+    }
 }
 
 /// Namespace (empty where there is none) and name.
@@ -130,6 +162,7 @@ impl State {
             change,
             object: object.clone(),
             before,
+            text: Mutex::new(Text::Unwritten),
         });
         object
     }
@@ -148,6 +181,7 @@ impl State {
             change: Change::Deleted,
             object: object.clone(),
             before: Some(before),
+            text: Mutex::new(Text::Unwritten),
         });
         Some(object)
     }
@@ -189,6 +223,9 @@ impl Table {
     fn record(&mut self, event: Event) {
         let revision = event.revision;
         self.log.push_back(Arc::new(event));
+        if let Some(stale) = self.log.len().checked_sub(FRESH + 1) {
+            self.log[stale].forget_text();
+        }
         if self.log.len() > LOG_LENGTH
             && let Some(oldest) = self.log.pop_front()
         {

@@ -186,10 +186,10 @@ impl Watch {
             .is_some_and(|before| self.selection.matches(before));
         match (before, now) {
             (false, false) => None,
-            (false, true) => Some(self.line("ADDED", &event.object)),
-            (true, true) => Some(self.line("MODIFIED", &event.object)),
+            (false, true) => Some(self.line_after("ADDED", event)),
+            (true, true) => Some(self.line_after("MODIFIED", event)),
             (true, false) if event.change == Change::Deleted => {
-                Some(self.line("DELETED", &event.object))
+                Some(self.line_after("DELETED", event))
             }
             (true, false) => {
                 // The last selected state, with the revision at which it ceased to be.
@@ -198,6 +198,15 @@ impl Watch {
                 Some(self.line("DELETED", &Arc::new(last)))
             }
         }
+    }
+
+    /// The object after an event: where it is told as it is stored, as all such watches tell it.
+    fn line_after(&self, change: &str, event: &Event) -> Bytes {
+        let as_stored = event.object["apiVersion"] == self.kind.api_version();
+        if as_stored && self.table.is_none() {
+            return line_with(change, &event.text());
+        }
+        self.line(change, &event.object)
     }
 
     fn line(&self, change: &str, object: &Arc<Value>) -> Bytes {
@@ -228,5 +237,10 @@ impl Watch {
 }
 
 fn line_of(change: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{{\"type\":\"{change}\",\"object\":{object}}}\n"))
+    line_with(change, object.to_string().as_bytes())
+}
+
+fn line_with(change: &str, object: &[u8]) -> Bytes {
+    let begin = format!("{{\"type\":\"{change}\",\"object\":");
+    Bytes::from([begin.as_bytes(), object, b"}\n"].concat())
 }

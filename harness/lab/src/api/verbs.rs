@@ -1,8 +1,10 @@
 //! Create, get, list, update, patch and delete.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::header;
+use axum::response::Response;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::admission;
@@ -11,7 +13,7 @@ use super::meta;
 use super::patch::{self, Patch};
 use super::protobuf;
 use super::registry::Kind;
-use super::router::{Answered, Call};
+use super::router::{self, Answered, Call};
 use super::status::Status;
 use super::write::{self, Part, Target};
 
@@ -115,7 +117,7 @@ pub(crate) fn get(call: &Call) -> Result<Answered, Status> {
 }
 
 /// `GET` of a collection.
-pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
+pub(crate) fn list(call: &Call) -> Result<Response, Status> {
     let asked = &call.asked;
     let selection = asked.selection()?;
     let limit = asked
@@ -156,14 +158,28 @@ pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
             .encode(token)
             .into();
     }
-    let items: Vec<Value> = items
+    let items = items
         .iter()
-        .map(|(_, object)| (*write::seen_as(&asked.kind, object)).clone())
-        .collect();
-    Ok(Answered::ok(json!({
+        .map(|(_, object)| write::seen_as(&asked.kind, object));
+    let mut list = json!({
         "apiVersion": asked.kind.api_version(), "kind": format!("{}List", asked.kind.kind),
-        "metadata": metadata, "items": items,
-    })))
+        "metadata": metadata,
+    });
+    if call.wants_table() {
+        list["items"] = items.map(|item| (*item).clone()).collect();
+        return Ok(Answered::ok(list).respond(call));
+    }
+    // Written from where they are: a list may be of all that there is, which need not be there twice.
+    let mut text = list.to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"items\":[");
+    for (number, item) in items.enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        // A text takes whatever is written into it.
+        let _ = write!(text, "{comma}{item}");
+    }
+    text.push_str("]}");
+    Ok(router::json(StatusCode::OK, text))
 }
 
 fn read_continue(token: &str) -> Result<super::store::Key, Status> {

@@ -70,6 +70,24 @@ impl Services {
         self
     }
 
+    /// Whether both are made of the same objects, and of the same of pods, which are read for their
+    /// labels and accounts only: of what becomes of pods, EndpointSlices tell.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let alike = |one: &Arc<Pod>, two: &Arc<Pod>| {
+            let account = |pod: &Pod| pod.spec.as_ref()?.service_account_name.clone();
+            one.labels() == two.labels() && account(one) == account(two)
+        };
+        let slices = |all: &Self| -> Vec<Arc<EndpointSlice>> {
+            all.slices.values().flatten().cloned().collect()
+        };
+        self.services.keys().eq(other.services.keys())
+            && same_objects(self.services.values(), other.services.values())
+            && same_objects(&slices(self), &slices(other))
+            && self.pods.keys().eq(other.pods.keys())
+            && (self.pods.values().zip(other.pods.values()))
+                .all(|(one, two)| Arc::ptr_eq(one, two) || alike(one, two))
+    }
+
     /// The Service of a name.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<&Service> {
         self.services
@@ -197,6 +215,16 @@ impl Services {
             ..Cluster::default()
         })
     }
+}
+
+/// Whether two stores' objects are the very same, in the same order: what did not change is not copied.
+pub(crate) fn same_objects<'a, K: 'a>(
+    one: impl IntoIterator<Item = &'a Arc<K>>,
+    two: impl IntoIterator<Item = &'a Arc<K>>,
+) -> bool {
+    let pointers = |all: Arc<K>| Arc::as_ptr(&all);
+    let (one, two) = (one.into_iter().cloned(), two.into_iter().cloned());
+    one.map(pointers).eq(two.map(pointers))
 }
 
 /// Absent conditions mean ready (discovery.k8s.io/v1, `EndpointConditions.ready`).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
-use strata_lab::net::proxy::rules;
+use strata_lab::net::proxy::{TABLE, rules};
 use strata_lab::os::netns::NetNs;
 use strata_lab::topology::OUTSIDE_IP;
 
@@ -27,6 +27,7 @@ pub(super) async fn cases(net: &Net, pods: &[Pod]) {
     the_api_server(net, pods).await;
     datagrams(net, pods).await;
     changes_leave_the_rest_alone(net, pods).await;
+    more_than_the_kernel_takes_at_once(net, pods).await;
 }
 
 async fn cluster_ips(net: &Net, pods: &[Pod]) {
@@ -325,4 +326,64 @@ async fn changes_leave_the_rest_alone(net: &Net, pods: &[Pod]) {
     let (one, rest) = (list().await, after.replace());
     net.nft.apply(netns, &rest).await.unwrap();
     assert_eq!(one, list().await);
+}
+
+async fn more_than_the_kernel_takes_at_once(net: &Net, pods: &[Pod]) {
+    let node = &net.nodes[pods[0].node];
+    let netns = &node.link.netns;
+    let facts = node.facts();
+    // Every Service has the same endpoints, and a number of its own; what else it has depends on the round.
+    let table = |many: u8, spec: serde_json::Value| {
+        let all = (0..many).flat_map(|high| (1..=200).map(move |low| (high, low)));
+        let (services, slices): (Vec<_>, Vec<_>) = all
+            .map(|(high, low)| {
+                let name = format!("many-{high}-{low}");
+                let service = service(&name, &format!("10.96.{}.{low}", 20 + high), spec.clone());
+                let slice = net.slice(&name, "TCP", &[&pods[1], &pods[2]]);
+                (Arc::new(service), Arc::new(slice))
+            })
+            .unzip();
+        rules(&services, &slices, &facts)
+    };
+    let apply = async |steps: Vec<String>| {
+        assert!(steps.len() > 1);
+        for step in steps {
+            net.nft.apply(netns, &step).await.unwrap();
+        }
+    };
+    let (first, last) = (at([10, 96, 20, 1], 80), at([10, 96, 21, 200], 80));
+    let both = names(&["b", "c"]);
+
+    let plain = table(2, json!({}));
+    apply(plain.steps(None, true)).await;
+    assert_eq!(everybody(&pods[0].netns, first), both);
+    assert_eq!(everybody(&pods[0].netns, last), both);
+
+    let sticky = |seconds: u32| {
+        let config = json!({ "clientIP": { "timeoutSeconds": seconds } });
+        json!({ "spec": { "sessionAffinity": "ClientIP", "sessionAffinityConfig": config } })
+    };
+    let before = table(2, sticky(3600));
+    apply(before.steps(Some(&plain), false)).await;
+    assert_eq!(everybody(&pods[0].netns, last).len(), 1);
+    let shorter = table(2, sticky(1800));
+    apply(shorter.steps(Some(&before), false)).await;
+    let chosen = everybody(&pods[0].netns, last);
+    assert_eq!(chosen.len(), 1);
+    // All of it again, over what somebody has taken out: clients stay with their endpoints.
+    let flush = ["flush", "chain", "ip", TABLE, "services"];
+    net.nft.run(netns, &flush, "").await.unwrap();
+    apply(shorter.steps(Some(&shorter), true)).await;
+    assert_eq!(everybody(&pods[0].netns, last), chosen);
+
+    let fewer = table(1, json!({}));
+    apply(fewer.steps(Some(&shorter), false)).await;
+    assert_eq!(everybody(&pods[0].netns, first), both);
+    is_silent(&pods[0].netns, last);
+    let left = net
+        .nft
+        .run(netns, &["list", "table", "ip", TABLE], "")
+        .await
+        .unwrap();
+    assert!(!left.contains("many-1-") && !left.contains("affinity-"));
 }

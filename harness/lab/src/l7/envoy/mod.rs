@@ -88,6 +88,15 @@ pub(crate) fn typed(kind: &str, message: Value) -> Value {
     packed
 }
 
+/// The same as text: `@type` sorts before any field's name.
+pub(crate) fn typed_text(kind: &str, message: &Value) -> String {
+    let fields = message.to_string();
+    match fields.strip_prefix('{') {
+        Some("}") | None => typed(kind, message.clone()).to_string(),
+        Some(fields) => format!("{{\"@type\":\"type.googleapis.com/{kind}\",{fields}"),
+    }
+}
+
 /// Where a mounted file of resources is, and that the mount is to be watched: the kubelet replaces
 /// the whole volume at once, so the file itself never changes. The path goes by `..data`, which the
 /// kubelet swaps first: a new file's own link comes a moment later, and Envoy does not look twice.

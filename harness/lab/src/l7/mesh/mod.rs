@@ -91,6 +91,14 @@ struct Stores {
     authorization_policies: Store<AuthorizationPolicy>,
 }
 
+/// What sidecars were told last, if nothing went wrong.
+struct Told {
+    mesh: Mesh,
+    /// The UIDs of the namespaces, by name.
+    namespaces: BTreeMap<String, String>,
+    workloads: BTreeSet<Workload>,
+}
+
 struct Istiod {
     client: Client,
     stores: Stores,
@@ -148,8 +156,9 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
     servers.serve(&context.netns, XDS_PORT, istiod.xds.router())?;
     servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("injecting sidecars into pods of namespaces labelled istio-injection=enabled");
+    let mut told = None;
     loop {
-        for error in istiod.reconcile().await {
+        for error in istiod.reconcile(&mut told).await {
             (context.log)(&format!("{error:#}"));
         }
         world.changed().await;
@@ -267,8 +276,8 @@ impl Istiod {
     }
 
     /// Brings what every workload is told up to date; what failed is returned and tried again at the
-    /// next change.
-    async fn reconcile(&self) -> Vec<anyhow::Error> {
+    /// next change. Most changes are of pods' states, which leave it as it is.
+    async fn reconcile(&self, told: &mut Option<Told>) -> Vec<anyhow::Error> {
         let mut errors = Vec::new();
         let mesh = self.mesh();
         let active: BTreeMap<String, String> = self
@@ -302,9 +311,16 @@ impl Istiod {
                 errors.push(error);
             }
         }
+        let before = told
+            .take()
+            .filter(|before| before.namespaces == active && before.mesh.same(&mesh));
+        let known = |workload: &Workload| {
+            let before = before.as_ref();
+            before.is_some_and(|before| before.workloads.contains(workload))
+        };
         for workload in workloads
             .iter()
-            .filter(|workload| active.contains_key(&workload.namespace))
+            .filter(|workload| active.contains_key(&workload.namespace) && !known(workload))
         {
             if let Err(error) = self.publish(&mut publisher, &mesh, workload).await {
                 errors.push(error);
@@ -312,6 +328,13 @@ impl Istiod {
         }
         self.xds
             .retain(&workloads.iter().map(Workload::group).collect());
+        if errors.is_empty() {
+            *told = Some(Told {
+                mesh,
+                namespaces: active,
+                workloads,
+            });
+        }
         errors
     }
 

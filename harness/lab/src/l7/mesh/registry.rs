@@ -13,7 +13,7 @@ use super::types::destination_rule::DestinationRule;
 use super::types::security::{AuthorizationPolicy, PeerAuthentication};
 use super::types::service_entry::ServiceEntry;
 use super::types::virtual_service::VirtualService;
-use crate::l7::cluster::Services;
+use crate::l7::cluster::{Services, same_objects};
 use crate::l7::envoy::fingerprint;
 use crate::topology::CLUSTER_DOMAIN;
 
@@ -32,6 +32,18 @@ pub(super) struct Mesh {
     pub(super) peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// AuthorizationPolicies.
     pub(super) authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+}
+
+impl Mesh {
+    /// Whether every sidecar is to be told the same by both.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.services.same(&other.services)
+            && same_objects(&self.virtual_services, &other.virtual_services)
+            && same_objects(&self.destination_rules, &other.destination_rules)
+            && same_objects(&self.service_entries, &other.service_entries)
+            && same_objects(&self.peer_authentications, &other.peer_authentications)
+            && same_objects(&self.authorization_policies, &other.authorization_policies)
+    }
 }
 
 /// Sorts objects oldest first, as Istio resolves conflicts.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::l7::envoy::{Snapshot, fingerprint, typed};
+use crate::l7::envoy::{Snapshot, fingerprint, typed_text};
 
 /// One cluster, listener or route configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,8 +20,7 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    fn new(kind: &str, value: &Value) -> Self {
-        let text = typed(kind, value.clone()).to_string();
+    fn new(text: String, value: &Value) -> Self {
         let mut resource = Self {
             fingerprint: fingerprint(&text),
             text,
@@ -61,17 +60,26 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    fn of<'v>(kind: &str, values: impl IntoIterator<Item = &'v Value>) -> Self {
+    /// Those of an earlier time that are the same now are taken as they are.
+    fn of<'v>(
+        kind: &str,
+        values: impl IntoIterator<Item = &'v Value>,
+        before: Option<&Self>,
+    ) -> Self {
         let named = |value: &Value| {
             let name = value["name"].as_str().unwrap_or_default().to_owned();
-            (name, Arc::new(Resource::new(kind, value)))
+            let text = typed_text(kind, value);
+            let known = before.and_then(|before| before.items.get(&name));
+            let known = known.filter(|known| known.text == text).cloned();
+            let resource = known.unwrap_or_else(|| Arc::new(Resource::new(text, value)));
+            (name, resource)
         };
         Self::from_items(values.into_iter().map(named).collect())
     }
 
     /// Clusters.
-    pub(super) fn clusters(values: &[Value]) -> Self {
-        Self::of("envoy.config.cluster.v3.Cluster", values)
+    pub(super) fn clusters(values: &[Value], before: Option<&Self>) -> Self {
+        Self::of("envoy.config.cluster.v3.Cluster", values, before)
     }
 
     fn from_items(items: BTreeMap<String, Arc<Resource>>) -> Self {
@@ -138,12 +146,17 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// A snapshot's.
+    /// A snapshot's, which is often much like the one before.
     pub(super) fn new(
         snapshot: &Snapshot,
+        before: Option<&Self>,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) -> Self {
-        let listeners = Resources::of("envoy.config.listener.v3.Listener", &snapshot.listeners);
+        let listeners = Resources::of(
+            "envoy.config.listener.v3.Listener",
+            &snapshot.listeners,
+            before.map(|before| &*before.listeners),
+        );
         let named = listeners.named_routes();
         let routes = snapshot
             .routes
@@ -151,13 +164,18 @@ impl Configuration {
             .filter_map(|route| {
                 let name = route["name"].as_str()?.to_owned();
                 let kind = "envoy.config.route.v3.RouteConfiguration";
-                named
-                    .contains(&name)
-                    .then(|| (name, Arc::new(Resources::of(kind, [route]))))
+                let before = before.and_then(|before| before.routes.get(&name));
+                named.contains(&name).then(|| {
+                    let routes = Resources::of(kind, [route], before.map(|before| &**before));
+                    (name, Arc::new(routes))
+                })
             })
             .collect();
         Self {
-            clusters: Arc::new(Resources::clusters(&snapshot.clusters)),
+            clusters: Arc::new(Resources::clusters(
+                &snapshot.clusters,
+                before.map(|before| &*before.clusters),
+            )),
             listeners: Arc::new(listeners),
             routes,
             earlier: Box::new(earlier),
@@ -166,7 +184,7 @@ impl Configuration {
 
     /// The clusters that a proxy may have of an earlier configuration.
     pub(super) fn earlier(&self) -> Resources {
-        Resources::clusters(&(self.earlier)())
+        Resources::clusters(&(self.earlier)(), None)
     }
 
     /// The clusters that its listeners and routes name.

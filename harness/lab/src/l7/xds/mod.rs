@@ -100,7 +100,9 @@ impl Xds {
         snapshot: &Snapshot,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) {
-        let configuration = Arc::new(Configuration::new(snapshot, earlier));
+        let before = self.state().groups.get(group).cloned();
+        let configuration = Configuration::new(snapshot, before.as_deref(), earlier);
+        let configuration = Arc::new(configuration);
         let mut state = self.state();
         let before = state.groups.insert(group.to_owned(), configuration.clone());
         if before.is_none() {

@@ -49,7 +49,7 @@ fn simple(target: &str) -> Configuration {
         routes: vec![route("r1", &[target])],
         ..Snapshot::default()
     };
-    Configuration::new(&snapshot, earlier)
+    Configuration::new(&snapshot, None, earlier)
 }
 
 /// Any configuration in which every cluster that is named is there.
@@ -80,7 +80,7 @@ fn random(chance: &mut StdRng) -> Configuration {
     let bodies: Vec<u32> = named.iter().map(body).collect();
     let clusters = named.iter().zip(bodies);
     snapshot.clusters = clusters.map(|(name, body)| cluster(name, body)).collect();
-    Configuration::new(&snapshot, earlier)
+    Configuration::new(&snapshot, None, earlier)
 }
 
 /// A proxy: it takes listeners into service when their routes are there, and routes at once.

@@ -3,7 +3,7 @@
 //! Start from [`Zone::of`]. Every name above one with records is in the tree too, without any, so
 //! that "no such name" and "no such record" are told apart by looking the name up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -330,17 +330,16 @@ impl Zone {
         objects: &Objects,
         endpoints: &BTreeMap<(String, String), Vec<&EndpointSlice>>,
     ) {
+        let specs = objects.services.iter();
+        let specs = specs.filter_map(|service| service.spec.as_ref());
+        let taken: HashSet<Ipv4Addr> = specs.filter_map(cluster_ip).collect();
         for service in &objects.services {
             let key = (service.namespace().unwrap_or_default(), service.name_any());
             for slice in endpoints.get(&key).into_iter().flatten() {
                 for (address, endpoint) in ready(slice) {
                     let host = hostname(address, endpoint);
                     let host = format!("{host}.{}.{}.{}", key.1, key.0, services_domain());
-                    let taken = objects
-                        .services
-                        .iter()
-                        .any(|service| service.spec.as_ref().and_then(cluster_ip) == Some(address));
-                    if !taken {
+                    if !taken.contains(&address) {
                         self.add(&reverse(address), TTL, RData::PTR(PTR(name(&host))));
                     }
                 }

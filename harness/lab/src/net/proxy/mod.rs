@@ -16,6 +16,7 @@ mod health;
 mod model;
 mod rules;
 mod ruleset;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ use self::health::HealthChecks;
 use self::model::{ServicePort, service_ports};
 pub use self::rules::rules;
 pub use self::ruleset::{Ruleset, TABLE};
+pub use self::steps::LONGEST;
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
@@ -152,7 +154,8 @@ impl Proxy {
             }
             Some(before) => self.update(&wanted, &before, complete).await?,
             None => {
-                self.nft.apply(&self.netns, &wanted.replace()).await?;
+                self.apply(&wanted.replace(), || wanted.steps(None, true))
+                    .await?;
                 "wrote all rules"
             }
         };
@@ -170,6 +173,17 @@ impl Proxy {
         )))
     }
 
+    /// Applies a script as one transaction, or, where it is too long for that, its steps.
+    async fn apply(&self, script: &str, steps: impl Fn() -> Vec<String>) -> anyhow::Result<()> {
+        if script.len() <= LONGEST {
+            return self.nft.apply(&self.netns, script).await;
+        }
+        for step in steps() {
+            self.nft.apply(&self.netns, &step).await?;
+        }
+        Ok(())
+    }
+
     async fn update(
         &self,
         wanted: &Ruleset,
@@ -177,21 +191,19 @@ impl Proxy {
         complete: bool,
     ) -> anyhow::Result<&'static str> {
         if !complete && let Some(change) = wanted.change(before) {
-            match self.nft.apply(&self.netns, &change).await {
+            let steps = || wanted.steps(Some(before), false);
+            match self.apply(&change, steps).await {
                 Ok(()) => return Ok("changed rules"),
                 // Somebody else has changed the very rules that are to change.
                 Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
             }
         }
-        if self
-            .nft
-            .apply(&self.netns, &wanted.rewrite(before))
-            .await
-            .is_ok()
-        {
+        let steps = || wanted.steps(Some(before), true);
+        if self.apply(&wanted.rewrite(before), steps).await.is_ok() {
             return Ok("wrote all rules again");
         }
-        self.nft.apply(&self.netns, &wanted.replace()).await?;
+        self.apply(&wanted.replace(), || wanted.steps(None, true))
+            .await?;
         Ok("replaced all rules")
     }
 }

@@ -3,7 +3,8 @@
 //! Start from [`Ruleset`]. From the table last applied to the one wanted there are three ways, each
 //! one transaction: [`Ruleset::change`] touches only what differs, so that what somebody broke on
 //! purpose stays broken while other Services come and go; [`Ruleset::rewrite`] says everything again
-//! but keeps clients with their endpoints; [`Ruleset::replace`] needs nothing to be there.
+//! but keeps clients with their endpoints; [`Ruleset::replace`] needs nothing to be there. What is too long
+//! for that goes in several, [`Ruleset::steps`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -101,9 +102,9 @@ impl Ruleset {
         }
         let mut script = Script::default();
         for (kind, name, _) in self.definitions() {
-            let old = before.elements(kind, name);
-            for (key, element) in &old {
-                if self.elements(kind, name).get(key) != Some(element) {
+            let wanted = self.elements(kind, name);
+            for (key, element) in before.elements(kind, name).into_iter().flatten() {
+                if wanted.and_then(|wanted| wanted.get(key)) != Some(element) {
                     script.element("delete", name, key, element);
                 }
             }
@@ -144,9 +145,9 @@ impl Ruleset {
         }
         for (kind, name, _) in self.definitions() {
             let old = before.elements(kind, name);
-            for (key, element) in self.elements(kind, name) {
-                if old.get(&key) != Some(&element) {
-                    script.element("add", name, &key, &element);
+            for (key, element) in self.elements(kind, name).into_iter().flatten() {
+                if old.and_then(|old| old.get(key)) != Some(element) {
+                    script.element("add", name, key, element);
                 }
             }
         }
@@ -167,13 +168,15 @@ impl Ruleset {
             script.rules(name, chain);
         }
         for (kind, name, _) in self.definitions() {
-            for (key, element) in self.elements(kind, name) {
-                script.element("add", name, &key, &element);
+            for (key, element) in self.elements(kind, name).into_iter().flatten() {
+                script.element("add", name, key, element);
             }
         }
     }
 
-    fn definitions(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    pub(super) fn definitions(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
         let sets = self
             .sets
             .iter()
@@ -185,19 +188,20 @@ impl Ruleset {
         )
     }
 
-    fn elements(&self, kind: &str, name: &str) -> BTreeMap<String, Element> {
+    pub(super) fn elements(&self, kind: &str, name: &str) -> Option<&BTreeMap<String, Element>> {
         let of = if kind == "set" {
             &self.sets
         } else {
             &self.maps
         };
-        of.get(name)
-            .map(|of| of.elements.clone())
-            .unwrap_or_default()
+        of.get(name).map(|of| &of.elements)
     }
 
     /// The dynamic sets that are not in another table, or with another time-out.
-    fn stale_dynamic<'a>(&'a self, wanted: &'a Self) -> impl Iterator<Item = (&'a str, u32)> {
+    pub(super) fn stale_dynamic<'a>(
+        &'a self,
+        wanted: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, u32)> {
         self.dynamic
             .iter()
             .filter(|(name, timeout)| wanted.dynamic.get(*name) != Some(timeout))
@@ -205,16 +209,17 @@ impl Ruleset {
     }
 }
 
+/// What `nft` is told.
 #[derive(Default)]
-struct Script(String);
+pub(super) struct Script(pub(super) String);
 
 impl Script {
-    fn line(&mut self, line: impl AsRef<str>) {
+    pub(super) fn line(&mut self, line: impl AsRef<str>) {
         self.0.push_str(line.as_ref());
         self.0.push('\n');
     }
 
-    fn add_chain(&mut self, name: &str, chain: &Chain) {
+    pub(super) fn add_chain(&mut self, name: &str, chain: &Chain) {
         let mut inside = String::new();
         if let Some(hook) = chain.hook {
             let _ = write!(inside, " {hook} ;");
@@ -229,11 +234,11 @@ impl Script {
         }
     }
 
-    fn define(&mut self, kind: &str, name: &str, definition: &str) {
+    pub(super) fn define(&mut self, kind: &str, name: &str, definition: &str) {
         self.line(format!("add {kind} ip {TABLE} {name} {{ {definition} }}"));
     }
 
-    fn add_dynamic(&mut self, name: &str, timeout: u32) {
+    pub(super) fn add_dynamic(&mut self, name: &str, timeout: u32) {
         self.define(
             "set",
             name,
@@ -241,13 +246,13 @@ impl Script {
         );
     }
 
-    fn rules(&mut self, name: &str, chain: &Chain) {
+    pub(super) fn rules(&mut self, name: &str, chain: &Chain) {
         for rule in &chain.rules {
             self.line(format!("add rule ip {TABLE} {name} {rule}"));
         }
     }
 
-    fn element(&mut self, verb: &str, name: &str, key: &str, element: &Element) {
+    pub(super) fn element(&mut self, verb: &str, name: &str, key: &str, element: &Element) {
         let verdict = element
             .verdict
             .iter()
