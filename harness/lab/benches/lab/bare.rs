@@ -32,6 +32,8 @@ use crate::cluster::{nft, role};
 /// The roles of this program here.
 pub(crate) const SERVER: &str = "bare-server";
 pub(crate) const RULES: &str = "bare-rules";
+/// How many times `nft` is timed.
+const ROUNDS: usize = 40;
 
 /// What it answers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -57,7 +59,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(answers: &Answers) -> anyhow::Result<Self> {
         let mut command = role(SERVER)?;
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         let line = serde_json::to_string(answers)? + "\n";
         stdin.write_all(line.as_bytes()).await?;
@@ -127,7 +132,9 @@ async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, router
             let router = TowerToHyperService::new(router);
             let server = auto::Builder::new(TokioExecutor::new());
             // A client that goes away is no trouble.
-            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), router).await;
+            let _ = server
+                .serve_connection_with_upgrades(TokioIo::new(stream), router)
+                .await;
         });
     }
 }
@@ -154,30 +161,12 @@ async fn answer(State(served): State<Served>, request: Request) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], answer).into_response()
 }
 
-/// What `nft` alone is timed with: a table, and two scripts that lead from it and back to it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Rules {
-    pub(crate) table: String,
-    pub(crate) changes: [String; 2],
-    pub(crate) rounds: usize,
-}
-
-/// How long `nft` took: for the whole table, and for each change. In milliseconds.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct RulesTimes {
-    pub(crate) table: f64,
-    pub(crate) changes: Vec<f64>,
-}
-
-/// The role that times `nft` in the network namespace that it is started in.
+/// The role that times `nft` in the network that it is started in: two scripts, of which each undoes the
+/// other. In milliseconds.
 pub(crate) fn rules() -> anyhow::Result<()> {
-    let rules: Rules = serde_json::from_reader(std::io::stdin().lock())?;
-    let times = RulesTimes {
-        table: apply(&rules.table)?,
-        changes: (0..rules.rounds)
-            .map(|round| apply(&rules.changes[round % 2]))
-            .collect::<anyhow::Result<_>>()?,
-    };
+    let scripts: [String; 2] = serde_json::from_reader(std::io::stdin().lock())?;
+    let times = (0..ROUNDS).map(|round| apply(&scripts[round % 2]));
+    let times = times.collect::<anyhow::Result<Vec<_>>>()?;
     println!("{}", serde_json::to_string(&times)?);
     Ok(())
 }
@@ -191,6 +180,9 @@ fn apply(script: &str) -> anyhow::Result<f64> {
     let mut stdin = child.stdin.take().context("no standard input")?;
     stdin.write_all(script.as_bytes())?;
     drop(stdin);
-    ensure!(child.wait()?.success(), "nft refuses what the lab had told it");
+    ensure!(
+        child.wait()?.success(),
+        "nft refuses what the lab had told it"
+    );
     Ok(begun.elapsed().as_secs_f64() * 1000.0)
 }

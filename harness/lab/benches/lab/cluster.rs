@@ -54,9 +54,12 @@ impl Cluster {
         let config = Kubeconfig::from_yaml(lab.kubeconfig())?;
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config.clone())?;
-        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        let namespace: Namespace =
+            serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
         let namespaces = Api::<Namespace>::all(client.clone());
-        namespaces.create(&PostParams::default(), &namespace).await?;
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await?;
         Ok(Self {
             lab,
             config,
@@ -70,7 +73,10 @@ impl Cluster {
         let nodes = nodes.list(&ListParams::default()).await?.items;
         let pid = |node: &Node| {
             let pid = node.annotations().get(HOST_PID_ANNOTATION).cloned();
-            Ok((node.name_any(), pid.context("a node without its process's id")?))
+            Ok((
+                node.name_any(),
+                pid.context("a node without its process's id")?,
+            ))
         };
         nodes.iter().map(pid).collect()
     }

@@ -81,13 +81,23 @@ async fn create(image: &str) -> anyhow::Result<Duration> {
     let control_plane = format!("{NAME}-control-plane");
     let mut wait = Command::new("docker");
     wait.args(["exec", &control_plane, "kubectl"]);
-    wait.args(["--kubeconfig", "/etc/kubernetes/admin.conf", "wait", "nodes", "--all"]);
+    wait.args([
+        "--kubeconfig",
+        "/etc/kubernetes/admin.conf",
+        "wait",
+        "nodes",
+        "--all",
+    ]);
     run(wait.args(["--for=condition=Ready", "--timeout=180s"])).await?;
     Ok(begun.elapsed())
 }
 
 async fn run(command: &mut Command) -> anyhow::Result<()> {
-    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let name = command
+        .as_std()
+        .get_program()
+        .to_string_lossy()
+        .into_owned();
     let output = command.stdin(Stdio::null()).output().await;
     let output = output.with_context(|| format!("cannot run {name}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

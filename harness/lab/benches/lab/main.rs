@@ -114,7 +114,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             continue;
         }
         let (begun, before) = (Instant::now(), Machine::look()?);
-        let measured = measure(arguments).await.with_context(|| (*name).to_owned())?;
+        let measured = measure(arguments)
+            .await
+            .with_context(|| (*name).to_owned())?;
         let report = Report {
             measure: (*name).to_owned(),
             seconds: begun.elapsed().as_secs_f64(),

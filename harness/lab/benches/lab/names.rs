@@ -48,15 +48,24 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
     let mut lines = [Line::new("p50"), Line::new("p99")];
     let mut made = 0;
     for services in SERVICES {
-        let names: Vec<String> = (made..services).map(|number| format!("other-{number}")).collect();
+        let names: Vec<String> = (made..services)
+            .map(|number| format!("other-{number}"))
+            .collect();
         let each = names.iter().map(|name| objects.make(name));
-        let all: Vec<_> = futures::stream::iter(each).buffer_unordered(16).collect().await;
+        let all: Vec<_> = futures::stream::iter(each)
+            .buffer_unordered(16)
+            .collect()
+            .await;
         all.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         made = services;
         let samples = appear(&cluster, pid, &servers, &objects, services).await?;
         let mut command = cluster.enter(pid);
         command.arg(std::env::current_exe()?).arg(RATE);
-        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().await?;
+        let output = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .await?;
         let (questions, echoes): (f64, f64) = serde_json::from_slice(&output.stdout)?;
         table.row([
             services.to_string(),
@@ -89,12 +98,16 @@ async fn servers(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let ready = |pod: &Pod| {
         let status = pod.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+        let ready = conditions
+            .iter()
+            .any(|one| one.type_ == "Ready" && one.status == "True");
         status.pod_ip.filter(|_| ready)
     };
     let until = Instant::now() + Duration::from_secs(10);
     loop {
-        let found = pods.list(&ListParams::default().labels("k8s-app=kube-dns")).await?;
+        let found = pods
+            .list(&ListParams::default().labels("k8s-app=kube-dns"))
+            .await?;
         let addresses: Vec<String> = found.iter().filter_map(ready).collect();
         if addresses.len() == found.items.len() && !addresses.is_empty() {
             return Ok(addresses);
@@ -112,14 +125,22 @@ async fn appear(
     services: usize,
 ) -> anyhow::Result<Samples> {
     let mut command = cluster.enter(pid);
-    command.arg(std::env::current_exe()?).arg(WAIT).args(servers);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    command
+        .arg(std::env::current_exe()?)
+        .arg(WAIT)
+        .args(servers);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut stdin = child.stdin.take().context("no standard input")?;
     let mut said = BufReader::new(child.stdout.take().context("no standard output")?).lines();
     let mut samples = Samples::default();
     for round in 0..ROUNDS {
         let name = format!("new-{services}-{round}");
-        stdin.write_all(format!("{name}.{NAMESPACE}.svc.cluster.local.\n").as_bytes()).await?;
+        stdin
+            .write_all(format!("{name}.{NAMESPACE}.svc.cluster.local.\n").as_bytes())
+            .await?;
         said.next_line().await?.context("who asks has ended")?;
         objects.prepare(&name).await?;
         let begun = Instant::now();
@@ -146,7 +167,9 @@ fn socket(to: SocketAddr) -> anyhow::Result<UdpSocket> {
 
 /// The role that asks all servers for a name until they know it: says when it begins, and when they do.
 pub(crate) fn wait() -> anyhow::Result<()> {
-    let servers = std::env::args().skip(2).map(|server| socket((server.parse::<Ipv4Addr>()?, 53).into()));
+    let servers = std::env::args()
+        .skip(2)
+        .map(|server| socket((server.parse::<Ipv4Addr>()?, 53).into()));
     let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
     let mut buffer = [0; 512];
     let mut out = std::io::stdout();
@@ -216,7 +239,9 @@ fn ask(server: SocketAddr, question: &[u8]) -> anyhow::Result<f64> {
     let took = begun.elapsed();
     over.store(true, Ordering::Relaxed);
     for asker in askers {
-        asker.join().map_err(|_| anyhow::anyhow!("who asks has panicked"))??;
+        asker
+            .join()
+            .map_err(|_| anyhow::anyhow!("who asks has panicked"))??;
     }
     Ok(f64::from(rate) / took.as_secs_f64())
 }

@@ -47,12 +47,17 @@ pub(crate) async fn measure(arguments: &Arguments) -> anyhow::Result<Measured> {
             let image = json!({"name": "probe", "image": "strata.dev/probe:v1", "args": ["serve"]});
             kinds.push(("probe", image, Some(archive)));
         }
-        None => measured.skipped.push("pods of the probe: --probe names no program".to_owned()),
+        None => measured
+            .skipped
+            .push("pods of the probe: --probe names no program".to_owned()),
     }
     let mut times = Vec::new();
     let mut memory = Vec::new();
     for (kind, container, archive) in &kinds {
-        let (mut time, mut all) = (Line::new(format!("{kind} pods")), Line::new(format!("{kind} pods")));
+        let (mut time, mut all) = (
+            Line::new(format!("{kind} pods")),
+            Line::new(format!("{kind} pods")),
+        );
         for pods in PODS {
             let found = run(pods, container, archive.as_ref()).await?;
             let count = f64::from(pods);
@@ -80,8 +85,18 @@ pub(crate) async fn measure(arguments: &Arguments) -> anyhow::Result<Measured> {
         lines,
     };
     measured.plots = vec![
-        plot("pods", "Pods on ten nodes until all are Ready", "seconds", times),
-        plot("memory", "Memory of the lab with its pods (PSS)", "MiB", memory),
+        plot(
+            "pods",
+            "Pods on ten nodes until all are Ready",
+            "seconds",
+            times,
+        ),
+        plot(
+            "memory",
+            "Memory of the lab with its pods (PSS)",
+            "MiB",
+            memory,
+        ),
     ];
     Ok(measured)
 }
@@ -109,7 +124,9 @@ async fn run(pods: u32, container: &Value, archive: Option<&PathBuf>) -> anyhow:
     }))?;
     let deployments = Api::<Deployment>::namespaced(cluster.client.clone(), NAMESPACE);
     let begun = Instant::now();
-    deployments.create(&PostParams::default(), &deployment).await?;
+    deployments
+        .create(&PostParams::default(), &deployment)
+        .await?;
     ready(&cluster.client, NAMESPACE, "pods", pods).await?;
     let took = begun.elapsed();
     let memory = number(cluster.memory()?)?;

@@ -2,8 +2,8 @@
 //! Services.
 //!
 //! The rules themselves are the witness: `nft monitor` in each node's network tells of a transaction
-//! when the kernel has committed it, whoever made it. What one `nft -f` with such a change takes, on a
-//! copy of the node's own table in a namespace of its own, is the least that it can be.
+//! when the kernel has committed it, whoever made it. What one `nft -f` with such a change takes, on one
+//! node's own table, is the least that it can be.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -15,13 +15,13 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Child;
 use tokio::sync::mpsc;
 
-use crate::bare::{RULES, Rules, RulesTimes};
+use crate::bare::RULES;
 use crate::cluster::{self, Cluster, NAMESPACE};
 use crate::report::{Line, Measured, Plot, Samples, Table, short};
 
@@ -41,25 +41,40 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
     objects.make(CHANGED).await?;
     objects.endpoints(&FIRST).await?;
     let mut made = 1;
-    let mut table = Table::new(&["Services", "change", "p50 ms", "p99 ms", "p50 ÷ one `nft -f`"]);
-    let mut lines = ["endpoint added", "endpoint removed", "new Service", "port changed"]
-        .map(|name| (Line::new(format!("{name}, p50")), Line::new(format!("{name}, p99"))));
+    let mut table = Table::new(&[
+        "Services",
+        "change",
+        "p50 ms",
+        "p99 ms",
+        "p50 ÷ one `nft -f`",
+    ]);
+    let mut lines = [
+        "endpoint added",
+        "endpoint removed",
+        "new Service",
+        "port changed",
+    ]
+    .map(|name| {
+        (
+            Line::new(format!("{name}, p50")),
+            Line::new(format!("{name}, p99")),
+        )
+    });
     let mut alone = Line::new("one nft -f, p50");
-    let mut whole = Vec::new();
     for services in SERVICES {
         fill(&objects, made, services).await?;
         made = services;
         // The last of them is in force everywhere, so all are.
         let last = objects.make(&format!("last-{services}")).await?;
         monitors.all_tell(&format!("{last} . tcp . 80 ")).await?;
-        let rules = bare(&cluster, &objects.find(CHANGED).await?).await?;
-        let mut least = Samples::default();
-        rules.changes.iter().for_each(|&took| least.add_milliseconds(took));
+        let least = bare(&cluster).await?;
         let x = f64::from(u32::try_from(services)?);
         alone.points.push((x, least.median()));
-        let (name, found) = ("all rules in one `nft -f`", rules.table);
-        whole.push([services.to_string(), name.to_owned(), short(found), String::new(), String::new()]);
-        for (samples, (p50, p99)) in changes(&objects, &mut monitors, services).await?.iter().zip(&mut lines) {
+        for (samples, (p50, p99)) in changes(&objects, &mut monitors, services)
+            .await?
+            .iter()
+            .zip(&mut lines)
+        {
             p50.points.push((x, samples.median()));
             p99.points.push((x, samples.percentile(99)));
             table.row([
@@ -78,7 +93,6 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
             String::new(),
         ]);
     }
-    whole.into_iter().for_each(|row| table.row(row));
     cluster.stop().await?;
     let [added, _, new, _] = lines;
     Ok(Measured {
@@ -109,23 +123,51 @@ async fn changes(
         monitors.settle();
         let begun = Instant::now();
         objects.endpoints(&[FIRST[0], FIRST[1], &address]).await?;
-        added.add(monitors.all_tell(&format!("add rule ip kube-proxy *{chain}")).await? - begun);
+        added.add(
+            monitors
+                .all_tell(&format!("add rule ip kube-proxy *{chain}"))
+                .await?
+                - begun,
+        );
         let begun = Instant::now();
         objects.endpoints(&FIRST).await?;
-        removed.add(monitors.all_tell(&format!("delete chain ip kube-proxy *{chain}")).await? - begun);
+        removed.add(
+            monitors
+                .all_tell(&format!("delete chain ip kube-proxy *{chain}"))
+                .await?
+                - begun,
+        );
         let port = 1000 + round;
         let own = objects.address(CHANGED).await?;
         let begun = Instant::now();
         objects.port(port).await?;
-        ports.add(monitors.all_tell(&format!("add element ip kube-proxy service-ips *{own} . tcp . {port} ")).await? - begun);
+        ports.add(
+            monitors
+                .all_tell(&format!(
+                    "add element ip kube-proxy service-ips *{own} . tcp . {port} "
+                ))
+                .await?
+                - begun,
+        );
         // Deleted again, so that there are as many Services all the time.
         let name = format!("new-{services}-{round}");
         objects.prepare(&name).await?;
         let begun = Instant::now();
         let own = objects.announce(&name).await?;
-        new.add(monitors.all_tell(&format!("add element ip kube-proxy service-ips *{own} . tcp . 80 ")).await? - begun);
+        new.add(
+            monitors
+                .all_tell(&format!(
+                    "add element ip kube-proxy service-ips *{own} . tcp . 80 "
+                ))
+                .await?
+                - begun,
+        );
         objects.remove(&name).await?;
-        monitors.all_tell(&format!("delete element ip kube-proxy service-ips *{own} . tcp . 80 ")).await?;
+        monitors
+            .all_tell(&format!(
+                "delete element ip kube-proxy service-ips *{own} . tcp . 80 "
+            ))
+            .await?;
     }
     Ok(found)
 }
@@ -133,8 +175,13 @@ async fn changes(
 async fn fill(objects: &Objects, from: usize, to: usize) -> anyhow::Result<()> {
     let names: Vec<String> = (from..to).map(|number| format!("other-{number}")).collect();
     let each = names.iter().map(|name| objects.make(name));
-    let made: Vec<_> = futures::stream::iter(each).buffer_unordered(16).collect().await;
-    made.into_iter().collect::<anyhow::Result<Vec<_>>>().map(drop)
+    let made: Vec<_> = futures::stream::iter(each)
+        .buffer_unordered(16)
+        .collect()
+        .await;
+    made.into_iter()
+        .collect::<anyhow::Result<Vec<_>>>()
+        .map(drop)
 }
 
 /// Services without a selector, and their endpoints: there need be no pods.
@@ -174,7 +221,10 @@ impl Objects {
         let service = serde_json::from_value(json!({
             "metadata": {"name": name}, "spec": {"ports": [{"port": 80, "targetPort": 8080}]},
         }))?;
-        let made = self.services.create(&PostParams::default(), &service).await?;
+        let made = self
+            .services
+            .create(&PostParams::default(), &service)
+            .await?;
         address(&made)
     }
 
@@ -194,25 +244,33 @@ impl Objects {
 
     async fn endpoints(&self, addresses: &[&str]) -> anyhow::Result<()> {
         let patch = Patch::Merge(slice(CHANGED, addresses));
-        self.slices.patch(CHANGED, &PatchParams::default(), &patch).await?;
+        self.slices
+            .patch(CHANGED, &PatchParams::default(), &patch)
+            .await?;
         Ok(())
     }
 
     async fn port(&self, port: usize) -> anyhow::Result<()> {
         let patch = json!({"spec": {"ports": [{"port": port, "targetPort": 8080}]}});
         let patch = Patch::Merge(patch);
-        self.services.patch(CHANGED, &PatchParams::default(), &patch).await?;
+        self.services
+            .patch(CHANGED, &PatchParams::default(), &patch)
+            .await?;
         Ok(())
     }
 }
 
 fn address(service: &Service) -> anyhow::Result<String> {
     let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.cluster_ip.clone()).context("a Service without an address")
+    spec.and_then(|spec| spec.cluster_ip.clone())
+        .context("a Service without an address")
 }
 
 fn slice(service: &str, addresses: &[&str]) -> serde_json::Value {
-    let endpoints: Vec<_> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
+    let endpoints: Vec<_> = addresses
+        .iter()
+        .map(|address| json!({"addresses": [address]}))
+        .collect();
     json!({
         "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4", "endpoints": endpoints, "ports": [{"port": 8080, "protocol": "TCP"}],
@@ -278,59 +336,60 @@ impl Monitors {
     }
 }
 
-/// What `nft` takes alone, for all of a node's rules and for a change as those that are measured.
-async fn bare(cluster: &Cluster, changed: &Service) -> anyhow::Result<RulesTimes> {
+/// What `nft` takes alone for changes as those that are measured: an endpoint more, and one less again.
+async fn bare(cluster: &Cluster) -> anyhow::Result<Samples> {
     let nodes = cluster.nodes().await?;
     let pid = nodes.values().next().context("no nodes")?;
     let mut list = cluster.enter(pid);
-    list.arg(cluster::nft()).args(["list", "table", "ip", "kube-proxy"]);
+    list.arg(cluster::nft());
+    list.args(["list", "table", "ip", "kube-proxy"]);
     let listed = list.output().await?;
     ensure!(listed.status.success(), "nft list: {}", listed.status);
     let table = String::from_utf8(listed.stdout)?;
-    let chain = |start: &str, end: &str| {
-        let names = table.lines().filter_map(|line| line.trim().strip_prefix("chain "));
-        let mut names = names.filter_map(|name| name.strip_suffix(" {"));
-        let found = names.find(|name| name.starts_with(start) && name.ends_with(end));
-        found.map(str::to_owned).with_context(|| format!("no chain {start}…{end}"))
-    };
-    let path = format!("{NAMESPACE}/{}/tcp/", changed.name_any());
-    let balance = chain("service-", &path)?;
-    let [one, two] = FIRST.map(|ip| chain("endpoint-", &format!("{path}__{ip}/8080")));
-    let (one, two, own) = (one?, two?, "endpoint-ABCDEFGH-bench/changed/tcp/__10.9.9.250/8080");
-    let arms = |chains: &[&str]| {
-        let arms = chains.iter().enumerate();
-        let arms: Vec<_> = arms.map(|(number, chain)| format!("{number} : goto {chain}")).collect();
-        format!(
-            "add rule ip kube-proxy {balance} numgen random mod {} vmap {{ {} }}\n",
-            arms.len(),
-            arms.join(", ")
-        )
-    };
-    let rules = Rules {
-        changes: [
-            format!(
-                "add chain ip kube-proxy {own}\nflush chain ip kube-proxy {own}\n\
-                 flush chain ip kube-proxy {balance}\n\
-                 add rule ip kube-proxy {own} ip saddr 10.9.9.250 jump mark-for-masquerade\n\
-                 add rule ip kube-proxy {own} meta l4proto tcp dnat to 10.9.9.250:8080\n{}",
-                arms(&[&one, &two, own])
-            ),
-            format!(
-                "flush chain ip kube-proxy {balance}\nflush chain ip kube-proxy {own}\n\
-                 delete chain ip kube-proxy {own}\n{}",
-                arms(&[&one, &two])
-            ),
-        ],
-        table,
-        rounds: 20,
-    };
+    let start = "\tchain service-";
+    let end = format!("-{NAMESPACE}/{CHANGED}/tcp/ {{");
+    let mut lines = table.lines();
+    let chain = lines.find(|line| line.starts_with(start) && line.ends_with(&end));
+    let chain = chain.and_then(|line| line.trim().strip_prefix("chain ")?.strip_suffix(" {"));
+    let chain = chain.context("no chain of the Service")?;
+    let rules = lines.take_while(|line| line.trim() != "}").map(str::trim);
+    let rules: Vec<_> = rules.filter(|line| !line.starts_with("comment ")).collect();
+    let (balance, others) = rules.split_last().context("no rules of the Service")?;
+    let (_, arms) = balance
+        .split_once('{')
+        .context("no endpoints of the Service")?;
+    let own = format!("endpoint-ABCDEFGH-{NAMESPACE}/{CHANGED}/tcp/__10.9.9.250/8080");
+    let add = |chain: &str, rule: &str| format!("add rule ip kube-proxy {chain} {rule}\n");
+    let before: String = rules.iter().map(|rule| add(chain, rule)).collect();
+    let others: String = others.iter().map(|rule| add(chain, rule)).collect();
+    let third = format!("numgen random mod 3 vmap {{ 2 : goto {own}, {arms}");
+    let flush = |chain: &str| format!("flush chain ip kube-proxy {chain}\n");
+    let scripts = [
+        [
+            format!("add chain ip kube-proxy {own} {{ comment \"{NAMESPACE}/{CHANGED}\" ; }}\n"),
+            flush(&own) + &flush(chain),
+            add(&own, "ip saddr 10.9.9.250 jump mark-for-masquerade"),
+            add(&own, "meta l4proto tcp dnat to 10.9.9.250:8080"),
+            others + &add(chain, &third),
+        ]
+        .concat(),
+        flush(chain) + &flush(&own) + &format!("delete chain ip kube-proxy {own}\n") + &before,
+    ];
     let mut command = cluster.enter(pid);
-    command.args(["unshare", "--net"]).arg(std::env::current_exe()?).arg(RULES);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    command.arg(std::env::current_exe()?).arg(RULES);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut stdin = child.stdin.take().context("no standard input")?;
-    stdin.write_all(&serde_json::to_vec(&rules)?).await?;
+    stdin.write_all(&serde_json::to_vec(&scripts)?).await?;
     drop(stdin);
     let output = child.wait_with_output().await?;
     ensure!(output.status.success(), "nft alone: {}", output.status);
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let mut samples = Samples::default();
+    let times: Vec<f64> = serde_json::from_slice(&output.stdout)?;
+    times
+        .into_iter()
+        .for_each(|took| samples.add_milliseconds(took));
+    Ok(samples)
 }

@@ -35,9 +35,15 @@ pub(crate) fn render(reports: &Path, docs: &Path) -> anyhow::Result<()> {
     let mut text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
     let plots = docs.join("bench");
     fs::create_dir_all(&plots)?;
-    let mut files: Vec<_> = fs::read_dir(reports)?.flatten().map(|file| file.path()).collect();
+    let mut files: Vec<_> = fs::read_dir(reports)?
+        .flatten()
+        .map(|file| file.path())
+        .collect();
     files.sort();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "json")
+    });
     let mut ran = String::new();
     let mut machine = None;
     for file in files {
@@ -144,7 +150,10 @@ fn draw(svg: &mut String, plot: &Plot) -> Drawn {
         .draw()?;
     for (line, colour) in plot.lines.iter().zip(COLOURS) {
         chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(
+                line.points.iter().copied(),
+                colour.stroke_width(2),
+            ))?
             .label(&line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         let points = line.points.iter();
@@ -168,7 +177,9 @@ fn themed(svg: &str, title: &str) -> String {
     let svg = svg.replace(INK_WRITTEN, "currentColor");
     match svg.split_once('>') {
         // The first element is the whole picture.
-        Some((picture, rest)) => format!("{picture} role=\"img\" aria-label=\"{title}\">{STYLE}{rest}"),
+        Some((picture, rest)) => {
+            format!("{picture} role=\"img\" aria-label=\"{title}\">{STYLE}{rest}")
+        }
         None => svg,
     }
 }

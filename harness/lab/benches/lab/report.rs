@@ -135,7 +135,9 @@ impl Machine {
             processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism()?.get(),
             memory_gib: kilobytes("/proc/meminfo", "MemTotal:")? >> 20,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
+                .trim()
+                .to_owned(),
             nft: said("nft", &["--version"]),
             commit: said("git", &["rev-parse", "--short=12", "HEAD"]),
             optimized: !cfg!(debug_assertions),

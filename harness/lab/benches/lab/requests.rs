@@ -64,7 +64,14 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
     })
     .await?;
     let counter = AtomicU64::new(0);
-    let mut table = Table::new(&["verb", "clients", "requests/s", "÷ bare server", "p50 ms", "p99 ms"]);
+    let mut table = Table::new(&[
+        "verb",
+        "clients",
+        "requests/s",
+        "÷ bare server",
+        "p50 ms",
+        "p99 ms",
+    ]);
     let mut lines = Vec::new();
     for (verb, name) in VERBS {
         let mut line = Line::new(name);
@@ -74,7 +81,8 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
                 lab.add(turn(&cluster.config, verb, clients, &counter).await?);
                 least.add(turn(&bare.config, verb, clients, &counter).await?);
             }
-            line.points.push((f64::from(u32::try_from(clients)?), lab.rate()));
+            line.points
+                .push((f64::from(u32::try_from(clients)?), lab.rate()));
             table.row([
                 name.to_owned(),
                 clients.to_string(),
@@ -135,8 +143,10 @@ async fn turn(
         client.request_text(request(Verb::Get, 0, 0)?).await?;
     }
     let begun = Instant::now();
-    let each = clients.iter().enumerate().map(|(number, client)| {
-        async move {
+    let each = clients
+        .iter()
+        .enumerate()
+        .map(|(number, client)| async move {
             let mut times = Vec::new();
             while begun.elapsed() < TURN {
                 let unique = counter.fetch_add(1, Ordering::Relaxed);
@@ -146,8 +156,7 @@ async fn turn(
                 times.push(asked.elapsed());
             }
             anyhow::Ok(times)
-        }
-    });
+        });
     let times = try_join_all(each).await?.concat();
     let mut turn = Turn {
         count: u32::try_from(times.len())?,

@@ -64,7 +64,14 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
 async fn unshare() -> anyhow::Result<std::time::Duration> {
     let begun = Instant::now();
     let status = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "--net", "--pid", "--uts", "--ipc"])
+        .args([
+            "--map-root-user",
+            "--mount",
+            "--net",
+            "--pid",
+            "--uts",
+            "--ipc",
+        ])
         .args(["--fork", "true"])
         .stdin(Stdio::null())
         .status()

@@ -31,7 +31,11 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
         "p50 ÷ bare server",
         "lab's memory a watch, KiB",
     ]);
-    let mut lines = [Line::new("lab, p50"), Line::new("lab, p99"), Line::new("bare server, p50")];
+    let mut lines = [
+        Line::new("lab, p50"),
+        Line::new("lab, p99"),
+        Line::new("bare server, p50"),
+    ];
     for watchers in WATCHERS {
         let before = cluster.memory()?;
         let mut lab = Crowd::gather(&cluster.config, watchers).await?;
@@ -54,7 +58,11 @@ pub(crate) async fn measure() -> anyhow::Result<Measured> {
             short(ours.percentile(99)),
             short(ours.median() / theirs.median()),
             // Of few watches the noise is larger than they are.
-            if watchers < 100 { String::new() } else { short(held) },
+            if watchers < 100 {
+                String::new()
+            } else {
+                short(held)
+            },
         ]);
     }
     cluster.stop().await?;

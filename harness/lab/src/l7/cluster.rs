@@ -259,3 +259,50 @@ pub(crate) fn protocol(port: &ServicePort) -> Protocol {
         _ => Protocol::Http1,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn what_is_read_of_a_pod_makes_a_difference_and_its_state_does_not() {
+        let pod = |name: &str, account: &str, version: &str, phase: &str| {
+            object::<Pod>(json!({
+                "metadata": { "name": name, "namespace": "ns", "labels": { "version": version } },
+                "spec": { "containers": [], "serviceAccountName": account },
+                "status": { "phase": phase },
+            }))
+        };
+        let service =
+            object::<Service>(json!({ "metadata": { "name": "web", "namespace": "ns" } }));
+        let slice = |address: &str| {
+            object::<EndpointSlice>(json!({
+                "metadata": { "namespace": "ns", "labels": { SERVICE_NAME: "web" } },
+                "addressType": "IPv4", "endpoints": [{ "addresses": [address] }],
+            }))
+        };
+        let (one, two) = (slice("10.244.1.2"), slice("10.244.1.3"));
+        let of = |slice: &Arc<EndpointSlice>, pods: Vec<Arc<Pod>>| {
+            Services::new([service.clone()], [slice.clone()]).with_pods(pods)
+        };
+        let before = of(&one, vec![pod("a", "web", "v1", "Pending")]);
+        assert!(before.same(&of(&one, vec![pod("a", "web", "v1", "Running")])));
+        for (what, after) in [
+            ("label", of(&one, vec![pod("a", "web", "v2", "Pending")])),
+            ("account", of(&one, vec![pod("a", "else", "v1", "Pending")])),
+            ("name", of(&one, vec![pod("b", "web", "v1", "Pending")])),
+            ("none", of(&one, vec![])),
+            ("slice", of(&two, vec![pod("a", "web", "v1", "Pending")])),
+        ] {
+            assert!(!before.same(&after), "{what}");
+        }
+    }
+}

@@ -83,6 +83,27 @@ fn random(chance: &mut StdRng) -> Configuration {
     Configuration::new(&snapshot, None, earlier)
 }
 
+#[test]
+fn what_did_not_change_is_taken_over_and_what_did_is_not() {
+    let snapshot = |body: u32| Snapshot {
+        clusters: vec![cluster("a", 0), cluster("b", body)],
+        listeners: vec![http("http", "r1")],
+        routes: vec![route("r1", &["a", "b"])],
+        ..Snapshot::default()
+    };
+    let before = Configuration::new(&snapshot(1), None, earlier);
+    for body in [1, 2] {
+        let alone = Configuration::new(&snapshot(body), None, earlier);
+        let after = Configuration::new(&snapshot(body), Some(&before), earlier);
+        assert!(after.same(&alone));
+        assert_eq!(after.clusters, alone.clusters);
+        assert_eq!(after.same(&before), body == 1);
+        let kind = "envoy.config.cluster.v3.Cluster";
+        let typed = crate::l7::envoy::typed(kind, cluster("a", 0)).to_string();
+        assert!(after.clusters.response().contains(&typed));
+    }
+}
+
 /// A proxy: it takes listeners into service when their routes are there, and routes at once.
 #[derive(Default)]
 struct Envoy {
