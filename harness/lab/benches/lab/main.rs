@@ -70,7 +70,9 @@ const MEASURES: &[(&str, Measure)] = &[
 ];
 
 /// What this program does inside a lab, or beside one, when it starts itself.
-const ROLES: &[(&str, fn() -> anyhow::Result<()>)] = &[
+type Role = fn() -> anyhow::Result<()>;
+
+const ROLES: &[(&str, Role)] = &[
     (bare::SERVER, bare::serve),
     (bare::RULES, bare::rules),
     (names::RATE, names::rate),

@@ -13,6 +13,7 @@
 
 pub mod cni;
 pub mod dns;
+mod kept;
 mod link;
 pub mod proxy;
 pub mod underlay;

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::zone::{Objects, Zone};
+use super::kept::Kept;
 use crate::builtin::BuiltinContext;
 use crate::os::netns::{NetNs, any};
 use crate::world::World;
@@ -65,6 +66,7 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     })?;
     let keep = async {
         world.ready().await;
+        let mut kept = Kept::default();
         loop {
             let objects = Objects {
                 services: services.state(),
@@ -73,7 +75,7 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
                 own: own.clone(),
                 serial: u32::try_from(Timestamp::now().as_second()).unwrap_or_default(),
             };
-            sender.send_replace(Some(Arc::new(Zone::of(&objects))));
+            sender.send_replace(Some(Arc::new(Zone::of(&objects, &mut kept))));
             world.changed().await;
         }
     };

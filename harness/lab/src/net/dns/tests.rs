@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::answer::answer;
 use super::server::Handler;
 use super::zone::{Objects, Zone};
+use crate::net::kept::Kept;
 
 fn objects() -> Objects {
     let service = |namespace: &str, name: &str, spec: Value| {
@@ -131,7 +132,7 @@ fn data(records: &[Record]) -> Vec<String> {
 #[test]
 fn names_are_answered_by_the_specification() {
     use RecordType::{A, AAAA, ANY, CNAME, NS, PTR, SOA, SRV, TXT};
-    let zone = Zone::of(&objects());
+    let zone = Zone::of(&objects(), &mut Kept::default());
     let table: &[(&str, RecordType, ResponseCode, &[&str])] = &[
         // ClusterIP
         (
@@ -418,7 +419,7 @@ fn names_are_answered_by_the_specification() {
 
 #[test]
 fn targets_come_with_their_addresses_and_loops_end() {
-    let zone = Zone::of(&objects());
+    let zone = Zone::of(&objects(), &mut Kept::default());
     let ask = |name: &str, kind| answer(&zone, &Name::from_ascii(name).unwrap(), kind);
     let found = ask("_http._tcp.db.ns.svc.cluster.local.", RecordType::SRV);
     assert_eq!(
@@ -450,7 +451,8 @@ fn question(name: &str, payload: Option<u16>) -> Message {
 
 #[tokio::test]
 async fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
-    let (_sender, zone) = watch::channel(Some(Arc::new(Zone::of(&objects()))));
+    let (_sender, zone) =
+        watch::channel(Some(Arc::new(Zone::of(&objects(), &mut Kept::default()))));
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());

@@ -3,7 +3,7 @@
 //! Start from [`Zone::of`]. Every name above one with records is in the tree too, without any, so
 //! that "no such name" and "no such record" are told apart by looking the name up.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt as _;
 
+use crate::net::kept::Kept;
 use crate::topology::{CLUSTER_DOMAIN, POD_CIDR, SERVICE_CIDR};
 
 /// How long an answer may be kept, in seconds (CoreDNS' `kubernetes` plugin's own).
@@ -48,7 +49,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Zone {
     /// By name, in small letters and without the final dot.
-    names: BTreeMap<String, Vec<Entry>>,
+    names: HashMap<Arc<str>, Vec<Entry>>,
     namespaces: BTreeSet<String>,
     /// The networks whose addresses only the cluster can name.
     networks: Vec<Ipv4Net>,
@@ -81,9 +82,15 @@ pub(super) fn is_below(name: &str, domain: &str) -> bool {
             .is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// The name above another, up to the domains that the server answers for.
+fn above(name: &str) -> Option<&str> {
+    let (_, parent) = name.split_once('.')?;
+    (name != CLUSTER_DOMAIN && name != REVERSE).then_some(parent)
+}
+
 impl Zone {
-    /// The zone of a cluster.
-    pub(super) fn of(objects: &Objects) -> Self {
+    /// The zone of a cluster; what its Services mean is kept for the next.
+    pub(super) fn of(objects: &Objects, kept: &mut Kept<Part>) -> Self {
         let mut zone = Self {
             serial: objects.serial,
             networks: [POD_CIDR, SERVICE_CIDR]
@@ -107,33 +114,23 @@ impl Zone {
             zone.touch(&format!("{namespace}.pod.{CLUSTER_DOMAIN}"));
             zone.namespaces.insert(namespace);
         }
-        let mut endpoints: BTreeMap<(String, String), Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in &objects.slices {
-            if slice.address_type != "IPv4" {
-                continue;
-            }
-            if let Some(service) = slice.labels().get("kubernetes.io/service-name") {
-                let key = (slice.namespace().unwrap_or_default(), service.clone());
-                endpoints.entry(key).or_default().push(slice);
+        let parts = kept.of(&objects.services, &objects.slices, |service, slices| {
+            Part::of(service, slices, &objects.own)
+        });
+        for part in parts.clone() {
+            for (name, entry) in &part.records {
+                zone.add_entry(name, entry.clone());
             }
         }
-        let mut servers = Vec::new();
-        for service in &objects.services {
-            let Some(spec) = &service.spec else { continue };
-            let key = (service.namespace().unwrap_or_default(), service.name_any());
-            let slices = endpoints.get(&key).map(Vec::as_slice).unwrap_or_default();
-            let domain = format!("{}.{}.{}", key.1, key.0, services_domain());
-            zone.add_service(&domain, spec, slices);
-            let ours = |one: &(Ipv4Addr, &Endpoint)| objects.own.contains(&one.0);
-            if slices
-                .iter()
-                .flat_map(|slice| ready(slice))
-                .any(|one| ours(&one))
-            {
-                servers.extend(cluster_ip(spec).map(|address| (domain.clone(), address)));
+        // The names of endpoints' addresses, but for those that are a Service's own.
+        let taken: HashSet<Ipv4Addr> = parts.clone().filter_map(|part| part.address).collect();
+        let hosts = parts.clone().flat_map(|part| &part.hosts);
+        for (address, name, entry) in hosts {
+            if !taken.contains(address) {
+                zone.add_entry(name, entry.clone());
             }
         }
-        zone.add_endpoints_reverse(objects, &endpoints);
+        let servers: Vec<_> = parts.filter_map(|part| part.server.clone()).collect();
         zone.add_apex(&servers, &objects.own);
         zone.add(
             &format!("dns-version.{CLUSTER_DOMAIN}"),
@@ -197,21 +194,29 @@ impl Zone {
     fn touch(&mut self, text: &str) {
         let mut rest = text;
         while !self.names.contains_key(rest) {
-            self.names.insert(rest.to_owned(), Vec::new());
-            match rest.split_once('.') {
-                Some((_, parent)) if rest != CLUSTER_DOMAIN && rest != REVERSE => rest = parent,
-                _ => break,
+            self.names.insert(rest.into(), Vec::new());
+            match above(rest) {
+                Some(parent) => rest = parent,
+                None => break,
             }
         }
     }
 
     fn add(&mut self, text: &str, ttl: u32, data: RData) {
-        self.touch(text);
-        let entry = Entry { ttl, data };
-        let entries = self.names.entry(text.to_owned()).or_default();
-        if !entries.contains(&entry) {
-            entries.push(entry);
+        self.add_entry(&text.into(), Entry { ttl, data });
+    }
+
+    fn add_entry(&mut self, name: &Arc<str>, entry: Entry) {
+        if let Some(entries) = self.names.get_mut(name) {
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+            return;
         }
+        if let Some(parent) = above(name) {
+            self.touch(parent);
+        }
+        self.names.insert(name.clone(), vec![entry]);
     }
 
     fn add_apex(&mut self, servers: &[(String, Ipv4Addr)], own: &[Ipv4Addr]) {
@@ -229,8 +234,49 @@ impl Zone {
             }
         }
     }
+}
 
-    fn add_service(&mut self, domain: &str, spec: &ServiceSpec, slices: &[&EndpointSlice]) {
+/// What one Service means in DNS.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    records: Vec<(Arc<str>, Entry)>,
+    /// Its endpoints' addresses, and what they are called by it.
+    hosts: Vec<(Ipv4Addr, Arc<str>, Entry)>,
+    /// Its own address.
+    address: Option<Ipv4Addr>,
+    /// Its domain and address, if it is the zone's name server.
+    server: Option<(String, Ipv4Addr)>,
+}
+
+impl Part {
+    fn of(service: &Service, slices: &[Arc<EndpointSlice>], own: &[Ipv4Addr]) -> Self {
+        let mut part = Self::default();
+        let Some(spec) = &service.spec else {
+            return part;
+        };
+        let namespace = service.namespace().unwrap_or_default();
+        let domain = format!("{}.{namespace}.{}", service.name_any(), services_domain());
+        part.address = cluster_ip(spec);
+        part.add_service(&domain, spec, slices);
+        for (address, endpoint) in slices.iter().flat_map(|slice| ready(slice)) {
+            if own.contains(&address) {
+                part.server = part.address.map(|address| (domain.clone(), address));
+            }
+            let host = format!("{}.{domain}", hostname(address, endpoint));
+            let entry = Entry {
+                ttl: TTL,
+                data: RData::PTR(PTR(name(&host))),
+            };
+            part.hosts.push((address, reverse(address).into(), entry));
+        }
+        part
+    }
+
+    fn add(&mut self, text: &str, ttl: u32, data: RData) {
+        self.records.push((text.into(), Entry { ttl, data }));
+    }
+
+    fn add_service(&mut self, domain: &str, spec: &ServiceSpec, slices: &[Arc<EndpointSlice>]) {
         if spec.type_.as_deref() == Some("ExternalName") {
             let target = spec.external_name.as_deref().unwrap_or_default();
             // An address is no name: CoreDNS does not answer with it either.
@@ -321,29 +367,6 @@ impl Zone {
             let number = u16::try_from(port.number).unwrap_or_default();
             let data = RData::SRV(SRV::new(0, weight, number, name(host)));
             self.add(owner, TTL, data);
-        }
-    }
-
-    /// The names of endpoints' addresses, but for those that are a Service's own.
-    fn add_endpoints_reverse(
-        &mut self,
-        objects: &Objects,
-        endpoints: &BTreeMap<(String, String), Vec<&EndpointSlice>>,
-    ) {
-        let specs = objects.services.iter();
-        let specs = specs.filter_map(|service| service.spec.as_ref());
-        let taken: HashSet<Ipv4Addr> = specs.filter_map(cluster_ip).collect();
-        for service in &objects.services {
-            let key = (service.namespace().unwrap_or_default(), service.name_any());
-            for slice in endpoints.get(&key).into_iter().flatten() {
-                for (address, endpoint) in ready(slice) {
-                    let host = hostname(address, endpoint);
-                    let host = format!("{host}.{}.{}.{}", key.1, key.0, services_domain());
-                    if !taken.contains(&address) {
-                        self.add(&reverse(address), TTL, RData::PTR(PTR(name(&host))));
-                    }
-                }
-            }
         }
     }
 }

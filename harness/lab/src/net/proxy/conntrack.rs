@@ -25,9 +25,12 @@ pub(super) struct UdpService {
 }
 
 /// The UDP Services of a node. One without endpoints is among them: what it answered is over.
-pub(super) fn udp_services(ports: &[ServicePort], node: &NodeFacts) -> BTreeSet<UdpService> {
+pub(super) fn udp_services<'a>(
+    ports: impl Iterator<Item = &'a ServicePort>,
+    node: &NodeFacts,
+) -> BTreeSet<UdpService> {
     let mut found = BTreeSet::new();
-    for port in ports.iter().filter(|port| port.protocol == "udp") {
+    for port in ports.filter(|port| port.protocol == "udp") {
         let endpoints: BTreeSet<_> = Endpoints::choose(port, node)
             .reachable()
             .into_iter()

@@ -32,10 +32,11 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::MissedTickBehavior;
 
 use self::health::HealthChecks;
-use self::model::{ServicePort, service_ports};
+use self::model::{ServicePort, ports_of, service_ports};
 pub use self::rules::rules;
 pub use self::ruleset::{Ruleset, TABLE};
 pub use self::steps::LONGEST;
+use super::kept::Kept;
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
@@ -106,6 +107,8 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
     full.set_missed_tick_behavior(MissedTickBehavior::Delay);
     full.tick().await;
     let mut complete = true;
+    let mut kept = Kept::default();
+    let mut known = NodeFacts::default();
     loop {
         let node = stores
             .nodes
@@ -113,8 +116,15 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
             .into_iter()
             .find(|node| node.name_any() == context.node);
         let facts = NodeFacts::of(&context.node, node.as_deref());
-        let ports = service_ports(&stores.services.state(), &stores.slices.state());
-        match proxy.sync(&ports, &facts, complete).await {
+        if facts != known {
+            kept.clear();
+            known = facts.clone();
+        }
+        let (services, slices) = (stores.services.state(), stores.slices.state());
+        let parts = kept.of(&services, &slices, |service, slices| {
+            Part::of(service, slices, &facts)
+        });
+        match proxy.sync(parts, &facts, complete).await {
             Ok(Some(report)) => (context.log)(&report),
             Ok(None) => {}
             // What the kernel has stays in force; the next change starts from nothing.
@@ -124,6 +134,22 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
             () = world.changed() => false,
             _ = full.tick() => true,
         };
+    }
+}
+
+/// What one Service is, and means for a node.
+struct Part {
+    ports: Vec<ServicePort>,
+    rules: Ruleset,
+}
+
+impl Part {
+    fn of(service: &Service, slices: &[Arc<EndpointSlice>], node: &NodeFacts) -> Self {
+        let ports = ports_of(service, slices);
+        Self {
+            rules: rules::part(&ports, node),
+            ports,
+        }
     }
 }
 
@@ -138,14 +164,15 @@ struct Proxy {
 
 impl Proxy {
     /// Makes the kernel's rules those of these Services; returns what was done, if anything was.
-    async fn sync(
+    async fn sync<'a>(
         &mut self,
-        ports: &[ServicePort],
+        parts: impl Iterator<Item = &'a Part> + Clone,
         node: &NodeFacts,
         complete: bool,
     ) -> anyhow::Result<Option<String>> {
-        self.health.sync(local_counts(ports, node));
-        let wanted = rules::rules_of(ports, node);
+        let ports = parts.clone().flat_map(|part| &part.ports);
+        self.health.sync(local_counts(ports.clone(), node));
+        let wanted = rules::together(parts.map(|part| &part.rules));
         let before = self.applied.take();
         let done = match before {
             Some(before) if before == wanted && !complete => {
@@ -160,16 +187,16 @@ impl Proxy {
             }
         };
         self.applied = Some(wanted);
-        let udp = conntrack::udp_services(ports, node);
+        let udp = conntrack::udp_services(ports.clone(), node);
         if udp != self.udp {
             // After the rules, so that what is forgotten is not learned again from the old ones.
             conntrack::forget_stale(&self.netns, &udp)?;
             self.udp = udp;
         }
-        let endpoints: usize = ports.iter().map(|port| port.endpoints.len()).sum();
+        let endpoints: usize = ports.clone().map(|port| port.endpoints.len()).sum();
         Ok(Some(format!(
             "{done}: {} Service ports, {endpoints} endpoints",
-            ports.len()
+            ports.count()
         )))
     }
 
@@ -209,10 +236,13 @@ impl Proxy {
 }
 
 /// How many ready endpoints a node has for each Service with a health-check node port.
-fn local_counts(ports: &[ServicePort], node: &NodeFacts) -> BTreeMap<u16, (String, String, usize)> {
+fn local_counts<'a>(
+    ports: impl IntoIterator<Item = &'a ServicePort>,
+    node: &NodeFacts,
+) -> BTreeMap<u16, (String, String, usize)> {
     let mut addresses: BTreeMap<u16, BTreeSet<Ipv4Addr>> = BTreeMap::new();
     let mut names = BTreeMap::new();
-    for port in ports.iter().filter(|port| port.external_local) {
+    for port in ports.into_iter().filter(|port| port.external_local) {
         let Some(number) = port.health_check_node_port else {
             continue;
         };

@@ -1,6 +1,6 @@
 //! Services and endpoints as the proxy sees them: one item for each port of each Service.
 //!
-//! Start from [`service_ports`]. What a Service's fields mean is decided here, what follows for a
+//! Start from [`ports_of`]. What a Service's fields mean is decided here, what follows for a
 //! node in [`Endpoints`], how the kernel is told in [`super::rules`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +13,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use kube::ResourceExt as _;
 
 use super::NodeFacts;
+use crate::net::kept::Kept;
 
-/// The label with which an EndpointSlice names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label of Services that another proxy serves.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where nothing is said: three hours.
@@ -160,29 +159,19 @@ pub(super) fn service_ports(
     services: &[Arc<Service>],
     slices: &[Arc<EndpointSlice>],
 ) -> Vec<ServicePort> {
-    let mut by_service: BTreeMap<(String, String), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
-        if let Some(name) = slice.labels().get(SERVICE_NAME) {
-            let key = (slice.namespace().unwrap_or_default(), name.clone());
-            by_service.entry(key).or_default().push(slice);
-        }
-    }
-    let mut ports = Vec::new();
-    for service in services {
-        let key = (service.namespace().unwrap_or_default(), service.name_any());
-        let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
-        for port in service_ports_of(service, slices) {
-            ports.push(port);
-        }
-    }
-    ports.sort_by(|a, b| {
-        let key = |p: &ServicePort| (p.namespace.clone(), p.name.clone(), p.port, p.protocol);
-        key(a).cmp(&key(b))
-    });
+    let mut all = Kept::default();
+    let all = all.of(services, slices, ports_of);
+    all.flatten().cloned().collect()
+}
+
+/// The ports of one Service, in order.
+pub(super) fn ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<ServicePort> {
+    let mut ports = unordered_ports_of(service, slices);
+    ports.sort_by_key(|port| (port.port, port.protocol));
     ports
 }
 
-fn service_ports_of(service: &Service, slices: &[&EndpointSlice]) -> Vec<ServicePort> {
+fn unordered_ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else {
         return Vec::new();
     };
@@ -275,7 +264,7 @@ fn affinity(spec: &ServiceSpec) -> Option<u32> {
 /// A Service publishes endpoints by its port's name; which port they listen on may differ between
 /// them. The same one in two slices, as while it moves between them, counts once: ready if either
 /// says so.
-fn endpoints(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
+fn endpoints(slices: &[Arc<EndpointSlice>], port: &Port) -> Vec<Endpoint> {
     let wanted = port.name.as_deref().unwrap_or_default();
     let protocol_of = |name: Option<&str>| protocol(name);
     let mut found: BTreeMap<(Ipv4Addr, u16), Endpoint> = BTreeMap::new();

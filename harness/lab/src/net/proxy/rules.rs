@@ -43,16 +43,30 @@ pub fn rules(
 }
 
 /// The same, for Services already understood.
-pub(super) fn rules_of(ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
-    let mut table = base();
+fn rules_of(ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
+    together([&part(ports, node)])
+}
+
+/// What these ports add to the table of a node.
+pub(super) fn part(ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
+    let mut part = empty();
     for port in ports {
-        add(&mut table, port, node);
+        add(&mut part, port, node);
+    }
+    part
+}
+
+/// The table that these parts make, in their order.
+pub(super) fn together<'a>(parts: impl IntoIterator<Item = &'a Ruleset>) -> Ruleset {
+    let mut table = base();
+    for part in parts {
+        table.include(part);
     }
     table
 }
 
-/// What is there without any Service.
-fn base() -> Ruleset {
+/// The sets and maps that the proxy fills, with nothing in them.
+fn empty() -> Ruleset {
     let mut table = Ruleset::default();
     for (name, definition) in [
         (SERVICE_IPS, BY_ADDRESS),
@@ -65,6 +79,12 @@ fn base() -> Ruleset {
     }
     let addresses = Elements::new("type ipv4_addr ;");
     table.sets.insert(CLUSTER_IPS, addresses);
+    table
+}
+
+/// What is there without any Service.
+fn base() -> Ruleset {
+    let mut table = empty();
     // Source ranges are judged by the destination as the client wrote it, so before translation.
     // The other checks want what is still for a Service after it: from there on the node's own
     // traffic, which no external policy holds back, is for an endpoint.
@@ -312,7 +332,7 @@ fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
         }
     }
     if inside.is_none()
-        && let Some(chain) = table.chains.get_mut(internal)
+        && let Some(chain) = table.chains.get_mut(internal).map(Arc::make_mut)
     {
         // Who is not a pod may have come from anywhere, and the answer must come back this way.
         let who = format!(
@@ -439,7 +459,7 @@ impl Ruleset {
         title: Option<&str>,
         rules: impl IntoIterator<Item = String>,
     ) -> &mut Chain {
-        let chain = self.chains.entry(name.to_owned()).or_default();
+        let chain = Arc::make_mut(self.chains.entry(name.to_owned()).or_default());
         chain.comment = title.map(ToOwned::to_owned);
         chain.rules = rules.into_iter().collect();
         chain
@@ -452,6 +472,28 @@ impl Ruleset {
                 comment: title.to_owned(),
                 verdict: None,
             });
+        }
+    }
+
+    /// Adds what is in another.
+    fn include(&mut self, part: &Self) {
+        let chains = part.chains.iter();
+        self.chains
+            .extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
+        let dynamic = part.dynamic.iter();
+        self.dynamic
+            .extend(dynamic.map(|(name, timeout)| (name.clone(), *timeout)));
+        for (ours, theirs) in [(&mut self.sets, &part.sets), (&mut self.maps, &part.maps)] {
+            for (name, theirs) in theirs {
+                let Some(ours) = ours.get_mut(name) else {
+                    continue;
+                };
+                for (key, element) in &theirs.elements {
+                    if !ours.elements.contains_key(key) {
+                        ours.elements.insert(key.clone(), element.clone());
+                    }
+                }
+            }
         }
     }
 

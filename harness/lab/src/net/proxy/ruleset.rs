@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// The table's name, in family `ip`.
 pub const TABLE: &str = "kube-proxy";
@@ -40,7 +41,7 @@ pub(super) struct Element {
 /// The proxy's table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
-    pub(super) chains: BTreeMap<String, Chain>,
+    pub(super) chains: BTreeMap<String, Arc<Chain>>,
     /// Sets that rules fill, by name, with their time-out in seconds.
     pub(super) dynamic: BTreeMap<String, u32>,
     /// Sets that the proxy fills.

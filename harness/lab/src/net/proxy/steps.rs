@@ -6,6 +6,7 @@
 //! for those whose clients' time-out changes, and goes to nothing that is not there.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::ruleset::{Chain, Ruleset, Script, TABLE};
 
@@ -43,7 +44,7 @@ impl Ruleset {
             chain.is_some_and(|chain| names_any(chain, &retimed))
         };
         let is_new = |name: &String| !before.chains.contains_key(name);
-        let changed = |name: &String, chain: &Chain| {
+        let changed = |name: &String, chain: &Arc<Chain>| {
             all || before.chains.get(name) != Some(chain) || interrupted(name)
         };
         let mut changed: Vec<_> = (self.chains.iter())
