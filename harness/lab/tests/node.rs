@@ -17,6 +17,10 @@ use strata_lab::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use strata_lab::topology::ENVOY_IMAGE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// As in the programs that embed the lab: what it takes is part of what is tried here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     enclosed::main("containers", cases())
 }
@@ -101,6 +105,7 @@ async fn cases() {
     says_why_it_cannot_start(&fixture).await;
     executes(&fixture).await;
     is_killed_when_dropped(&fixture).await;
+    only_stages_do_without_huge_pages(&fixture).await;
     measures(&fixture).await;
 }
 
@@ -228,6 +233,16 @@ async fn is_killed_when_dropped(fixture: &Fixture) {
     while Path::new(&format!("/proc/{pid}")).exists() {
         tokio::task::yield_now().await;
     }
+}
+
+async fn only_stages_do_without_huge_pages(fixture: &Fixture) {
+    let holder = format!("/proc/{}/status", fixture.sandbox.pid());
+    let holder = std::fs::read_to_string(holder).unwrap();
+    assert!(holder.contains("THP_enabled:\t0\n"), "{holder}");
+    let script = "while read -r line; do echo \"$line\"; done </proc/self/status";
+    let (_process, mut streams) = fixture.start("huge", script).await;
+    let said = all(streams.stdout.as_mut().unwrap()).await;
+    assert!(said.contains("THP_enabled:\t1\n"), "{said}");
 }
 
 async fn measures(fixture: &Fixture) {

@@ -125,7 +125,10 @@ mod tests {
             assert_eq!(told(&both, &slices), (text.to_owned(), times));
         }
         let newer = service("a");
-        assert_eq!(told(&[newer], std::slice::from_ref(&two)), ("a 2".to_owned(), 1));
+        assert_eq!(
+            told(&[newer], std::slice::from_ref(&two)),
+            ("a 2".to_owned(), 1)
+        );
         assert_eq!(told(&both, &[two]), ("a 2, b ".to_owned(), 2));
     }
 }

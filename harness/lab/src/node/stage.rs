@@ -185,6 +185,8 @@ fn become_command(file: &ContainerFile, command: &[CString]) -> Result<Infallibl
     // SAFETY: the default disposition; Rust's start-up code ignores the signal, and an ignored
     // signal stays ignored over exec.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(|error| error.to_string())?;
+    // The stage's allocator has done without huge pages; that would hold for the command, too.
+    prctl::set_thp_disable(false).map_err(|error| format!("PR_SET_THP_DISABLE: {error}"))?;
     // The pipe to the starter closes itself here.
     match nix::unistd::execve(&program, command, &env) {
         Ok(never) => Ok(never),
