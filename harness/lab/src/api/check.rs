@@ -36,7 +36,7 @@ pub(crate) fn decode(
     options: &Options,
 ) -> Result<(Value, Vec<String>), Status> {
     let mut unknown = Vec::new();
-    let decoded = match (kind.hooks.decode, &kind.schema) {
+    let mut decoded = match (kind.hooks.decode, &kind.schema) {
         (Some(decode), _) => {
             let what = format!("{} in version {:?}", kind.kind, kind.version);
             decode(body, &mut unknown).map_err(|why| {
@@ -54,6 +54,8 @@ pub(crate) fn decode(
         }
         (None, Schema::Builtin) => body,
     };
+    // Empty maps and lists of metadata are left out of what is stored and shown.
+    meta::map_at(&mut decoded, "metadata").retain(|_, value| !meta::is_hollow(value));
     if options.validation == FieldValidation::Strict && !unknown.is_empty() {
         let listed: Vec<String> = unknown
             .iter()

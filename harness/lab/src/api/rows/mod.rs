@@ -70,7 +70,8 @@ pub(crate) fn all() -> Vec<Kind> {
             .columns(service::COLUMNS),
         Kind::builtin::<Endpoints>("endpoints", &["ep"]).columns(core::ENDPOINTS),
         Kind::builtin::<ConfigMap>("configmaps", &["cm"])
-            .validate(core::validate_immutable)
+            .default(core::default_config_map)
+            .validate(core::validate_config_map)
             .columns(core::CONFIG_MAP),
         Kind::builtin::<Secret>("secrets", &[])
             .default(core::default_secret)
