@@ -121,6 +121,9 @@ pub(crate) fn prepare(
             crd::default(body, schema);
         }
     }
+    if kind.status && matches!(kind.schema, super::schema::Schema::Builtin) {
+        map_at(body, "status");
+    }
     (kind.hooks.default)(body);
     Ok(warnings)
 }

@@ -227,6 +227,7 @@ pub(crate) fn all() -> Vec<Kind> {
         Kind::builtin::<PodDisruptionBudget>("poddisruptionbudgets", &["pdb"])
             .status()
             .generation()
+            .default(policy::default_budget)
             .validate(policy::validate_budget)
             .columns(policy::BUDGET),
         Kind::builtin::<PriorityClass>("priorityclasses", &["pc"])
