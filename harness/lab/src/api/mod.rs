@@ -33,6 +33,7 @@ mod rows;
 mod schema;
 mod selector;
 mod serve;
+mod shape;
 pub(crate) mod status;
 mod store;
 mod stream;
