@@ -94,6 +94,21 @@ pub(crate) fn validate(
             super::rows::names::subdomain("metadata.name", name, &mut causes);
         }
     }
+    if let Some(old) = old.filter(|old| meta::is_deleting(old)) {
+        let known = meta::finalizers(old);
+        let added: Vec<&str> = meta::finalizers(new)
+            .into_iter()
+            .filter(|one| !known.contains(one))
+            .collect();
+        if !added.is_empty() {
+            let listed: Vec<String> = added.iter().map(|one| format!("{one:?}")).collect();
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                listed.join(", ")
+            );
+            causes.push(Cause::forbidden("metadata.finalizers", &why));
+        }
+    }
     super::rows::names::labels(new, &mut causes);
     super::rows::names::annotations(new, &mut causes);
     if let Schema::Custom(schema) = &kind.schema {

@@ -17,6 +17,7 @@ mod bootstrap;
 mod check;
 mod container;
 mod crd;
+mod delete;
 mod discovery;
 mod fields;
 pub mod kubelet;

@@ -86,8 +86,8 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Statu
         (Method::PUT, _) => verbs::update(&call, &body).await?,
         (Method::PATCH, _) => verbs::patch(&call, &body).await?,
         (Method::DELETE, None) => match call.asked.name {
-            Some(_) => verbs::delete(&call, &body)?,
-            None => verbs::delete_collection(&call, &body)?,
+            Some(_) => delete::delete(&call, &body)?,
+            None => delete::delete_collection(&call, &body)?,
         },
         _ => return Err(Status::method_not_allowed()),
     };

@@ -129,6 +129,19 @@ impl Status {
         Self::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// A precondition of a deletion that does not hold; named by its kind, as nothing else is.
+    pub(crate) fn precondition(kind: &Kind, name: &str, why: &str) -> Self {
+        let qualified = if kind.group.is_empty() {
+            kind.kind.clone()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
+        let mut status = Self::conflict(kind, name, why);
+        status.message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
+        status.details = json!({"name": name, "group": kind.group, "kind": kind.kind});
+        status
+    }
+
     /// The refusal of a write to an old version of an object.
     pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";

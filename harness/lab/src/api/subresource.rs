@@ -42,7 +42,7 @@ pub(crate) async fn write(
         ("scale", &Method::PUT | &Method::PATCH) => scale(call, method, body),
         ("binding", &Method::POST) => bind(call, &call.object(body)?),
         ("eviction", &Method::POST) => {
-            super::verbs::delete(call, b"")?;
+            super::delete::delete(call, b"")?;
             Ok(Answered::created(success(), Vec::new()))
         }
         ("token", &Method::POST) => Ok(Answered::created(

@@ -1,4 +1,4 @@
-//! Create, get, list, update, patch and delete.
+//! Create, get, list, update and patch.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Call {
         }
     }
 
-    fn content_type(&self) -> &str {
+    pub(crate) fn content_type(&self) -> &str {
         let found = self
             .headers
             .get(header::CONTENT_TYPE)
@@ -72,7 +72,7 @@ impl Call {
     }
 }
 
-fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
+pub(crate) fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
     if let Ok(value) = serde_json::from_slice(body) {
         return Ok(value);
     }
@@ -292,164 +292,6 @@ async fn create_by_apply(
     object["metadata"]["managedFields"] = managed["metadata"]["managedFields"].clone();
     let stored = write::create(&call.shared, kind, target.namespace, object, options)?;
     Ok(Answered::created(stored, warnings))
-}
-
-/// The options of a deletion, from the query and the body (meta/v1 `DeleteOptions`).
-struct Deletion {
-    grace: Option<i64>,
-    propagation: String,
-    uid: Option<String>,
-    revision: Option<String>,
-    dry_run: bool,
-}
-
-fn deletion(call: &Call, body: &[u8]) -> Result<Deletion, Status> {
-    let body: Value = if body.is_empty() {
-        Value::Null
-    } else if call.content_type() == protobuf::MEDIA_TYPE {
-        protobuf::read(body).map_err(Status::bad_request)?
-    } else {
-        parse_yaml(body)?
-    };
-    let text = |pointer: &str| {
-        body.pointer(pointer)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    let query = |name: &str| call.asked.query.get(name);
-    let orphan = body.pointer("/orphanDependents").and_then(Value::as_bool) == Some(true)
-        || call.asked.query.is("orphanDependents");
-    Ok(Deletion {
-        grace: body
-            .pointer("/gracePeriodSeconds")
-            .and_then(Value::as_i64)
-            .or_else(|| query("gracePeriodSeconds")?.parse().ok()),
-        propagation: text("/propagationPolicy")
-            .or_else(|| query("propagationPolicy").map(str::to_owned))
-            .unwrap_or_else(|| if orphan { "Orphan" } else { "Background" }.to_owned()),
-        uid: text("/preconditions/uid"),
-        revision: text("/preconditions/resourceVersion"),
-        dry_run: body.pointer("/dryRun").is_some_and(|list| !list.is_null())
-            || query("dryRun").is_some(),
-    })
-}
-
-/// `DELETE` of an object.
-pub(crate) fn delete(call: &Call, body: &[u8]) -> Result<Answered, Status> {
-    let target = call.target()?;
-    let options = deletion(call, body)?;
-    let (object, gone) = delete_one(call, target, &options)?;
-    if !gone || target.kind.returns_deleted {
-        return Ok(Answered::ok(object));
-    }
-    Ok(Answered::ok(json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"name": target.name, "group": target.kind.group, "kind": target.kind.plural, "uid": object["metadata"]["uid"]},
-    })))
-}
-
-/// `DELETE` of a collection.
-pub(crate) fn delete_collection(call: &Call, body: &[u8]) -> Result<Answered, Status> {
-    let asked = &call.asked;
-    let options = deletion(call, body)?;
-    let selection = asked.selection()?;
-    let keys: Vec<_> = call.shared.store.transact(|state| {
-        let namespace = asked
-            .kind
-            .namespaced
-            .then_some(asked.namespace.as_deref())
-            .flatten();
-        let selected = state
-            .range(&asked.kind.table, namespace, None)
-            .filter(|(_, object)| selection.matches(object));
-        selected.map(|(key, _)| key.clone()).collect()
-    });
-    let mut items = Vec::new();
-    for (namespace, name) in keys {
-        let target = Target {
-            kind: &asked.kind,
-            namespace: &namespace,
-            name: &name,
-        };
-        match delete_one(call, target, &options) {
-            Ok((object, _)) => items.push((*object).clone()),
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
-        }
-    }
-    Ok(Answered::ok(json!({
-        "apiVersion": asked.kind.api_version(), "kind": format!("{}List", asked.kind.kind), "metadata": {}, "items": items,
-    })))
-}
-
-fn delete_one(
-    call: &Call,
-    target: Target<'_>,
-    options: &Deletion,
-) -> Result<(Arc<Value>, bool), Status> {
-    let kind = target.kind;
-    let (object, gone) = call.shared.store.transact(|state| {
-        let old = state.get(&kind.table, target.namespace, target.name).cloned();
-        let old = old.ok_or_else(|| Status::not_found(kind, target.name))?;
-        let current = |pointer| meta::text(&old, pointer);
-        if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current("/metadata/uid")) {
-            let why = format!("the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated", current("/metadata/uid"));
-            return Err(Status::conflict(kind, target.name, &why));
-        }
-        if let Some(revision) = options.revision.as_deref().filter(|one| *one != current("/metadata/resourceVersion")) {
-            let why = format!("the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record ({}). The object might have been modified", current("/metadata/resourceVersion"));
-            return Err(Status::conflict(kind, target.name, &why));
-        }
-        let mut new = (*old).clone();
-        let grace = super::rows::grace(kind, &old, options.grace);
-        mark(&mut new, grace);
-        let mut finalizers: Vec<String> = meta::finalizers(&new).into_iter().map(str::to_owned).collect();
-        let wanted = match options.propagation.as_str() {
-            "Foreground" => Some("foregroundDeletion"),
-            "Orphan" => Some("orphan"),
-            _ => None,
-        };
-        if let Some(wanted) = wanted.filter(|wanted| !meta::is_deleting(&old) && !finalizers.iter().any(|one| one == wanted)) {
-            finalizers.push(wanted.to_owned());
-            new["metadata"]["finalizers"] = json!(finalizers);
-        }
-        super::rows::terminating(kind, &mut new);
-        if options.dry_run {
-            return Ok((Arc::new(new), false));
-        }
-        if finalizers.is_empty() && !write::waits(&new) {
-            let removed = state.remove(&kind.table, &target.key()).unwrap_or(old);
-            return Ok((removed, true));
-        }
-        if new == *old {
-            return Ok((old, false));
-        }
-        Ok::<_, Status>((state.put(&kind.table, target.key(), new), false))
-    })?;
-    if !options.dry_run {
-        super::crd::follow(&call.shared, kind, &object, gone);
-    }
-    Ok((object, gone))
-}
-
-/// Marks an object as being deleted; a second deletion can only shorten the grace period.
-fn mark(object: &mut Value, grace: i64) {
-    let before = object
-        .pointer("/metadata/deletionGracePeriodSeconds")
-        .and_then(Value::as_i64);
-    let grace = before.map_or(grace, |before| before.min(grace));
-    if !meta::is_deleting(object) || before.is_some_and(|before| grace < before) {
-        let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
-        object["metadata"]["deletionTimestamp"] =
-            until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
-        if let Some(generation) = object
-            .pointer("/metadata/generation")
-            .and_then(Value::as_i64)
-        {
-            object["metadata"]["generation"] = (generation + 1).into();
-        }
-    }
-    object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
 }
 
 pub(crate) use patch::merge;

@@ -222,14 +222,12 @@ pub(crate) fn change(
             return Ok((if options.dry_run { Arc::new(new) } else { old }, false));
         }
         let done = meta::is_deleting(&new) && meta::finalizers(&new).is_empty() && !waits(&new);
-        let stored = state.put(&kind.table, target.key(), new);
         if done {
-            return Ok((
-                state.remove(&kind.table, &target.key()).unwrap_or(stored),
-                true,
-            ));
+            // The last finalizer's going is no step of its own: watches hear of the end alone.
+            state.remove(&kind.table, &target.key());
+            return Ok((Arc::new(new), true));
         }
-        Ok::<_, Status>((stored, false))
+        Ok::<_, Status>((state.put(&kind.table, target.key(), new), false))
     })?;
     if !options.dry_run {
         crd::follow(shared, kind, &object, gone);

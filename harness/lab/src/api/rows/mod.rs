@@ -280,21 +280,22 @@ pub(crate) fn virtual_kind(kind: &Kind) -> Option<Respond> {
     }
 }
 
-/// How long an object is given to end: only pods that run are given time.
-pub(crate) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
-    let running = kind.table == pod().table
-        && !meta::text(object, "/spec/nodeName").is_empty()
+/// How long an object is given to end, where its kind knows of that: only pods that run are given time.
+pub(crate) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> Option<i64> {
+    if kind.table != pod().table {
+        return None;
+    }
+    let running = !meta::text(object, "/spec/nodeName").is_empty()
         && !matches!(meta::text(object, "/status/phase"), "Succeeded" | "Failed");
     if !running {
-        return 0;
+        return Some(0);
     }
-    asked
-        .or_else(|| {
-            object
-                .pointer("/spec/terminationGracePeriodSeconds")
-                .and_then(Value::as_i64)
-        })
-        .unwrap_or(30)
+    let own = || {
+        object
+            .pointer("/spec/terminationGracePeriodSeconds")
+            .and_then(Value::as_i64)
+    };
+    Some(asked.or_else(own).unwrap_or(30))
 }
 
 /// What a deletion changes beside the metadata.
