@@ -129,6 +129,12 @@ impl ApiServer {
         kube::Client::new(service, "default")
     }
 
+    /// Forgets the past, as a cluster's API server has etcd do every five minutes: watches and lists that
+    /// would go on from it are answered 410.
+    pub fn compact(&self) {
+        self.shared.store.transact(store::State::compact);
+    }
+
     /// Serves HTTPS on a listener until cancelled.
     ///
     /// # Errors

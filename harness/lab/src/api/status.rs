@@ -148,6 +148,30 @@ impl Status {
         Self::conflict(kind, name, why)
     }
 
+    /// A `PUT` that does not say which version it replaces.
+    pub(crate) fn unversioned(kind: &Kind, name: &str) -> Self {
+        let what = "metadata.resourceVersion";
+        let why = "Invalid value: 0x0: must be specified for an update";
+        let mut status = Self::new(
+            422,
+            "Invalid",
+            format!("{} {name:?} is invalid: {what}: {why}", kind.qualified()),
+        );
+        let cause = json!({"reason": "FieldValueInvalid", "message": why, "field": what});
+        status.details =
+            json!({"name": name, "group": kind.group, "kind": kind.plural, "causes": [cause]});
+        status
+    }
+
+    /// A list that cannot be gone on with.
+    pub(crate) fn continue_expired() -> Self {
+        Self::new(
+            410,
+            "Expired",
+            "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
+        )
+    }
+
     /// A server-side apply that others' fields stand against: each the owner, and a path.
     pub(crate) fn apply_conflict(causes: &[(String, String)]) -> Self {
         let what = match causes {

@@ -12,7 +12,9 @@ use super::patch::{self, Patch};
 use super::protobuf;
 use super::registry::Kind;
 use super::router::{Answered, Call};
+use super::selector::Selection;
 use super::status::Status;
+use super::store::Key;
 use super::write::{self, Part, Target};
 
 impl Call {
@@ -125,38 +127,50 @@ pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
         .map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
-    let after = asked.query.get("continue").map(read_continue).transpose()?;
-    let (items, revision, more) = call.shared.store.transact(|state| {
-        let mut items = Vec::new();
-        let mut more = None;
-        let namespace = asked
-            .kind
-            .namespaced
-            .then_some(asked.namespace.as_deref())
-            .flatten();
-        for (key, object) in state.range(&asked.kind.table, namespace, after) {
-            if !selection.matches(object) {
-                continue;
-            }
-            if items.len() == limit {
-                more = items
-                    .last()
-                    .map(|last: &(super::store::Key, Arc<Value>)| last.0.clone());
-                break;
-            }
-            items.push((key.clone(), object.clone()));
+    let resumed = asked
+        .query
+        .get("continue")
+        .map(|token| read_continue(token, asked.namespace.as_deref()))
+        .transpose()?;
+    let exact = (asked.query.get("resourceVersionMatch") == Some("Exact"))
+        .then(|| asked.query.number("resourceVersion"))
+        .flatten();
+    let namespace = asked
+        .kind
+        .namespaced
+        .then_some(asked.namespace.as_deref())
+        .flatten();
+    let past = resumed.as_ref().map(|(revision, _)| *revision).or(exact);
+    let after = resumed.map(|(_, key)| key);
+    let page = call.shared.store.transact(|state| match past {
+        None => {
+            let objects = state.range(&asked.kind.table, namespace, after);
+            Ok(page_of(objects, &selection, limit, state.revision()))
         }
-        (items, state.revision(), more)
+        // Further pages are of the first one's moment, whatever was written since.
+        Some(revision) => {
+            let objects = state.at(&asked.kind.table, revision)?;
+            let objects = objects.iter().filter(|(key, _)| {
+                namespace.is_none_or(|namespace| key.0 == namespace)
+                    && after.as_ref().is_none_or(|after| *key > after)
+            });
+            Ok(page_of(objects, &selection, limit, revision))
+        }
     });
-    let mut metadata = json!({"resourceVersion": revision.to_string()});
-    if let Some((namespace, name)) = more {
-        use base64::Engine as _;
-        let token = format!("{namespace}\n{name}");
-        metadata["continue"] = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .encode(token)
-            .into();
+    let page = page.map_err(|oldest: u64| match exact {
+        Some(revision) => Status::expired(revision, oldest),
+        None => Status::continue_expired(),
+    })?;
+    let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+    if let Some(token) = page.token() {
+        metadata["continue"] = token.into();
+        if asked.query.get("labelSelector").is_none() && asked.query.get("fieldSelector").is_none()
+        {
+            metadata["remainingItemCount"] = page.left.into();
+        }
     }
-    let items: Vec<Value> = items
+    let items: Vec<Value> = page
+        .items
         .iter()
         .map(|(_, object)| (*write::seen_as(&asked.kind, object)).clone())
         .collect();
@@ -166,16 +180,58 @@ pub(crate) fn list(call: &Call) -> Result<Answered, Status> {
     })))
 }
 
-fn read_continue(token: &str) -> Result<super::store::Key, Status> {
+/// A part of a list.
+struct Page {
+    items: Vec<(Key, Arc<Value>)>,
+    revision: u64,
+    /// How many objects are behind it.
+    left: usize,
+}
+
+fn page_of<'a>(
+    objects: impl Iterator<Item = (&'a Key, &'a Arc<Value>)>,
+    selection: &Selection,
+    limit: usize,
+    revision: u64,
+) -> Page {
+    let mut selected = objects.filter(|(_, object)| selection.matches(object));
+    let items = selected
+        .by_ref()
+        .take(limit)
+        .map(|(key, object)| (key.clone(), object.clone()))
+        .collect();
+    let left = selected.count();
+    Page {
+        items,
+        revision,
+        left,
+    }
+}
+
+impl Page {
+    /// Where the next one begins, if there is one: the moment of this one, and its last object.
+    fn token(&self) -> Option<String> {
+        use base64::Engine as _;
+        let (namespace, name) = &self.items.last().filter(|_| self.left > 0)?.0;
+        let token = format!("{}\n{namespace}\n{name}", self.revision);
+        Some(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token))
+    }
+}
+
+/// The moment and the object after which a list goes on.
+fn read_continue(token: &str, namespace: Option<&str>) -> Result<(u64, Key), Status> {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(token)
-        .ok();
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.as_deref()
-        .and_then(|text| text.split_once('\n'))
-        .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
-        .ok_or_else(|| Status::bad_request("continue key is not valid"))
+    let read = || {
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(token)
+            .ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (revision, key) = text.split_once('\n')?;
+        let (found, name) = key.split_once('\n')?;
+        let fits = namespace.is_none_or(|namespace| namespace == found);
+        fits.then_some((revision.parse().ok()?, (found.to_owned(), name.to_owned())))
+    };
+    read().ok_or_else(|| Status::bad_request("continue key is not valid"))
 }
 
 /// `PUT` of an object; a missing one is made where the kind allows it.
