@@ -55,6 +55,9 @@ async fn objects(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 
 async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Status> {
     let asked = Asked::of(&shared.registry, request.uri())?;
+    if asked.subresource.as_deref() == Some("status") && !asked.kind.status {
+        return Err(Status::no_such_path());
+    }
     let user = request
         .extensions()
         .get::<User>()
