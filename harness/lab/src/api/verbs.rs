@@ -32,6 +32,15 @@ impl Call {
         })
     }
 
+    /// Whether there is such an object.
+    fn has(&self, target: Target<'_>) -> bool {
+        self.shared.store.transact(|state| {
+            state
+                .get(&target.kind.table, target.namespace, target.name)
+                .is_some()
+        })
+    }
+
     fn part(&self) -> Part {
         if self.asked.subresource.as_deref() == Some("status") {
             Part::Status
@@ -239,7 +248,20 @@ pub(crate) async fn update(call: &Call, body: &[u8]) -> Result<Answered, Status>
     let target = call.target()?;
     let options = call.asked.options(&call.headers)?;
     let object = call.object(body)?;
-    let written = write::change(&call.shared, target, call.part(), &options, |_| Ok(object))?;
+    let (kind, versioned) = (
+        target.kind,
+        !meta::text(&object, "/metadata/resourceVersion").is_empty(),
+    );
+    let named = meta::name(&object) == target.name;
+    if kind.made_by_put && call.part() == Part::Main && named && !call.has(target) {
+        return create(call, body).await;
+    }
+    let written = write::change(&call.shared, target, call.part(), &options, |_| {
+        if kind.needs_version && !versioned {
+            return Err(Status::unversioned(kind, target.name));
+        }
+        Ok(object)
+    })?;
     Ok(Answered {
         warnings: written.warnings,
         ..Answered::ok(written.object)
@@ -290,23 +312,10 @@ async fn server_side_apply(
             .or_insert_with(|| target.namespace.into());
     }
     let kind = target.kind;
-    let api_version = kind.api_version();
-    let subresource = if call.part() == Part::Status {
-        "status"
-    } else {
-        ""
-    };
-    let writer = Writer {
-        manager: &options.manager.clone(),
-        subresource,
-        api_version: &api_version,
-    };
-    let exists = call.shared.store.transact(|state| {
-        state
-            .get(&kind.table, target.namespace, target.name)
-            .is_some()
-    });
-    if !exists {
+    options.applied = true;
+    let options = &*options;
+    let writer = Writer::new(kind, call.part(), options);
+    if !call.has(target) {
         if call.part() == Part::Status {
             return Err(Status::not_found(kind, target.name));
         }
@@ -318,7 +327,7 @@ async fn server_side_apply(
     }
     let force = options.force;
     let written = write::change(&call.shared, target, call.part(), options, |old| {
-        let mut new = apply::apply(old, &config, &kind.schema, &writer, force)?;
+        let mut new = apply::apply(old, &config, kind, &writer, force)?;
         new["metadata"]["resourceVersion"] = config["metadata"]
             .get("resourceVersion")
             .cloned()
@@ -344,7 +353,7 @@ async fn create_by_apply(
     let mut object = admission::mutate(call, object, options).await?;
     // Who applies manages what was applied; defaults belong to nobody.
     let bare = json!({"metadata": {"name": target.name}});
-    let managed = apply::apply(&bare, config, &kind.schema, writer, true)?;
+    let managed = apply::apply(&bare, config, kind, writer, true)?;
     object["metadata"]["managedFields"] = managed["metadata"]["managedFields"].clone();
     let stored = write::create(&call.shared, kind, target.namespace, object, options)?;
     Ok(Answered::created(stored, warnings))
