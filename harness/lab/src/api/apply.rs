@@ -25,6 +25,17 @@ struct Manager {
 }
 
 impl Manager {
+    /// Where it stands among others.
+    fn rank(&self) -> [&str; 5] {
+        [
+            &self.operation,
+            &self.time,
+            &self.name,
+            &self.api_version,
+            &self.subresource,
+        ]
+    }
+
     /// As conflicts name it.
     fn shown(&self) -> String {
         let mut shown = format!("{:?}", self.name);
@@ -84,9 +95,14 @@ fn managers_of(object: &Value) -> Vec<Manager> {
 }
 
 fn set_managers(object: &mut Value, managers: &[Manager]) {
-    let entries: Vec<Value> = managers
+    let mut managers: Vec<&Manager> = managers
         .iter()
         .filter(|manager| !manager.fields.is_empty())
+        .collect();
+    // In one order, whoever wrote last: what changes nothing has to look like it.
+    managers.sort_by(|one, other| one.rank().cmp(&other.rank()));
+    let entries: Vec<Value> = managers
+        .iter()
         .map(|manager| {
             let mut entry = json!({
                 "manager": manager.name, "operation": manager.operation, "apiVersion": manager.api_version,
@@ -196,15 +212,18 @@ pub(crate) fn apply(
     if managers.is_empty() && live.pointer("/metadata/uid").is_some() {
         managers.extend(before_first_apply(&current, kind));
     }
-    let mut object = merged(&current, &wanted, root);
+    let mut object = merged(live, config, root);
     let before = managers.iter().find(|manager| mine(manager)).cloned();
     if let Some(before) = &before {
+        // Names and types count here: metadata that an apply empties of all else still is there.
+        let whole = FieldSet::of(config, root).with_parents();
         let others = managers.iter().filter(|manager| !mine(manager));
-        let owned = others.fold(applied.with_parents(), |union, manager| {
+        let owned = others.fold(whole, |union, manager| {
             union.union(&manager.fields.with_parents())
         });
         object = pruned(&object, &before.fields.with_parents(), &owned, root);
     }
+    let object = managed_part(&object);
     let (changed, lost) = FieldSet::changed(&current, &object, root);
     let (changed, lost) = (
         changed.of_part(writer.part, kind),
