@@ -8,8 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{FieldSet, managed_part};
 use super::meta::now;
-use super::schema::{Merge, Place, Schema, key_of};
+use super::registry::Kind;
+use super::schema::{Merge, Place, key_of};
 use super::status::Status;
+use super::write::{Options, Part};
 
 /// One entry of `metadata.managedFields`.
 #[derive(Debug, Clone)]
@@ -23,6 +25,17 @@ struct Manager {
 }
 
 impl Manager {
+    /// Where it stands among others.
+    fn rank(&self) -> [&str; 5] {
+        [
+            &self.operation,
+            &self.time,
+            &self.name,
+            &self.api_version,
+            &self.subresource,
+        ]
+    }
+
     /// As conflicts name it.
     fn shown(&self) -> String {
         let mut shown = format!("{:?}", self.name);
@@ -39,9 +52,19 @@ impl Manager {
 /// Who writes, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer<'a> {
-    pub(crate) manager: &'a str,
-    pub(crate) subresource: &'a str,
-    pub(crate) api_version: &'a str,
+    manager: &'a str,
+    part: Part,
+    api_version: String,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(kind: &Kind, part: Part, options: &'a Options) -> Self {
+        Self {
+            manager: &options.manager,
+            part,
+            api_version: kind.api_version(),
+        }
+    }
 }
 
 fn managers_of(object: &Value) -> Vec<Manager> {
@@ -72,9 +95,14 @@ fn managers_of(object: &Value) -> Vec<Manager> {
 }
 
 fn set_managers(object: &mut Value, managers: &[Manager]) {
-    let entries: Vec<Value> = managers
+    let mut managers: Vec<&Manager> = managers
         .iter()
         .filter(|manager| !manager.fields.is_empty())
+        .collect();
+    // In one order, whoever wrote last: what changes nothing has to look like it.
+    managers.sort_by(|one, other| one.rank().cmp(&other.rank()));
+    let entries: Vec<Value> = managers
+        .iter()
         .map(|manager| {
             let mut entry = json!({
                 "manager": manager.name, "operation": manager.operation, "apiVersion": manager.api_version,
@@ -95,36 +123,55 @@ fn set_managers(object: &mut Value, managers: &[Manager]) {
     }
 }
 
+/// Gives a write without `managedFields` those of the object: clients that do not know them mean them
+/// no harm. One empty entry asks for a new beginning.
+pub(crate) fn keep_managers(old: &Value, new: &mut Value) {
+    let sent = new
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array);
+    let reset = sent.is_some_and(|list| matches!(list.as_slice(), [one] if *one == json!({})));
+    let known = !reset && !managers_of(new).is_empty();
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut)
+        && !known
+    {
+        match old.pointer("/metadata/managedFields").filter(|_| !reset) {
+            Some(fields) => metadata.insert("managedFields".to_owned(), fields.clone()),
+            None => metadata.remove("managedFields"),
+        };
+    }
+}
+
 /// Notes that a writer changed an object other than by applying.
 pub(crate) fn record_update(
     old: Option<&Value>,
     new: &mut Value,
-    schema: &Schema,
+    kind: &Kind,
     writer: &Writer<'_>,
 ) {
-    let mut managers = old.map(managers_of).unwrap_or_default();
-    let empty = json!({});
-    let before = old.map_or_else(|| empty.clone(), managed_part);
-    let after = managed_part(new);
-    let (set, lost) = FieldSet::changed(&before, &after, schema.root());
-    let gone = set.union(&lost);
-    if gone.is_empty() {
-        set_managers(new, &managers);
+    let mut managers = managers_of(new);
+    // Where nobody manages anything, nobody begins to by an update.
+    if old.is_some() && managers.is_empty() {
         return;
     }
+    let before = old.map_or_else(|| kind.schema.blank(new), managed_part);
+    let after = managed_part(new);
+    let (set, lost) = FieldSet::changed(&before, &after, kind.schema.root());
+    let (set, lost) = (
+        set.of_part(writer.part, kind),
+        lost.of_part(writer.part, kind),
+    );
     let mine = |manager: &Manager| {
         manager.name == writer.manager
             && manager.operation == "Update"
-            && manager.subresource == writer.subresource
+            && manager.subresource == writer.part.subresource()
     };
+    let gone = set.union(&lost);
     for manager in &mut managers {
-        manager.fields = if mine(manager) {
-            manager.fields.minus(&lost)
-        } else {
-            manager.fields.minus(&gone)
-        };
+        let theirs = if mine(manager) { &lost } else { &gone };
+        manager.fields = manager.fields.minus(theirs);
     }
     match managers.iter_mut().find(|manager| mine(manager)) {
+        Some(_) if set.is_empty() => {}
         Some(manager) => {
             manager.fields = manager.fields.union(&set);
             manager.time = now();
@@ -132,8 +179,8 @@ pub(crate) fn record_update(
         None => managers.push(Manager {
             name: writer.manager.to_owned(),
             operation: "Update".to_owned(),
-            subresource: writer.subresource.to_owned(),
-            api_version: writer.api_version.to_owned(),
+            subresource: writer.part.subresource().to_owned(),
+            api_version: writer.api_version.clone(),
             time: now(),
             fields: set,
         }),
@@ -148,29 +195,45 @@ pub(crate) fn record_update(
 pub(crate) fn apply(
     live: &Value,
     config: &Value,
-    schema: &Schema,
+    kind: &Kind,
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, Status> {
     let mut managers = managers_of(live);
+    let root = kind.schema.root();
     let wanted = managed_part(config);
-    let applied = FieldSet::of(&wanted, schema.root());
+    let applied = FieldSet::of(&wanted, root).of_part(writer.part, kind);
     let mine = |manager: &Manager| {
         manager.name == writer.manager
             && manager.operation == "Apply"
-            && manager.subresource == writer.subresource
+            && manager.subresource == writer.part.subresource()
     };
     let current = managed_part(live);
-    let (changed, _) = FieldSet::changed(
-        &current,
-        &merged(&current, &wanted, schema.root()),
-        schema.root(),
+    if managers.is_empty() && live.pointer("/metadata/uid").is_some() {
+        managers.extend(before_first_apply(&current, kind));
+    }
+    let mut object = merged(live, config, root);
+    let before = managers.iter().find(|manager| mine(manager)).cloned();
+    if let Some(before) = &before {
+        // Names and types count here: metadata that an apply empties of all else still is there.
+        let whole = FieldSet::of(config, root).with_parents();
+        let others = managers.iter().filter(|manager| !mine(manager));
+        let owned = others.fold(whole, |union, manager| {
+            union.union(&manager.fields.with_parents())
+        });
+        object = pruned(&object, &before.fields.with_parents(), &owned, root);
+    }
+    let object = managed_part(&object);
+    let (changed, lost) = FieldSet::changed(&current, &object, root);
+    let (changed, lost) = (
+        changed.of_part(writer.part, kind),
+        lost.of_part(writer.part, kind),
     );
-    let contested = applied.intersection(&changed);
+    let contested = |manager: &Manager| manager.fields.intersection(&changed);
     let conflicts: Vec<(String, FieldSet)> = managers
         .iter()
         .filter(|manager| !mine(manager))
-        .map(|manager| (manager.shown(), manager.fields.intersection(&contested)))
+        .map(|manager| (manager.shown(), contested(manager)))
         .filter(|(_, fields)| !fields.is_empty())
         .collect();
     if !conflicts.is_empty() && !force {
@@ -178,47 +241,70 @@ pub(crate) fn apply(
             .iter()
             .flat_map(|(name, fields)| fields.paths().into_iter().map(|path| (name.clone(), path)))
             .collect();
-        if !causes.is_empty() {
-            return Err(Status::apply_conflict(&causes));
-        }
+        return Err(Status::apply_conflict(&causes));
     }
     for manager in managers.iter_mut().filter(|manager| !mine(manager)) {
-        manager.fields = manager.fields.minus(&contested);
+        manager.fields = manager.fields.minus(&changed).minus(&lost);
     }
-    let previous = managers
-        .iter()
-        .find(|manager| mine(manager))
-        .map(|manager| manager.fields.clone())
-        .unwrap_or_default();
-    let others = managers
-        .iter()
-        .filter(|manager| !mine(manager))
-        .fold(FieldSet::default(), |union, manager| {
-            union.union(&manager.fields)
-        });
-    let abandoned = previous.minus(&applied).minus(&others);
-    let mut object = merged(live, config, schema.root());
-    remove(
-        &mut object,
-        &abandoned,
-        &applied.union(&others),
-        schema.root(),
-    );
-    let time = managers
-        .iter()
-        .find(|manager| mine(manager) && manager.fields == applied)
-        .map(|manager| manager.time.clone());
+    let time = before
+        .filter(|before| before.fields == applied)
+        .map(|before| before.time);
     managers.retain(|manager| !mine(manager));
     managers.push(Manager {
         name: writer.manager.to_owned(),
         operation: "Apply".to_owned(),
-        subresource: writer.subresource.to_owned(),
-        api_version: writer.api_version.to_owned(),
+        subresource: writer.part.subresource().to_owned(),
+        api_version: writer.api_version.clone(),
         time: time.unwrap_or_else(now),
         fields: applied,
     });
+    let mut object = with_system(live, config, object);
     set_managers(&mut object, &managers);
     Ok(object)
+}
+
+/// Whoever wrote an object that nobody manages counts as one.
+fn before_first_apply(live: &Value, kind: &Kind) -> Option<Manager> {
+    let (fields, _) = FieldSet::changed(&kind.schema.blank(live), live, kind.schema.root());
+    let manager = Manager {
+        name: "before-first-apply".to_owned(),
+        operation: "Update".to_owned(),
+        subresource: String::new(),
+        api_version: kind.api_version(),
+        time: now(),
+        fields: fields.of_part(Part::Main, kind),
+    };
+    (!manager.fields.is_empty()).then_some(manager)
+}
+
+/// What nobody manages, of the object that is there, beside what is managed.
+fn with_system(live: &Value, config: &Value, mut managed: Value) -> Value {
+    for field in ["apiVersion", "kind"] {
+        if let Some(value) = config.get(field).or_else(|| live.get(field)) {
+            managed[field] = value.clone();
+        }
+    }
+    let metadata = super::meta::map_at(&mut managed, "metadata");
+    for from in [live, config] {
+        for (name, value) in from["metadata"].as_object().into_iter().flatten() {
+            if super::fields::SYSTEM.contains(&name.as_str()) {
+                metadata.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    managed
+}
+
+/// An object without what a manager applied last and leaves out now, unless others hold it: the
+/// three steps of structured-merge-diff, which decide what becomes of maps that end up empty.
+fn pruned(merged: &Value, last: &FieldSet, owned: &FieldSet, root: Place<'_>) -> Value {
+    let fields = |value: &Value| FieldSet::of(value, root).with_parents();
+    let all = fields(merged);
+    let bare = without(merged, last, root).unwrap_or_default();
+    let lost = all.minus(&fields(&bare).union(owned));
+    let bare = without(merged, &lost, root).unwrap_or_default();
+    let lost = all.minus(&fields(&bare)).intersection(last);
+    without(merged, &lost, root).unwrap_or_default()
 }
 
 /// `live` with everything that `config` sets.
@@ -254,58 +340,41 @@ fn merged(live: &Value, config: &Value, place: Place<'_>) -> Value {
     }
 }
 
-/// Takes a set of fields out of an object, but for what is kept.
-fn remove(value: &mut Value, set: &FieldSet, kept: &FieldSet, place: Place<'_>) {
-    let merge = place.merge(value);
-    match (value, merge) {
-        (Value::Object(map), Merge::Fields) => {
-            for (element, child) in set.children() {
-                let Some(name) = element.strip_prefix("f:") else {
-                    continue;
-                };
-                let keep = kept.child(element);
-                let whole =
-                    keep.is_none() && (child.is_member() || child.children().next().is_none());
-                if whole {
-                    map.remove(name);
-                } else if let Some(found) = map.get_mut(name) {
-                    remove(
-                        found,
-                        child,
-                        keep.unwrap_or(&FieldSet::default()),
-                        place.field(name),
-                    );
-                    if keep.is_none() && is_hollow(found) {
-                        map.remove(name);
-                    }
-                }
-            }
-        }
-        (Value::Array(items), Merge::Keys(keys)) => {
-            items.retain_mut(|item| {
-                let element = format!("k:{}", key_of(item, &keys));
-                let Some(child) = set.child(&element) else {
-                    return true;
-                };
-                match kept.child(&element) {
-                    None => false,
-                    Some(keep) => {
-                        remove(item, child, keep, place.item());
-                        true
-                    }
-                }
-            });
-        }
-        (Value::Array(items), Merge::Set) => {
-            items.retain(|item| {
-                let element = format!("v:{item}");
-                set.child(&element).is_none() || kept.child(&element).is_some()
-            });
-        }
-        _ => {}
+/// A value without a set of fields; none where this empties it.
+fn without(value: &Value, set: &FieldSet, place: Place<'_>) -> Option<Value> {
+    if set.is_empty() {
+        return Some(value.clone());
     }
-}
-
-fn is_hollow(value: &Value) -> bool {
-    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+    let left = |element: &str, child: &Value, place: Place<'_>| match set.child(element) {
+        Some(inner) if inner.is_member() => None,
+        Some(inner) => without(child, inner, place),
+        None => Some(child.clone()),
+    };
+    match (value, place.merge(value)) {
+        (Value::Object(map), Merge::Fields) if !map.is_empty() => {
+            let kept: Map<String, Value> = map
+                .iter()
+                .filter_map(|(name, child)| {
+                    let child = left(&format!("f:{name}"), child, place.field(name))?;
+                    Some((name.clone(), child))
+                })
+                .collect();
+            (!kept.is_empty()).then_some(Value::Object(kept))
+        }
+        (Value::Array(items), Merge::Keys(keys)) if !items.is_empty() => {
+            let kept: Vec<Value> = items
+                .iter()
+                .filter_map(|item| left(&format!("k:{}", key_of(item, &keys)), item, place.item()))
+                .collect();
+            (!kept.is_empty()).then_some(Value::Array(kept))
+        }
+        (Value::Array(items), Merge::Set) if !items.is_empty() => {
+            let kept: Vec<Value> = items
+                .iter()
+                .filter_map(|item| left(&format!("v:{item}"), item, place.item()))
+                .collect();
+            (!kept.is_empty()).then_some(Value::Array(kept))
+        }
+        _ => Some(value.clone()),
+    }
 }

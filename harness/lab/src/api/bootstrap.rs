@@ -86,6 +86,7 @@ fn create(
         manager: "kube-apiserver".to_owned(),
         validation: FieldValidation::Strict,
         force: false,
+        applied: false,
     };
     let refused = |status: super::status::Status| anyhow::anyhow!("{plural}: {}", status.message);
     write::prepare(&kind, namespace, &mut object, &options).map_err(refused)?;

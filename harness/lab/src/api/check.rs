@@ -36,7 +36,7 @@ pub(crate) fn decode(
     options: &Options,
 ) -> Result<(Value, Vec<String>), Status> {
     let mut unknown = Vec::new();
-    let decoded = match (kind.hooks.decode, &kind.schema) {
+    let mut decoded = match (kind.hooks.decode, &kind.schema) {
         (Some(decode), _) => {
             let what = format!("{} in version {:?}", kind.kind, kind.version);
             decode(body, &mut unknown).map_err(|why| {
@@ -54,6 +54,8 @@ pub(crate) fn decode(
         }
         (None, Schema::Builtin) => body,
     };
+    // Empty maps and lists of metadata are left out of what is stored and shown.
+    meta::map_at(&mut decoded, "metadata").retain(|_, value| !meta::is_hollow(value));
     if options.validation == FieldValidation::Strict && !unknown.is_empty() {
         let listed: Vec<String> = unknown
             .iter()
@@ -90,6 +92,21 @@ pub(crate) fn validate(
             ));
         } else if kind.group != "rbac.authorization.k8s.io" {
             super::rows::names::subdomain("metadata.name", name, &mut causes);
+        }
+    }
+    if let Some(old) = old.filter(|old| meta::is_deleting(old)) {
+        let known = meta::finalizers(old);
+        let added: Vec<&str> = meta::finalizers(new)
+            .into_iter()
+            .filter(|one| !known.contains(one))
+            .collect();
+        if !added.is_empty() {
+            let listed: Vec<String> = added.iter().map(|one| format!("{one:?}")).collect();
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                listed.join(", ")
+            );
+            causes.push(Cause::forbidden("metadata.finalizers", &why));
         }
     }
     super::rows::names::labels(new, &mut causes);

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::registry::Kind;
 use super::schema::{Merge, Place, key_of};
+use super::write::Part;
 
 /// A set of fields of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,11 +20,10 @@ pub(crate) struct FieldSet {
 }
 
 /// The fields of metadata that the system keeps; nobody manages them.
-const SYSTEM: &[&str] = &[
+pub(crate) const SYSTEM: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
-    "generateName",
     "generation",
     "managedFields",
     "name",
@@ -89,6 +90,74 @@ impl FieldSet {
         }
     }
 
+    /// As [`Self::add`], with the maps and lists themselves: what came or went with all that is in it.
+    fn add_whole(&mut self, value: &Value, place: Place<'_>) {
+        self.member = true;
+        match (value, place.merge(value)) {
+            (Value::Object(map), Merge::Fields) => {
+                for (name, child) in map {
+                    let inner = self.children.entry(format!("f:{name}")).or_default();
+                    inner.add_whole(child, place.field(name));
+                }
+            }
+            (Value::Array(items), Merge::Keys(keys)) => {
+                for item in items {
+                    let element = format!("k:{}", key_of(item, &keys));
+                    let inner = self.children.entry(element).or_default();
+                    inner.add_whole(item, place.item());
+                }
+            }
+            (Value::Array(items), Merge::Set) => {
+                for item in items {
+                    self.children.entry(format!("v:{item}")).or_default().member = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The fields that nobody manages.
+    pub(crate) fn system() -> Self {
+        let member = || Self {
+            member: true,
+            children: BTreeMap::new(),
+        };
+        let mut metadata = member();
+        metadata.children = SYSTEM
+            .iter()
+            .map(|name| (format!("f:{name}"), member()))
+            .collect();
+        Self {
+            member: false,
+            children: BTreeMap::from([("f:metadata".to_owned(), metadata)]),
+        }
+    }
+
+    /// Those that a write to a part of an object means; the rest of what it carries is not taken over.
+    pub(crate) fn of_part(&self, part: Part, kind: &Kind) -> Self {
+        let mut set = self.minus(&Self::system());
+        set.children.retain(|name, _| match part {
+            Part::Status => {
+                name == "f:status" || (kind.annotated_by_status && name == "f:metadata")
+            }
+            Part::Main | Part::Scale => name != "f:status" || !kind.status,
+        });
+        set
+    }
+
+    /// With every named field that something of the set is in.
+    pub(crate) fn with_parents(&self) -> Self {
+        let children = self.children.iter().map(|(name, child)| {
+            let mut child = child.with_parents();
+            child.member |= name.starts_with("f:") && !child.children.is_empty();
+            (name.clone(), child)
+        });
+        Self {
+            member: self.member,
+            children: children.collect(),
+        }
+    }
+
     /// The fields that differ between two objects: those that the second sets, and those that it lost.
     pub(crate) fn changed(old: &Value, new: &Value, place: Place<'_>) -> (Self, Self) {
         let (mut set, mut lost) = (Self::default(), Self::default());
@@ -148,12 +217,6 @@ impl FieldSet {
     /// Whether anything at or below a path element is in the set.
     pub(crate) fn child(&self, element: &str) -> Option<&Self> {
         self.children.get(element)
-    }
-
-    pub(crate) fn children(&self) -> impl Iterator<Item = (&str, &Self)> {
-        self.children
-            .iter()
-            .map(|(name, child)| (name.as_str(), child))
     }
 
     pub(crate) const fn is_member(&self) -> bool {
@@ -245,14 +308,19 @@ fn difference(
     }
     let (Some(old_value), Some(new_value)) = (old, new) else {
         if let Some(value) = new {
-            set.add(value, place);
-            set.member = true;
+            set.add_whole(value, place);
         }
         if let Some(value) = old {
-            lost.add(value, place);
-            lost.member = true;
+            lost.add_whole(value, place);
         }
         return;
+    };
+    // Nothing yet, where there will be a map or a list.
+    let (empty_map, empty_list) = (Value::Object(Map::new()), Value::Array(Vec::new()));
+    let old_value = match (old_value, new_value) {
+        (Value::Null, Value::Object(_)) => &empty_map,
+        (Value::Null, Value::Array(_)) => &empty_list,
+        _ => old_value,
     };
     match (old_value, new_value, place.merge(new_value)) {
         (Value::Object(before), Value::Object(after), Merge::Fields) => {
@@ -272,7 +340,7 @@ fn difference(
             }
         }
         (Value::Array(before), Value::Array(after), Merge::Keys(keys))
-            if place.merge(old_value) == Merge::Keys(keys.clone()) =>
+            if before.is_empty() || place.merge(old_value) == Merge::Keys(keys.clone()) =>
         {
             let (before, after) = (by_key(before, &keys), by_key(after, &keys));
             for key in before
@@ -312,10 +380,6 @@ fn step(
 ) {
     let (mut child_set, mut child_lost) = (FieldSet::default(), FieldSet::default());
     difference(old, new, place, &mut child_set, &mut child_lost);
-    // A map of fields that came or went is told by its fields.
-    if element.starts_with("f:") && !child_set.children.is_empty() {
-        child_set.member = false;
-    }
     if !child_set.is_empty() {
         set.children.insert(element.to_owned(), child_set);
     }

@@ -83,6 +83,15 @@ pub(crate) fn map_at<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<Stri
     }
 }
 
+/// An empty map or list.
+pub(crate) fn is_hollow(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
 /// Sets a field of a map where it is missing or null.
 pub(crate) fn fill(map: &mut Value, field: &str, value: impl Into<Value>) {
     if let Some(map) = map.as_object_mut()

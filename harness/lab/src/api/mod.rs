@@ -17,6 +17,7 @@ mod bootstrap;
 mod check;
 mod container;
 mod crd;
+mod delete;
 mod discovery;
 mod fields;
 pub mod kubelet;
@@ -33,6 +34,7 @@ mod rows;
 mod schema;
 mod selector;
 mod serve;
+mod shape;
 pub(crate) mod status;
 mod store;
 mod stream;
@@ -125,6 +127,12 @@ impl ApiServer {
                     request
                 });
         kube::Client::new(service, "default")
+    }
+
+    /// Forgets the past, as a cluster's API server has etcd do every five minutes: watches and lists that
+    /// would go on from it are answered 410.
+    pub fn compact(&self) {
+        self.shared.store.transact(store::State::compact);
     }
 
     /// Serves HTTPS on a listener until cancelled.

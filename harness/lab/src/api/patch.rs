@@ -57,12 +57,27 @@ impl Patch {
         let mut new = old.clone();
         match self {
             Self::Json(patch) => {
-                json_patch::patch(&mut new, patch).map_err(|_| Status::patch_rejected())?
+                for operation in &patch.0 {
+                    if !is_absence(operation, &new) {
+                        json_patch::patch(&mut new, std::slice::from_ref(operation))
+                            .map_err(|_| Status::patch_rejected())?;
+                    }
+                }
             }
             Self::Merge(patch) => merge(&mut new, patch),
             Self::Strategic(patch) => strategic(&mut new, patch, schema.root()),
         }
         Ok(new)
+    }
+}
+
+/// A test for null of what is not there: in Go's library it holds, and clients count on it.
+fn is_absence(operation: &json_patch::PatchOperation, object: &Value) -> bool {
+    match operation {
+        json_patch::PatchOperation::Test(test) => {
+            test.value.is_null() && object.pointer(test.path.as_str()).is_none()
+        }
+        _ => false,
     }
 }
 

@@ -84,8 +84,16 @@ pub(crate) struct Kind {
     pub(crate) scale: bool,
     /// `metadata.generation` counts the changes of what is asked for.
     pub(crate) generation: bool,
+    /// `metadata.generation` counts the changes of annotations too.
+    pub(crate) counts_annotations: bool,
     /// `DELETE` answers with the object that is gone, not with a Status.
     pub(crate) returns_deleted: bool,
+    /// A `PUT` has to say which version of the object it replaces.
+    pub(crate) needs_version: bool,
+    /// A `PUT` of what is not there creates it.
+    pub(crate) made_by_put: bool,
+    /// A write through `status` may annotate.
+    pub(crate) annotated_by_status: bool,
     pub(crate) hooks: Hooks,
     /// How lists and maps merge, and for a CustomResourceDefinition what is valid.
     pub(crate) schema: Schema,
@@ -136,7 +144,11 @@ impl Kind {
             status: false,
             scale: false,
             generation: false,
+            counts_annotations: false,
             returns_deleted: false,
+            needs_version: false,
+            made_by_put: false,
+            annotated_by_status: false,
             hooks: Hooks {
                 decode: Some(decode::<T>),
                 ..Hooks::default()
@@ -162,6 +174,30 @@ impl Kind {
 
     pub(crate) const fn generation(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// `metadata.generation` counts the changes of annotations too.
+    pub(crate) const fn counts_annotations(mut self) -> Self {
+        self.counts_annotations = true;
+        self
+    }
+
+    /// A `PUT` has to say which version of the object it replaces.
+    pub(crate) const fn needs_version(mut self) -> Self {
+        self.needs_version = true;
+        self
+    }
+
+    /// A `PUT` of what is not there creates it.
+    pub(crate) const fn made_by_put(mut self) -> Self {
+        self.made_by_put = true;
+        self
+    }
+
+    /// A write through `status` may annotate.
+    pub(crate) const fn annotated_by_status(mut self) -> Self {
+        self.annotated_by_status = true;
         self
     }
 

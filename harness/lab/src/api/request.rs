@@ -155,6 +155,7 @@ impl Asked {
             manager,
             validation,
             force: self.query.is("force"),
+            applied: false,
         })
     }
 }

@@ -12,8 +12,11 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::request::Asked;
+use super::shape::Shape;
 use super::status::Status;
-use super::{Shared, User, auth, container, discovery, openapi, stream, subresource, table, verbs};
+use super::{
+    Shared, User, auth, container, delete, discovery, openapi, stream, subresource, verbs,
+};
 
 /// The largest body that is read, as etcd's limit makes it.
 const LARGEST_BODY: usize = 3 * 1024 * 1024;
@@ -52,6 +55,9 @@ async fn objects(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 
 async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Status> {
     let asked = Asked::of(&shared.registry, request.uri())?;
+    if asked.subresource.as_deref() == Some("status") && !asked.kind.status {
+        return Err(Status::no_such_path());
+    }
     let user = request
         .extensions()
         .get::<User>()
@@ -83,8 +89,8 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Statu
         (Method::PUT, _) => verbs::update(&call, &body).await?,
         (Method::PATCH, _) => verbs::patch(&call, &body).await?,
         (Method::DELETE, None) => match call.asked.name {
-            Some(_) => verbs::delete(&call, &body)?,
-            None => verbs::delete_collection(&call, &body)?,
+            Some(_) => delete::delete(&call, &body)?,
+            None => delete::delete_collection(&call, &body)?,
         },
         _ => return Err(Status::method_not_allowed()),
     };
@@ -117,14 +123,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Whether the client asks for a table (meta/v1 `Table`).
-    pub(crate) fn wants_table(&self) -> bool {
-        let accept = self
-            .headers
-            .get(header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok())
-            .unwrap_or_default();
-        accept.contains("as=Table")
+    /// The shape of the answer.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::asked(&self.headers, &self.asked.query)
     }
 }
 
@@ -154,10 +155,10 @@ impl Answered {
 
     pub(crate) fn respond(self, call: &Call) -> Response {
         let is_status = self.object["kind"] == "Status" && self.object["apiVersion"] == "v1";
-        let body = if call.wants_table() && !is_status {
-            table::of(&call.asked.kind, &self.object, &call.asked.query).to_string()
-        } else {
+        let body = if is_status {
             self.object.to_string()
+        } else {
+            call.shape().json(&call.asked.kind, &self.object)
         };
         let mut response = json(self.code, body);
         for warning in self.warnings {

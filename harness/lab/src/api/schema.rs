@@ -58,6 +58,49 @@ impl Schema {
     }
 }
 
+/// The fields of built-in kinds that are there before anything is said of them, by the field they are in:
+/// structures, and lists that may not be left out. What is in them is new; they are not.
+const ALWAYS: &[(&str, &[&str])] = &[
+    ("", &["metadata", "spec", "status"]),
+    (
+        "spec",
+        &[
+            "containers",
+            "jobTemplate",
+            "names",
+            "podSelector",
+            "selector",
+            "strategy",
+            "template",
+            "updateStrategy",
+        ],
+    ),
+    ("template", &["metadata", "spec"]),
+    ("jobTemplate", &["metadata", "spec"]),
+    ("status", &["loadBalancer"]),
+];
+
+impl Schema {
+    /// What an object is to the management of fields before it is made.
+    pub(crate) fn blank(&self, new: &Value) -> Value {
+        match self {
+            Self::Builtin => blank_in("", new),
+            Self::Custom(_) => serde_json::json!({}),
+        }
+    }
+}
+
+fn blank_in(field: &str, new: &Value) -> Value {
+    let Some((_, names)) = ALWAYS.iter().find(|(parent, _)| *parent == field) else {
+        return Value::Null;
+    };
+    let names = names.iter().filter_map(|name| {
+        let inner = new.get(name)?;
+        Some(((*name).to_owned(), blank_in(name, inner)))
+    });
+    Value::Object(names.collect())
+}
+
 impl<'a> Place<'a> {
     /// A field of the map here.
     pub(crate) fn field(self, name: &'a str) -> Self {

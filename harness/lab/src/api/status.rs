@@ -129,10 +129,47 @@ impl Status {
         Self::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// A precondition of a deletion that does not hold; named by its kind, as nothing else is.
+    pub(crate) fn precondition(kind: &Kind, name: &str, why: &str) -> Self {
+        let qualified = if kind.group.is_empty() {
+            kind.kind.clone()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
+        let mut status = Self::conflict(kind, name, why);
+        status.message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
+        status.details = json!({"name": name, "group": kind.group, "kind": kind.kind});
+        status
+    }
+
     /// The refusal of a write to an old version of an object.
     pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(kind, name, why)
+    }
+
+    /// A `PUT` that does not say which version it replaces.
+    pub(crate) fn unversioned(kind: &Kind, name: &str) -> Self {
+        let what = "metadata.resourceVersion";
+        let why = "Invalid value: 0x0: must be specified for an update";
+        let mut status = Self::new(
+            422,
+            "Invalid",
+            format!("{} {name:?} is invalid: {what}: {why}", kind.qualified()),
+        );
+        let cause = json!({"reason": "FieldValueInvalid", "message": why, "field": what});
+        status.details =
+            json!({"name": name, "group": kind.group, "kind": kind.plural, "causes": [cause]});
+        status
+    }
+
+    /// A list that cannot be gone on with.
+    pub(crate) fn continue_expired() -> Self {
+        Self::new(
+            410,
+            "Expired",
+            "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
+        )
     }
 
     /// A server-side apply that others' fields stand against: each the owner, and a path.

@@ -139,6 +139,36 @@ impl State {
             .take_while(move |((found, _), _)| namespace.is_none_or(|namespace| found == namespace))
     }
 
+    /// The objects of a kind as they were at a revision.
+    ///
+    /// # Errors
+    /// The oldest revision that is known, where this one is older.
+    pub(crate) fn at(&self, table: &str, revision: u64) -> Result<BTreeMap<Key, Arc<Value>>, u64> {
+        let Some(table) = self.tables.get(table) else {
+            return Ok(BTreeMap::new());
+        };
+        if revision < table.forgotten {
+            return Err(table.forgotten);
+        }
+        let mut objects = table.objects.clone();
+        let later = table
+            .log
+            .iter()
+            .rev()
+            .take_while(|event| event.revision > revision);
+        for event in later {
+            let key = (
+                super::meta::namespace(&event.object).to_owned(),
+                super::meta::name(&event.object).to_owned(),
+            );
+            match &event.before {
+                Some(before) => objects.insert(key, before.clone()),
+                None => objects.remove(&key),
+            };
+        }
+        Ok(objects)
+    }
+
     /// All objects of a kind.
     pub(crate) fn all<'a>(&'a self, table: &str) -> impl Iterator<Item = &'a Arc<Value>> {
         self.range(table, None, None).map(|(_, object)| object)
@@ -189,6 +219,16 @@ impl State {
     /// Removes all objects of a kind that is no longer served, and ends its watches.
     pub(crate) fn drop_table(&mut self, table: &str) {
         self.tables.remove(table);
+    }
+
+    /// Forgets every event; what watches have read already does not concern them.
+    pub(crate) fn compact(&mut self) {
+        for table in self.tables.values_mut() {
+            if let Some(newest) = table.log.back() {
+                table.forgotten = newest.revision;
+            }
+            table.log.clear();
+        }
     }
 
     /// The events of a kind after a revision.

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use super::registry::Kind;
 use super::router::Call;
 use super::selector::Selection;
+use super::shape::Shape;
 use super::status::Status;
 use super::store::{Change, Event, Store};
-use super::{meta, table, write};
+use super::{meta, write};
 
 /// How long a watch lives when the client does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
@@ -36,7 +37,7 @@ struct Watch {
     bookmarks: bool,
     until: Instant,
     pending: VecDeque<Bytes>,
-    table: Option<super::request::Query>,
+    shape: Shape,
     done: bool,
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
     let life = asked
         .query
         .number("timeoutSeconds")
+        .filter(|seconds| *seconds > 0)
         .map_or(DEFAULT_LIFE, Duration::from_secs);
     let (existing, revision, news) = call.shared.store.transact(|state| {
         let news = state.news(&asked.kind.table);
@@ -85,7 +87,7 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
         bookmarks,
         until: Instant::now() + life,
         pending: VecDeque::new(),
-        table: call.wants_table().then(|| asked.query.clone()),
+        shape: call.shape(),
         done: false,
     };
     for object in existing
@@ -133,7 +135,7 @@ impl Watch {
                 Err(oldest) => {
                     self.done = true;
                     let status = Status::expired(revision, oldest).object();
-                    return Some(line_of("ERROR", &status));
+                    return Some(line_of("ERROR", &status.to_string()));
                 }
                 Ok((events, now)) if events.is_empty() => {
                     self.revision = self.revision.max(now);
@@ -203,7 +205,7 @@ impl Watch {
     /// The object after an event: where it is told as it is stored, as all such watches tell it.
     fn line_after(&self, change: &str, event: &Event) -> Bytes {
         let as_stored = event.object["apiVersion"] == self.kind.api_version();
-        if as_stored && self.table.is_none() {
+        if as_stored && matches!(self.shape, Shape::Whole) {
             return line_with(change, &event.text());
         }
         self.line(change, &event.object)
@@ -211,10 +213,7 @@ impl Watch {
 
     fn line(&self, change: &str, object: &Arc<Value>) -> Bytes {
         let object = write::seen_as(&self.kind, object);
-        match &self.table {
-            Some(query) => line_of(change, &table::of(&self.kind, &object, query)),
-            None => line_of(change, &object),
-        }
+        line_of(change, &self.shape.json(&self.kind, &object))
     }
 
     fn bookmark(&self, annotations: Value) -> Bytes {
@@ -226,18 +225,18 @@ impl Watch {
             meta::map_at(&mut object, "metadata").insert("annotations".to_owned(), annotations);
         }
         // Typed clients read bookmarks as whole objects.
-        match self.kind.hooks.decode {
-            Some(decode) => line_of(
-                "BOOKMARK",
-                &decode(object.clone(), &mut Vec::new()).unwrap_or(object),
-            ),
-            None => line_of("BOOKMARK", &object),
+        if let Some(decode) = self.kind.hooks.decode {
+            object = decode(object.clone(), &mut Vec::new()).unwrap_or(object);
+        }
+        match self.shape {
+            Shape::Metadata => line_of("BOOKMARK", &self.shape.json(&self.kind, &object)),
+            _ => line_of("BOOKMARK", &object.to_string()),
         }
     }
 }
 
-fn line_of(change: &str, object: &Value) -> Bytes {
-    line_with(change, object.to_string().as_bytes())
+fn line_of(change: &str, object: &str) -> Bytes {
+    line_with(change, object.as_bytes())
 }
 
 fn line_with(change: &str, object: &[u8]) -> Bytes {

@@ -42,7 +42,7 @@ pub(crate) async fn write(
         ("scale", &Method::PUT | &Method::PATCH) => scale(call, method, body),
         ("binding", &Method::POST) => bind(call, &call.object(body)?),
         ("eviction", &Method::POST) => {
-            super::verbs::delete(call, b"")?;
+            super::delete::delete(call, b"")?;
             Ok(Answered::created(success(), Vec::new()))
         }
         ("token", &Method::POST) => Ok(Answered::created(
@@ -76,7 +76,7 @@ fn scale(call: &Call, method: &Method, body: &[u8]) -> Result<Answered, Status> 
     let options = call.asked.options(&call.headers)?;
     let change: Value = serde_json::from_slice(body)
         .map_err(|error| Status::bad_request(format!("the Scale is not valid JSON: {error}")))?;
-    let written = write::change(&call.shared, call.target()?, Part::Main, &options, |old| {
+    let written = write::change(&call.shared, call.target()?, Part::Scale, &options, |old| {
         let mut scale = scale_of(old);
         if method == Method::PUT {
             scale = change

@@ -1,4 +1,4 @@
-//! Create, get, list, update, patch and delete.
+//! Create, get, list, update and patch.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,7 +14,10 @@ use super::patch::{self, Patch};
 use super::protobuf;
 use super::registry::Kind;
 use super::router::{self, Answered, Call};
+use super::selector::Selection;
+use super::shape::Shape;
 use super::status::Status;
+use super::store::Key;
 use super::write::{self, Part, Target};
 
 impl Call {
@@ -32,6 +35,15 @@ impl Call {
         })
     }
 
+    /// Whether there is such an object.
+    fn has(&self, target: Target<'_>) -> bool {
+        self.shared.store.transact(|state| {
+            state
+                .get(&target.kind.table, target.namespace, target.name)
+                .is_some()
+        })
+    }
+
     fn part(&self) -> Part {
         if self.asked.subresource.as_deref() == Some("status") {
             Part::Status
@@ -40,7 +52,7 @@ impl Call {
         }
     }
 
-    fn content_type(&self) -> &str {
+    pub(crate) fn content_type(&self) -> &str {
         let found = self
             .headers
             .get(header::CONTENT_TYPE)
@@ -74,7 +86,7 @@ impl Call {
     }
 }
 
-fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
+pub(crate) fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
     if let Ok(value) = serde_json::from_slice(body) {
         return Ok(value);
     }
@@ -127,45 +139,57 @@ pub(crate) fn list(call: &Call) -> Result<Response, Status> {
         .map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
-    let after = asked.query.get("continue").map(read_continue).transpose()?;
-    let (items, revision, more) = call.shared.store.transact(|state| {
-        let mut items = Vec::new();
-        let mut more = None;
-        let namespace = asked
-            .kind
-            .namespaced
-            .then_some(asked.namespace.as_deref())
-            .flatten();
-        for (key, object) in state.range(&asked.kind.table, namespace, after) {
-            if !selection.matches(object) {
-                continue;
-            }
-            if items.len() == limit {
-                more = items
-                    .last()
-                    .map(|last: &(super::store::Key, Arc<Value>)| last.0.clone());
-                break;
-            }
-            items.push((key.clone(), object.clone()));
+    let resumed = asked
+        .query
+        .get("continue")
+        .map(|token| read_continue(token, asked.namespace.as_deref()))
+        .transpose()?;
+    let exact = (asked.query.get("resourceVersionMatch") == Some("Exact"))
+        .then(|| asked.query.number("resourceVersion"))
+        .flatten();
+    let namespace = asked
+        .kind
+        .namespaced
+        .then_some(asked.namespace.as_deref())
+        .flatten();
+    let past = resumed.as_ref().map(|(revision, _)| *revision).or(exact);
+    let after = resumed.map(|(_, key)| key);
+    let page = call.shared.store.transact(|state| match past {
+        None => {
+            let objects = state.range(&asked.kind.table, namespace, after);
+            Ok(page_of(objects, &selection, limit, state.revision()))
         }
-        (items, state.revision(), more)
+        // Further pages are of the first one's moment, whatever was written since.
+        Some(revision) => {
+            let objects = state.at(&asked.kind.table, revision)?;
+            let objects = objects.iter().filter(|(key, _)| {
+                namespace.is_none_or(|namespace| key.0 == namespace)
+                    && after.as_ref().is_none_or(|after| *key > after)
+            });
+            Ok(page_of(objects, &selection, limit, revision))
+        }
     });
-    let mut metadata = json!({"resourceVersion": revision.to_string()});
-    if let Some((namespace, name)) = more {
-        use base64::Engine as _;
-        let token = format!("{namespace}\n{name}");
-        metadata["continue"] = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .encode(token)
-            .into();
+    let page = page.map_err(|oldest: u64| match exact {
+        Some(revision) => Status::expired(revision, oldest),
+        None => Status::continue_expired(),
+    })?;
+    let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+    if let Some(token) = page.token() {
+        metadata["continue"] = token.into();
+        if asked.query.get("labelSelector").is_none() && asked.query.get("fieldSelector").is_none()
+        {
+            metadata["remainingItemCount"] = page.left.into();
+        }
     }
-    let items = items
+    let items = page
+        .items
         .iter()
         .map(|(_, object)| write::seen_as(&asked.kind, object));
     let mut list = json!({
         "apiVersion": asked.kind.api_version(), "kind": format!("{}List", asked.kind.kind),
         "metadata": metadata,
     });
-    if call.wants_table() {
+    if !matches!(call.shape(), Shape::Whole) {
         list["items"] = items.map(|item| (*item).clone()).collect();
         return Ok(Answered::ok(list).respond(call));
     }
@@ -182,16 +206,58 @@ pub(crate) fn list(call: &Call) -> Result<Response, Status> {
     Ok(router::json(StatusCode::OK, text))
 }
 
-fn read_continue(token: &str) -> Result<super::store::Key, Status> {
+/// A part of a list.
+struct Page {
+    items: Vec<(Key, Arc<Value>)>,
+    revision: u64,
+    /// How many objects are behind it.
+    left: usize,
+}
+
+fn page_of<'a>(
+    objects: impl Iterator<Item = (&'a Key, &'a Arc<Value>)>,
+    selection: &Selection,
+    limit: usize,
+    revision: u64,
+) -> Page {
+    let mut selected = objects.filter(|(_, object)| selection.matches(object));
+    let items = selected
+        .by_ref()
+        .take(limit)
+        .map(|(key, object)| (key.clone(), object.clone()))
+        .collect();
+    let left = selected.count();
+    Page {
+        items,
+        revision,
+        left,
+    }
+}
+
+impl Page {
+    /// Where the next one begins, if there is one: the moment of this one, and its last object.
+    fn token(&self) -> Option<String> {
+        use base64::Engine as _;
+        let (namespace, name) = &self.items.last().filter(|_| self.left > 0)?.0;
+        let token = format!("{}\n{namespace}\n{name}", self.revision);
+        Some(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token))
+    }
+}
+
+/// The moment and the object after which a list goes on.
+fn read_continue(token: &str, namespace: Option<&str>) -> Result<(u64, Key), Status> {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(token)
-        .ok();
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.as_deref()
-        .and_then(|text| text.split_once('\n'))
-        .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
-        .ok_or_else(|| Status::bad_request("continue key is not valid"))
+    let read = || {
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(token)
+            .ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (revision, key) = text.split_once('\n')?;
+        let (found, name) = key.split_once('\n')?;
+        let fits = namespace.is_none_or(|namespace| namespace == found);
+        fits.then_some((revision.parse().ok()?, (found.to_owned(), name.to_owned())))
+    };
+    read().ok_or_else(|| Status::bad_request("continue key is not valid"))
 }
 
 /// `PUT` of an object; a missing one is made where the kind allows it.
@@ -199,7 +265,20 @@ pub(crate) async fn update(call: &Call, body: &[u8]) -> Result<Answered, Status>
     let target = call.target()?;
     let options = call.asked.options(&call.headers)?;
     let object = call.object(body)?;
-    let written = write::change(&call.shared, target, call.part(), &options, |_| Ok(object))?;
+    let (kind, versioned) = (
+        target.kind,
+        !meta::text(&object, "/metadata/resourceVersion").is_empty(),
+    );
+    let named = meta::name(&object) == target.name;
+    if kind.made_by_put && call.part() == Part::Main && named && !call.has(target) {
+        return create(call, body).await;
+    }
+    let written = write::change(&call.shared, target, call.part(), &options, |_| {
+        if kind.needs_version && !versioned {
+            return Err(Status::unversioned(kind, target.name));
+        }
+        Ok(object)
+    })?;
     Ok(Answered {
         warnings: written.warnings,
         ..Answered::ok(written.object)
@@ -250,23 +329,10 @@ async fn server_side_apply(
             .or_insert_with(|| target.namespace.into());
     }
     let kind = target.kind;
-    let api_version = kind.api_version();
-    let subresource = if call.part() == Part::Status {
-        "status"
-    } else {
-        ""
-    };
-    let writer = Writer {
-        manager: &options.manager.clone(),
-        subresource,
-        api_version: &api_version,
-    };
-    let exists = call.shared.store.transact(|state| {
-        state
-            .get(&kind.table, target.namespace, target.name)
-            .is_some()
-    });
-    if !exists {
+    options.applied = true;
+    let options = &*options;
+    let writer = Writer::new(kind, call.part(), options);
+    if !call.has(target) {
         if call.part() == Part::Status {
             return Err(Status::not_found(kind, target.name));
         }
@@ -278,7 +344,7 @@ async fn server_side_apply(
     }
     let force = options.force;
     let written = write::change(&call.shared, target, call.part(), options, |old| {
-        let mut new = apply::apply(old, &config, &kind.schema, &writer, force)?;
+        let mut new = apply::apply(old, &config, kind, &writer, force)?;
         new["metadata"]["resourceVersion"] = config["metadata"]
             .get("resourceVersion")
             .cloned()
@@ -304,168 +370,10 @@ async fn create_by_apply(
     let mut object = admission::mutate(call, object, options).await?;
     // Who applies manages what was applied; defaults belong to nobody.
     let bare = json!({"metadata": {"name": target.name}});
-    let managed = apply::apply(&bare, config, &kind.schema, writer, true)?;
+    let managed = apply::apply(&bare, config, kind, writer, true)?;
     object["metadata"]["managedFields"] = managed["metadata"]["managedFields"].clone();
     let stored = write::create(&call.shared, kind, target.namespace, object, options)?;
     Ok(Answered::created(stored, warnings))
-}
-
-/// The options of a deletion, from the query and the body (meta/v1 `DeleteOptions`).
-struct Deletion {
-    grace: Option<i64>,
-    propagation: String,
-    uid: Option<String>,
-    revision: Option<String>,
-    dry_run: bool,
-}
-
-fn deletion(call: &Call, body: &[u8]) -> Result<Deletion, Status> {
-    let body: Value = if body.is_empty() {
-        Value::Null
-    } else if call.content_type() == protobuf::MEDIA_TYPE {
-        protobuf::read(body).map_err(Status::bad_request)?
-    } else {
-        parse_yaml(body)?
-    };
-    let text = |pointer: &str| {
-        body.pointer(pointer)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    let query = |name: &str| call.asked.query.get(name);
-    let orphan = body.pointer("/orphanDependents").and_then(Value::as_bool) == Some(true)
-        || call.asked.query.is("orphanDependents");
-    Ok(Deletion {
-        grace: body
-            .pointer("/gracePeriodSeconds")
-            .and_then(Value::as_i64)
-            .or_else(|| query("gracePeriodSeconds")?.parse().ok()),
-        propagation: text("/propagationPolicy")
-            .or_else(|| query("propagationPolicy").map(str::to_owned))
-            .unwrap_or_else(|| if orphan { "Orphan" } else { "Background" }.to_owned()),
-        uid: text("/preconditions/uid"),
-        revision: text("/preconditions/resourceVersion"),
-        dry_run: body.pointer("/dryRun").is_some_and(|list| !list.is_null())
-            || query("dryRun").is_some(),
-    })
-}
-
-/// `DELETE` of an object.
-pub(crate) fn delete(call: &Call, body: &[u8]) -> Result<Answered, Status> {
-    let target = call.target()?;
-    let options = deletion(call, body)?;
-    let (object, gone) = delete_one(call, target, &options)?;
-    if !gone || target.kind.returns_deleted {
-        return Ok(Answered::ok(object));
-    }
-    Ok(Answered::ok(json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"name": target.name, "group": target.kind.group, "kind": target.kind.plural, "uid": object["metadata"]["uid"]},
-    })))
-}
-
-/// `DELETE` of a collection.
-pub(crate) fn delete_collection(call: &Call, body: &[u8]) -> Result<Answered, Status> {
-    let asked = &call.asked;
-    let options = deletion(call, body)?;
-    let selection = asked.selection()?;
-    let keys: Vec<_> = call.shared.store.transact(|state| {
-        let namespace = asked
-            .kind
-            .namespaced
-            .then_some(asked.namespace.as_deref())
-            .flatten();
-        let selected = state
-            .range(&asked.kind.table, namespace, None)
-            .filter(|(_, object)| selection.matches(object));
-        selected.map(|(key, _)| key.clone()).collect()
-    });
-    let mut items = Vec::new();
-    for (namespace, name) in keys {
-        let target = Target {
-            kind: &asked.kind,
-            namespace: &namespace,
-            name: &name,
-        };
-        match delete_one(call, target, &options) {
-            Ok((object, _)) => items.push((*object).clone()),
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
-        }
-    }
-    Ok(Answered::ok(json!({
-        "apiVersion": asked.kind.api_version(), "kind": format!("{}List", asked.kind.kind), "metadata": {}, "items": items,
-    })))
-}
-
-fn delete_one(
-    call: &Call,
-    target: Target<'_>,
-    options: &Deletion,
-) -> Result<(Arc<Value>, bool), Status> {
-    let kind = target.kind;
-    let (object, gone) = call.shared.store.transact(|state| {
-        let old = state.get(&kind.table, target.namespace, target.name).cloned();
-        let old = old.ok_or_else(|| Status::not_found(kind, target.name))?;
-        let current = |pointer| meta::text(&old, pointer);
-        if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current("/metadata/uid")) {
-            let why = format!("the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated", current("/metadata/uid"));
-            return Err(Status::conflict(kind, target.name, &why));
-        }
-        if let Some(revision) = options.revision.as_deref().filter(|one| *one != current("/metadata/resourceVersion")) {
-            let why = format!("the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record ({}). The object might have been modified", current("/metadata/resourceVersion"));
-            return Err(Status::conflict(kind, target.name, &why));
-        }
-        let mut new = (*old).clone();
-        let grace = super::rows::grace(kind, &old, options.grace);
-        mark(&mut new, grace);
-        let mut finalizers: Vec<String> = meta::finalizers(&new).into_iter().map(str::to_owned).collect();
-        let wanted = match options.propagation.as_str() {
-            "Foreground" => Some("foregroundDeletion"),
-            "Orphan" => Some("orphan"),
-            _ => None,
-        };
-        if let Some(wanted) = wanted.filter(|wanted| !meta::is_deleting(&old) && !finalizers.iter().any(|one| one == wanted)) {
-            finalizers.push(wanted.to_owned());
-            new["metadata"]["finalizers"] = json!(finalizers);
-        }
-        super::rows::terminating(kind, &mut new);
-        if options.dry_run {
-            return Ok((Arc::new(new), false));
-        }
-        if finalizers.is_empty() && !write::waits(&new) {
-            let removed = state.remove(&kind.table, &target.key()).unwrap_or(old);
-            return Ok((removed, true));
-        }
-        if new == *old {
-            return Ok((old, false));
-        }
-        Ok::<_, Status>((state.put(&kind.table, target.key(), new), false))
-    })?;
-    if !options.dry_run {
-        super::crd::follow(&call.shared, kind, &object, gone);
-    }
-    Ok((object, gone))
-}
-
-/// Marks an object as being deleted; a second deletion can only shorten the grace period.
-fn mark(object: &mut Value, grace: i64) {
-    let before = object
-        .pointer("/metadata/deletionGracePeriodSeconds")
-        .and_then(Value::as_i64);
-    let grace = before.map_or(grace, |before| before.min(grace));
-    if !meta::is_deleting(object) || before.is_some_and(|before| grace < before) {
-        let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
-        object["metadata"]["deletionTimestamp"] =
-            until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
-        if let Some(generation) = object
-            .pointer("/metadata/generation")
-            .and_then(Value::as_i64)
-        {
-            object["metadata"]["generation"] = (generation + 1).into();
-        }
-    }
-    object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
 }
 
 pub(crate) use patch::merge;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::apply::{Writer, record_update};
+use super::apply::{self, Writer, record_update};
 use super::check::{check_type, decode, validate};
 use super::meta::{self, map_at};
 use super::registry::{Admit, Kind};
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) manager: String,
     pub(crate) validation: FieldValidation,
     pub(crate) force: bool,
+    /// Who manages what is settled already, by server-side apply.
+    pub(crate) applied: bool,
 }
 
 /// Which part of an object a write is for.
@@ -37,6 +39,18 @@ pub(crate) struct Options {
 pub(crate) enum Part {
     Main,
     Status,
+    Scale,
+}
+
+impl Part {
+    /// As `metadata.managedFields` names it.
+    pub(crate) const fn subresource(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Scale => "scale",
+        }
+    }
 }
 
 /// What was written, and what the writer should be told.
@@ -121,7 +135,15 @@ pub(crate) fn prepare(
             crd::default(body, schema);
         }
     }
+    if kind.status && matches!(kind.schema, super::schema::Schema::Builtin) {
+        map_at(body, "status");
+    }
     (kind.hooks.default)(body);
+    // What is admitted or allocated from here on is nobody's.
+    if !options.applied {
+        let writer = Writer::new(kind, Part::Main, options);
+        record_update(None, body, kind, &writer);
+    }
     Ok(warnings)
 }
 
@@ -143,11 +165,6 @@ pub(crate) fn create(
 ) -> Result<Arc<Value>, Status> {
     let name = meta::name(&body).to_owned();
     validate(kind, &name, &body, None)?;
-    let writer = Writer {
-        manager: &options.manager,
-        subresource: "",
-        api_version: &kind.api_version(),
-    };
     let stored = shared.store.transact(|state| {
         if kind.namespaced {
             check_namespace(state, kind, namespace, &name)?;
@@ -163,9 +180,6 @@ pub(crate) fn create(
             new: &mut body,
             old: None,
         })?;
-        if body.pointer("/metadata/managedFields").is_none() {
-            record_update(None, &mut body, &kind.schema, &writer);
-        }
         if options.dry_run {
             return Ok(Arc::new(body));
         }
@@ -219,14 +233,12 @@ pub(crate) fn change(
             return Ok((if options.dry_run { Arc::new(new) } else { old }, false));
         }
         let done = meta::is_deleting(&new) && meta::finalizers(&new).is_empty() && !waits(&new);
-        let stored = state.put(&kind.table, target.key(), new);
         if done {
-            return Ok((
-                state.remove(&kind.table, &target.key()).unwrap_or(stored),
-                true,
-            ));
+            // The last finalizer's going is no step of its own: watches hear of the end alone.
+            state.remove(&kind.table, &target.key());
+            return Ok((Arc::new(new), true));
         }
-        Ok::<_, Status>((stored, false))
+        Ok::<_, Status>((state.put(&kind.table, target.key(), new), false))
     })?;
     if !options.dry_run {
         crd::follow(shared, kind, &object, gone);
@@ -299,8 +311,8 @@ fn finish(
     let kind = target.kind;
     check_type(kind, &mut new)?;
     check_identity(target, old, &new)?;
-    let applied = new.pointer("/metadata/managedFields") != old.pointer("/metadata/managedFields");
     let (mut new, warnings) = decode(kind, new, options)?;
+    apply::keep_managers(old, &mut new);
     match part {
         Part::Status => {
             let status = new.get("status").cloned();
@@ -312,17 +324,18 @@ fn finish(
             if let Some(status) = status {
                 new["status"] = status;
             }
-            // A kubelet annotates while it reports; as the API server of pods and nodes does.
-            if matches!(kind.kind.as_str(), "Pod" | "Node" if kind.group.is_empty())
+            if kind.annotated_by_status
                 && let Some(annotations) = annotations
             {
                 new["metadata"]["annotations"] = annotations;
             }
-            if applied && let Some(fields) = fields {
+            if options.applied
+                && let Some(fields) = fields
+            {
                 new["metadata"]["managedFields"] = fields;
             }
         }
-        Part::Main => {
+        Part::Main | Part::Scale => {
             for field in [
                 "uid",
                 "creationTimestamp",
@@ -350,7 +363,11 @@ fn finish(
         }
     }
     (kind.hooks.default)(&mut new);
-    if part == Part::Main {
+    if !options.applied {
+        let writer = Writer::new(kind, part, options);
+        record_update(Some(old), &mut new, kind, &writer);
+    }
+    if part != Part::Status {
         validate(kind, target.name, &new, Some(old))?;
         (kind.hooks.admit)(&mut Admit {
             state,
@@ -360,31 +377,26 @@ fn finish(
             new: &mut new,
             old: Some(old),
         })?;
-        if kind.generation && asked_for(old) != asked_for(&new) {
+        if kind.generation && asked_for(kind, old) != asked_for(kind, &new) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             new["metadata"]["generation"] = generation.into();
         }
     }
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-    if !applied {
-        let subresource = if part == Part::Status { "status" } else { "" };
-        let writer = Writer {
-            manager: &options.manager,
-            subresource,
-            api_version: &kind.api_version(),
-        };
-        record_update(Some(old), &mut new, &kind.schema, &writer);
-    }
     Ok((new, warnings))
 }
 
 /// The part of an object whose changes `generation` counts.
-fn asked_for(object: &Value) -> Value {
+fn asked_for(kind: &Kind, object: &Value) -> Value {
     let mut object = object.clone();
+    let annotations = object["metadata"]["annotations"].take();
     if let Some(map) = object.as_object_mut() {
         map.remove("metadata");
         map.remove("status");
         map.remove("apiVersion");
+        if kind.counts_annotations && !annotations.is_null() {
+            map.insert("annotations".to_owned(), annotations);
+        }
     }
     object
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pod;
-use crate::api::meta::{fill, label_pairs, map_at, text, without};
+use crate::api::meta::{fill, is_hollow, label_pairs, map_at, text, without};
 use crate::api::registry::Admit;
 use crate::api::selector::label_selector_matches;
 use crate::api::status::{Cause, Status};
@@ -50,10 +50,19 @@ pub(super) fn default_deployment(object: &mut Value) {
     tidy(spec);
 }
 
+/// The counts of a status that are shown when they are 0, too.
+pub(super) fn zeros(object: &mut Value, counts: &[&str]) {
+    map_at(object, "status");
+    for count in counts {
+        fill(&mut object["status"], count, 0);
+    }
+}
+
 pub(super) fn default_replica_set(object: &mut Value) {
     let spec = spec_of(object);
     fill(spec, "replicas", 1);
     default_template(spec);
+    zeros(object, &["replicas"]);
 }
 
 pub(super) fn default_daemon_set(object: &mut Value) {
@@ -65,6 +74,15 @@ pub(super) fn default_daemon_set(object: &mut Value) {
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
     );
     default_template(spec);
+    zeros(
+        object,
+        &[
+            "currentNumberScheduled",
+            "desiredNumberScheduled",
+            "numberMisscheduled",
+            "numberReady",
+        ],
+    );
 }
 
 pub(super) fn default_stateful_set(object: &mut Value) {
@@ -78,6 +96,7 @@ pub(super) fn default_stateful_set(object: &mut Value) {
         json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
     );
     default_template(spec);
+    zeros(object, &["replicas"]);
 }
 
 /// A selector that selects its own template, and does not change.
@@ -190,6 +209,13 @@ pub(super) fn default_replication_controller(object: &mut Value) {
     let spec = spec_of(object);
     fill(spec, "replicas", 1);
     default_template(spec);
+    zeros(object, &["replicas"]);
+    // What it does not select by or is not labelled with, it takes from its template.
+    let labels = object.pointer("/spec/template/metadata/labels").cloned();
+    if let Some(labels) = labels.filter(|labels| !is_hollow(labels)) {
+        fill(&mut object["spec"], "selector", labels.clone());
+        fill(&mut object["metadata"], "labels", labels);
+    }
 }
 
 fn ready(object: &Value) -> Value {

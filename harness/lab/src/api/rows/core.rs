@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::names;
-use crate::api::meta::{fill, items, map_at, text};
+use crate::api::meta::{fill, is_hollow, items, map_at, text};
 use crate::api::status::Cause;
 use crate::api::table::or_none;
 
@@ -26,6 +26,15 @@ pub(super) fn default_namespace(object: &mut Value) {
 pub(super) fn validate_namespace(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if old.is_none() {
         names::label("metadata.name", text(new, "/metadata/name"), causes);
+    }
+}
+
+/// Empty maps are left out.
+pub(super) fn default_config_map(object: &mut Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.retain(|name, value| {
+            !matches!(name.as_str(), "data" | "binaryData") || !is_hollow(value)
+        });
     }
 }
 
@@ -59,7 +68,45 @@ pub(super) fn validate_immutable(new: &Value, old: Option<&Value>, causes: &mut 
     }
 }
 
+pub(super) fn validate_config_map(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    for field in ["data", "binaryData"] {
+        validate_keys(new, field, causes);
+    }
+    validate_immutable(new, old, causes);
+}
+
+/// The keys of ConfigMaps and Secrets can be files' names (apimachinery's `IsConfigMapKey`).
+fn validate_keys(object: &Value, field: &str, causes: &mut Vec<Cause>) {
+    let keys = object.get(field).and_then(Value::as_object);
+    for key in keys.into_iter().flat_map(serde_json::Map::keys) {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let mut refuse = |why: &str| {
+            causes.push(Cause::invalid(
+                format!("{field}[{key}]"),
+                &key.as_str().into(),
+                why,
+            ));
+        };
+        if key.len() > 253 {
+            refuse("must be no more than 253 characters");
+        }
+        if key.is_empty() || !key.bytes().all(good) {
+            refuse(
+                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+            );
+        }
+        if key == "." {
+            refuse("must not be '.'");
+        } else if key == ".." {
+            refuse("must not be '..'");
+        } else if key.starts_with("..") {
+            refuse("must not start with '..'");
+        }
+    }
+}
+
 pub(super) fn validate_secret(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    validate_keys(new, "data", causes);
     validate_immutable(new, old, causes);
     let kind = text(new, "/type");
     if old.is_some_and(|old| old["type"] != new["type"]) {

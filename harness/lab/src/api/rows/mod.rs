@@ -56,11 +56,13 @@ pub(crate) fn all() -> Vec<Kind> {
         namespace().clone(),
         service_account().clone(),
         Kind::builtin::<Node>("nodes", &["no"])
+            .annotated_by_status()
             .cluster()
             .status()
             .subresources(&["proxy"])
             .columns(core::NODE),
         Kind::builtin::<Service>("services", &["svc"])
+            .made_by_put()
             .returns_deleted()
             .status()
             .all()
@@ -68,15 +70,20 @@ pub(crate) fn all() -> Vec<Kind> {
             .validate(service::validate)
             .admit(service::admit)
             .columns(service::COLUMNS),
-        Kind::builtin::<Endpoints>("endpoints", &["ep"]).columns(core::ENDPOINTS),
+        Kind::builtin::<Endpoints>("endpoints", &["ep"])
+            .made_by_put()
+            .columns(core::ENDPOINTS),
         Kind::builtin::<ConfigMap>("configmaps", &["cm"])
-            .validate(core::validate_immutable)
+            .default(core::default_config_map)
+            .validate(core::validate_config_map)
             .columns(core::CONFIG_MAP),
         Kind::builtin::<Secret>("secrets", &[])
             .default(core::default_secret)
             .validate(core::validate_secret)
             .columns(core::SECRET),
-        Kind::builtin::<Event>("events", &["ev"]).columns(event::COLUMNS),
+        Kind::builtin::<Event>("events", &["ev"])
+            .made_by_put()
+            .columns(event::COLUMNS),
         Kind::builtin::<events::v1::Event>("events", &["ev"])
             .stored_in(
                 "events.",
@@ -88,6 +95,7 @@ pub(crate) fn all() -> Vec<Kind> {
             )
             .columns(event::COLUMNS),
         Kind::builtin::<LimitRange>("limitranges", &["limits"])
+            .made_by_put()
             .default(policy::default_limits)
             .columns(policy::CREATED),
         Kind::builtin::<ResourceQuota>("resourcequotas", &["quota"])
@@ -122,16 +130,21 @@ pub(crate) fn all() -> Vec<Kind> {
             .validate(storage::validate_class)
             .columns(storage::CLASS),
         Kind::builtin::<CSIDriver>("csidrivers", &[])
+            .needs_version()
             .returns_deleted()
             .cluster(),
         Kind::builtin::<CSINode>("csinodes", &[])
+            .needs_version()
             .returns_deleted()
             .cluster(),
         Kind::builtin::<VolumeAttachment>("volumeattachments", &[])
+            .needs_version()
             .returns_deleted()
             .cluster()
             .status(),
         Kind::builtin::<Deployment>("deployments", &["deploy"])
+            .counts_annotations()
+            .annotated_by_status()
             .status()
             .generation()
             .scale()
@@ -222,10 +235,15 @@ pub(crate) fn all() -> Vec<Kind> {
             .default(networking::default_policy)
             .validate(networking::validate_policy)
             .columns(networking::POLICY),
-        Kind::builtin::<Lease>("leases", &[]).columns(core::LEASE),
+        Kind::builtin::<Lease>("leases", &[])
+            .made_by_put()
+            .needs_version()
+            .columns(core::LEASE),
         Kind::builtin::<PodDisruptionBudget>("poddisruptionbudgets", &["pdb"])
+            .needs_version()
             .status()
             .generation()
+            .default(policy::default_budget)
             .validate(policy::validate_budget)
             .columns(policy::BUDGET),
         Kind::builtin::<PriorityClass>("priorityclasses", &["pc"])
@@ -235,23 +253,31 @@ pub(crate) fn all() -> Vec<Kind> {
             .validate(policy::validate_priority)
             .columns(policy::PRIORITY),
         Kind::builtin::<RuntimeClass>("runtimeclasses", &[])
+            .made_by_put()
+            .needs_version()
             .cluster()
             .columns(core::RUNTIME_CLASS),
-        Kind::builtin::<Role>("roles", &[]).columns(policy::CREATED),
+        Kind::builtin::<Role>("roles", &[])
+            .made_by_put()
+            .columns(policy::CREATED),
         Kind::builtin::<RoleBinding>("rolebindings", &[])
+            .made_by_put()
             .default(policy::default_binding)
             .validate(policy::validate_binding)
             .columns(policy::BINDING),
         Kind::builtin::<ClusterRole>("clusterroles", &[])
+            .made_by_put()
             .cluster()
             .columns(policy::CREATED),
         Kind::builtin::<ClusterRoleBinding>("clusterrolebindings", &[])
+            .made_by_put()
             .cluster()
             .default(policy::default_binding)
             .validate(policy::validate_binding)
             .columns(policy::BINDING),
         mutating_webhook_configuration().clone(),
         Kind::builtin::<ValidatingWebhookConfiguration>("validatingwebhookconfigurations", &[])
+            .needs_version()
             .cluster()
             .generation(),
         custom_resource_definition().clone(),
@@ -278,21 +304,22 @@ pub(crate) fn virtual_kind(kind: &Kind) -> Option<Respond> {
     }
 }
 
-/// How long an object is given to end: only pods that run are given time.
-pub(crate) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> i64 {
-    let running = kind.table == pod().table
-        && !meta::text(object, "/spec/nodeName").is_empty()
+/// How long an object is given to end, where its kind knows of that: only pods that run are given time.
+pub(crate) fn grace(kind: &Kind, object: &Value, asked: Option<i64>) -> Option<i64> {
+    if kind.table != pod().table {
+        return None;
+    }
+    let running = !meta::text(object, "/spec/nodeName").is_empty()
         && !matches!(meta::text(object, "/status/phase"), "Succeeded" | "Failed");
     if !running {
-        return 0;
+        return Some(0);
     }
-    asked
-        .or_else(|| {
-            object
-                .pointer("/spec/terminationGracePeriodSeconds")
-                .and_then(Value::as_i64)
-        })
-        .unwrap_or(30)
+    let own = || {
+        object
+            .pointer("/spec/terminationGracePeriodSeconds")
+            .and_then(Value::as_i64)
+    };
+    Some(asked.or_else(own).unwrap_or(30))
 }
 
 /// What a deletion changes beside the metadata.
@@ -321,7 +348,7 @@ row!(/// Namespace.
         .validate(core::validate_namespace)
         .columns(core::NAMESPACE));
 row!(/// Pod.
-    pod, Kind::builtin::<Pod>("pods", &["po"]).returns_deleted()
+    pod, Kind::builtin::<Pod>("pods", &["po"]).annotated_by_status().returns_deleted()
         .status()
         .generation()
         .all()
@@ -336,10 +363,10 @@ row!(/// ServiceAccount.
         .columns(core::SERVICE_ACCOUNT));
 row!(/// MutatingWebhookConfiguration.
     mutating_webhook_configuration,
-    Kind::builtin::<MutatingWebhookConfiguration>("mutatingwebhookconfigurations", &[]).cluster().generation());
+    Kind::builtin::<MutatingWebhookConfiguration>("mutatingwebhookconfigurations", &[]).needs_version().cluster().generation());
 row!(/// CustomResourceDefinition.
     custom_resource_definition,
-    Kind::builtin::<CustomResourceDefinition>("customresourcedefinitions", &["crd", "crds"])
+    Kind::builtin::<CustomResourceDefinition>("customresourcedefinitions", &["crd", "crds"]).needs_version()
         .cluster()
         .status()
         .generation()

@@ -16,6 +16,7 @@ const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub(super) fn default(object: &mut Value) {
     map_at(object, "spec");
     default_spec(&mut object["spec"]);
+    fill(&mut object["spec"], "enableServiceLinks", true);
     let class = qos(&object["spec"]);
     map_at(object, "status");
     fill(&mut object["status"], "phase", "Pending");
@@ -285,8 +286,6 @@ pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
             }
         }
     }
-    spec.entry("enableServiceLinks")
-        .or_insert(Value::Bool(true));
     spec.entry("preemptionPolicy")
         .or_insert_with(|| "PreemptLowerPriority".into());
     spec.entry("priority").or_insert_with(|| 0.into());

@@ -53,6 +53,16 @@ pub(super) fn validate_priority(new: &Value, old: Option<&Value>, causes: &mut V
     }
 }
 
+pub(super) fn default_budget(object: &mut Value) {
+    let counts = [
+        "currentHealthy",
+        "desiredHealthy",
+        "disruptionsAllowed",
+        "expectedPods",
+    ];
+    super::apps::zeros(object, &counts);
+}
+
 /// A budget is kept by whole objects: at least, or at most.
 pub(super) fn validate_budget(new: &Value, _: Option<&Value>, causes: &mut Vec<Cause>) {
     let has = |field: &str| new["spec"].get(field).is_some_and(|value| !value.is_null());

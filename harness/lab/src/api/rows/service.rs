@@ -37,8 +37,6 @@ pub(super) fn default(object: &mut Value) {
     let outside = matches!(text(spec, "/type"), "NodePort" | "LoadBalancer");
     if !external {
         fill(spec, "internalTrafficPolicy", "Cluster");
-        fill(spec, "ipFamilies", json!(["IPv4"]));
-        fill(spec, "ipFamilyPolicy", "SingleStack");
     }
     if outside {
         fill(spec, "externalTrafficPolicy", "Cluster");
@@ -224,6 +222,9 @@ pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
             spec.remove(field);
         }
     } else {
+        let spec = &mut admit.new["spec"];
+        fill(spec, "ipFamilies", json!(["IPv4"]));
+        fill(spec, "ipFamilyPolicy", "SingleStack");
         allocate_address(admit, &addresses, &mut causes);
     }
     let wants_ports = kind == "NodePort"

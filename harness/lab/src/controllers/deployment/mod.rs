@@ -246,7 +246,10 @@ impl Deployments {
             let api = Api::<Deployment>::namespaced(self.client.clone(), &namespace);
             let name = family.deployment.name_any();
             let patch = Patch::Merge(patch);
-            let patched = api.patch(&name, &PatchParams::default(), &patch).await?;
+            // By its status: other ways of annotating a Deployment are a new generation of it.
+            let patched = api
+                .patch_status(&name, &PatchParams::default(), &patch)
+                .await?;
             self.deployments.wrote(patched.clone());
             family.deployment = Arc::new(patched);
         }
