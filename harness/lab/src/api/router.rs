@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use super::request::Asked;
 use super::status::Status;
-use super::{Shared, User, auth, container, discovery, openapi, stream, subresource, table, verbs};
+use super::{
+    Shared, User, auth, container, discovery, openapi, proxy, stream, subresource, table, verbs,
+};
 
 /// The largest body that is read, as etcd's limit makes it.
 const LARGEST_BODY: usize = 3 * 1024 * 1024;
@@ -63,6 +65,9 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Statu
         .is_some_and(container::is_stream)
     {
         return container::stream(shared, asked, request).await;
+    }
+    if asked.subresource.as_deref().is_some_and(proxy::is_proxy) {
+        return proxy::proxy(shared, asked, request).await;
     }
     let (parts, body) = request.into_parts();
     let call = Call {

@@ -1,16 +1,22 @@
 //! HTTPS: HTTP/1.1 with upgrades, and HTTP/2.
+//!
+//! Start from [`serve`]. Rule: whatever a connection becomes is done in the connection's own task,
+//! so that nothing goes on when the server has ended.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
+use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +24,18 @@ use tower::ServiceExt as _;
 use x509_parser::prelude::FromDer as _;
 
 use super::{Shared, User};
+
+/// What is to be done with a connection when it has become something else than HTTP; an extension
+/// of every request that came over one.
+#[derive(Clone)]
+pub(crate) struct Afterwards(mpsc::Sender<BoxFuture<'static, ()>>);
+
+impl Afterwards {
+    /// Runs a task in place of further requests; the first one counts.
+    pub(crate) fn run(&self, task: BoxFuture<'static, ()>) {
+        let _ = self.0.try_send(task);
+    }
+}
 
 /// Serves a listener until cancelled.
 pub(crate) async fn serve(
@@ -66,7 +84,19 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .and_then(user_of);
+    http(router, user, stream).await;
+}
+
+/// Serves one connection, as a user if there is one, and whatever it becomes.
+pub(crate) async fn http(
+    router: Router,
+    user: Option<User>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) {
+    let (afterwards, mut tasks) = mpsc::channel(1);
+    let afterwards = Afterwards(afterwards);
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(afterwards.clone());
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
         }
@@ -77,6 +107,9 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the API server broke");
+    }
+    if let Ok(task) = tasks.try_recv() {
+        task.await;
     }
 }
 

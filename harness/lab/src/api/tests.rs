@@ -3,3 +3,4 @@
 mod apply;
 pub(crate) mod basics;
 mod kubectl;
+mod streams;
