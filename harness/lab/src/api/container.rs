@@ -159,7 +159,10 @@ fn since(asked: &Asked) -> Result<Option<Timestamp>, Status> {
             ..Status::bad_request(format!("PodLogOptions {name:?} is invalid: {why}"))
         }
     };
-    let (seconds, time) = (asked.query.get("sinceSeconds"), asked.query.get("sinceTime"));
+    let (seconds, time) = (
+        asked.query.get("sinceSeconds"),
+        asked.query.get("sinceTime"),
+    );
     match (seconds, time) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(refused(

@@ -48,9 +48,7 @@ pub(crate) async fn forward(
 fn numbered(query: &Query) -> Result<Vec<Numbered>, Status> {
     let ports = ["ports", "port"].map(|name| query.all(name)).concat();
     if ports.is_empty() {
-        return Err(Status::bad_request(
-            "query parameter \"ports\" is required",
-        ));
+        return Err(Status::bad_request("query parameter \"ports\" is required"));
     }
     let mut channels = Vec::new();
     for (request, text) in ports.iter().flat_map(|list| list.split(',')).enumerate() {
@@ -124,7 +122,9 @@ async fn pair(kubelet: Arc<dyn Kubelet>, pod: Arc<PodRef>, data: Channel, error:
         let port = port?;
         let stream = kubelet.connect(&pod, port).await;
         let stream = stream.map_err(|error| error.to_string())?;
-        carry(stream, &mut data).await.map_err(|error| error.to_string())
+        carry(stream, &mut data)
+            .await
+            .map_err(|error| error.to_string())
     };
     let failed = tokio::select! {
         forwarded = forwarded => forwarded.err(),

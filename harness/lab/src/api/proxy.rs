@@ -6,23 +6,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http_body_util::BodyExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Shared;
 use super::request::Asked;
 use super::serve::Afterwards;
 use super::status::Status;
 use super::store::State;
-use super::Shared;
 use crate::dial;
+
+/// How long a server has to accept a connection, as API servers give it.
+const DIAL: Duration = Duration::from_secs(30);
 
 /// What a name before `/proxy` says: `[SCHEME:]NAME[:PORT]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,10 +94,12 @@ pub(crate) async fn proxy(
         address,
         path: above.to_owned(),
     };
-    let unavailable = |why: String| {
-        Status::service_unavailable(format!("error trying to reach service: {why}"))
+    let unavailable =
+        |why: String| Status::service_unavailable(format!("error trying to reach service: {why}"));
+    let stream = match timeout(DIAL, dial::tcp(&shared.network, address)).await {
+        Ok(stream) => stream.map_err(unavailable)?,
+        Err(_) => return Err(unavailable(format!("dial tcp {address}: i/o timeout"))),
     };
-    let stream = dial::tcp(&shared.network, address).await.map_err(unavailable)?;
     let stream: Box<dyn dial::Stream> = if place.secure {
         let stream = dial::unverified_tls(stream, address.ip()).await;
         Box::new(stream.map_err(|error| unavailable(error.to_string()))?)
@@ -114,7 +121,11 @@ pub(crate) async fn proxy(
     let answer = sender.send_request(request).await;
     let mut answer = answer.map_err(|error| {
         // What the connection itself ended with is not told.
-        unavailable(if error.is_canceled() { "EOF".to_owned() } else { error.to_string() })
+        unavailable(if error.is_canceled() {
+            "EOF".to_owned()
+        } else {
+            error.to_string()
+        })
     })?;
     above.rewrite(answer.headers_mut());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -126,7 +126,10 @@ pub(crate) async fn attach(
 }
 
 async fn upgrade(request: Request, query: &Query) -> Result<Upgrade, Status> {
-    if !["stdin", "stdout", "stderr"].iter().any(|name| query.is(name)) {
+    if !["stdin", "stdout", "stderr"]
+        .iter()
+        .any(|name| query.is(name))
+    {
         return Err(Status::bad_request(
             "you must specify at least 1 of stdin, stdout, stderr",
         ));
@@ -141,7 +144,8 @@ async fn upgrade(request: Request, query: &Query) -> Result<Upgrade, Status> {
 fn serve(upgrade: Upgrade, query: &Query, process: ProcessStreams) -> Response {
     let wanted = Wanted::of(query, upgrade.protocol);
     // Before version 4, errors are told in words, and success by silence.
-    let in_words = !matches!(upgrade.protocol, name if name.starts_with("v4.") || name.starts_with("v5."));
+    let in_words =
+        !matches!(upgrade.protocol, name if name.starts_with("v4.") || name.starts_with("v5."));
     upgrade.serve(async move |session| {
         match timeout(OPENING, Streams::opened(session, wanted)).await {
             Ok(Some(streams)) => run(streams, process, in_words).await,
@@ -169,26 +173,23 @@ struct Streams {
     stderr: Option<Channel>,
     error: Option<Channel>,
     resize: Option<Channel>,
-    // No more are opened, but the client may not be told so.
-    _session: Session,
 }
 
 impl Streams {
     /// Waits until the client has opened all that it wants; none if it is gone before that.
-    async fn opened(session: Session, wanted: Wanted) -> Option<Self> {
+    async fn opened(mut session: Session, wanted: Wanted) -> Option<Self> {
         let mut streams = Self {
             stdin: None,
             stdout: None,
             stderr: None,
             error: None,
             resize: None,
-            _session: session,
         };
         while STREAMS.iter().any(|name| {
             let missing = streams.slot(name).is_some_and(|slot| slot.is_none());
             wanted.has(name) && missing
         }) {
-            let channel = streams._session.next().await?;
+            let channel = session.next().await?;
             let name = channel.labels.get(STREAM_TYPE).to_owned();
             if let Some(slot) = streams.slot(&name).filter(|_| wanted.has(&name)) {
                 *slot = Some(channel);
@@ -273,7 +274,11 @@ async fn sizes(mut channel: Channel, resize: mpsc::Sender<(u16, u16)>) -> io::Re
         let mut read = 0;
         while let Some(Ok(size)) = sizes.next() {
             read = sizes.byte_offset();
-            let side = |name: &str| size[name].as_u64().and_then(|side| u16::try_from(side).ok());
+            let side = |name: &str| {
+                size[name]
+                    .as_u64()
+                    .and_then(|side| u16::try_from(side).ok())
+            };
             if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
                 let _ = resize.send((width, height)).await;
             }

@@ -3,6 +3,7 @@
 //! Start from [`serve`]. Rule: whatever a connection becomes is done in the connection's own task,
 //! so that nothing goes on when the server has ended.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -14,7 +15,8 @@ use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -28,12 +30,43 @@ use super::{Shared, User};
 /// What is to be done with a connection when it has become something else than HTTP; an extension
 /// of every request that came over one.
 #[derive(Clone)]
-pub(crate) struct Afterwards(mpsc::Sender<BoxFuture<'static, ()>>);
+pub(crate) struct Afterwards {
+    tasks: mpsc::Sender<BoxFuture<'static, ()>>,
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+}
 
 impl Afterwards {
     /// Runs a task in place of further requests; the first one counts.
     pub(crate) fn run(&self, task: BoxFuture<'static, ()>) {
-        let _ = self.0.try_send(task);
+        let _ = self.tasks.try_send(task);
+    }
+}
+
+/// The other end of a connection; the default is one that never closes.
+#[derive(Clone, Default)]
+pub(crate) struct Peer(Option<Arc<AsyncFd<OwnedFd>>>);
+
+impl Peer {
+    pub(crate) fn of(stream: &TcpStream) -> std::io::Result<Self> {
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        // SAFETY: an OwnedFd is open, and the same descriptor, for as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self(Some(Arc::new(socket))))
+    }
+
+    /// Waits until it has closed the connection. Reading tells so only after all that was sent
+    /// before, which is of no help to one who cannot read on.
+    pub(crate) async fn gone(&self) {
+        let Some(socket) = &self.0 else {
+            return std::future::pending().await;
+        };
+        while let Ok(mut ready) = socket.ready(Interest::READABLE).await {
+            if ready.ready().is_read_closed() {
+                return;
+            }
+            ready.clear_ready();
+        }
     }
 }
 
@@ -71,6 +104,7 @@ pub(crate) async fn serve(
 
 async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    let peer = Peer::of(&stream).unwrap_or_default();
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -84,7 +118,7 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .and_then(user_of);
-    http(router, user, stream).await;
+    http(router, user, stream, peer).await;
 }
 
 /// Serves one connection, as a user if there is one, and whatever it becomes.
@@ -92,9 +126,13 @@ pub(crate) async fn http(
     router: Router,
     user: Option<User>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: Peer,
 ) {
     let (afterwards, mut tasks) = mpsc::channel(1);
-    let afterwards = Afterwards(afterwards);
+    let afterwards = Afterwards {
+        tasks: afterwards,
+        peer,
+    };
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(afterwards.clone());
         if let Some(user) = &user {

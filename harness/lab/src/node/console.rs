@@ -102,11 +102,7 @@ impl Console {
     ///
     /// # Errors
     /// When its terminal cannot be used.
-    pub(super) fn of(
-        streams: Streams,
-        input: Input,
-        log: Arc<Log>,
-    ) -> io::Result<(Self, Outputs)> {
+    pub(super) fn of(streams: Streams, input: Input, log: Arc<Log>) -> io::Result<(Self, Outputs)> {
         let terminal = streams.terminal.map(Terminal::new).transpose()?;
         let stdin = match &terminal {
             Some(terminal) => Some(Box::new(terminal.clone()) as Box<_>),
@@ -176,10 +172,11 @@ impl Console {
             self.terminal.is_none().then(|| output(&self.stderr)),
         );
         let input = self.stdin.clone().filter(|_| stdin);
-        let (given, taken) = input.map(|stdin| (tokio::io::duplex(PIECE), stdin)).map_or(
-            (None, None),
-            |((given, taken), stdin)| (Some(given), Some((taken, stdin))),
-        );
+        let (given, taken) = input
+            .map(|stdin| (tokio::io::duplex(PIECE), stdin))
+            .map_or((None, None), |((given, taken), stdin)| {
+                (Some(given), Some((taken, stdin)))
+            });
         let once = self.once;
         let feed = async move {
             if let Some((taken, stdin)) = taken {

@@ -263,7 +263,11 @@ impl Kubelet for Nodes {
     }
 
     async fn connect(&self, target: &PodRef, port: u16) -> Result<TcpStream, KubeletError> {
-        let PodRef { namespace, name, uid } = target;
+        let PodRef {
+            namespace,
+            name,
+            uid,
+        } = target;
         let pod = self.pods.get(uid).and_then(|pod| pod.netns());
         let netns = pod.ok_or_else(|| {
             KubeletError::NotFound(format!("pod {namespace}/{name} has no network here"))

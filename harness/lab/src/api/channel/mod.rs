@@ -16,6 +16,7 @@ mod tunnel;
 mod upgrade;
 mod websocket;
 
+use std::io;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::serve::Peer;
 
 pub(crate) use self::output::Output;
 pub(crate) use self::upgrade::{Protocols, Upgrade};
@@ -101,6 +104,7 @@ enum Outgoing {
 /// Makes the channels of a session.
 struct Opener {
     session: mpsc::Sender<Channel>,
+    peer: Peer,
     outgoing: mpsc::Sender<Outgoing>,
 }
 
@@ -113,6 +117,7 @@ impl Opener {
         let inlet = Inlet {
             pipe: Some(pipe),
             output: output.alive(),
+            peer: self.peer.clone(),
             _lost: lost.clone().drop_guard(),
         };
         let channel = Channel {
@@ -135,17 +140,26 @@ impl Opener {
 struct Inlet {
     pipe: Option<DuplexStream>,
     output: Weak<()>,
+    peer: Peer,
     _lost: DropGuard,
 }
 
 impl Inlet {
     /// Passes on what the client sent, as soon as there is room; drops what nobody will read.
-    async fn put(&mut self, data: &[u8]) {
-        if let Some(pipe) = &mut self.pipe
-            && pipe.write_all(data).await.is_err()
-        {
-            self.pipe = None;
+    ///
+    /// # Errors
+    /// When there is no room, and the client has gone: nobody can wait for it any more.
+    async fn put(&mut self, data: &[u8]) -> io::Result<()> {
+        if let Some(pipe) = &mut self.pipe {
+            tokio::select! {
+                biased;
+                written = pipe.write_all(data) => if written.is_err() {
+                    self.pipe = None;
+                },
+                () = self.peer.gone() => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
         }
+        Ok(())
     }
 
     /// The client's side is over.
@@ -160,11 +174,12 @@ impl Inlet {
 }
 
 /// A session about to be served, and what its transport needs.
-fn session() -> (Session, Opener, mpsc::Receiver<Outgoing>) {
+fn session(peer: Peer) -> (Session, Opener, mpsc::Receiver<Outgoing>) {
     let (given, taken) = mpsc::channel(1);
     let (outgoing, queue) = mpsc::channel(OUTPUT);
     let opener = Opener {
         session: given,
+        peer,
         outgoing,
     };
     (Session(taken), opener, queue)
@@ -173,8 +188,8 @@ fn session() -> (Session, Opener, mpsc::Receiver<Outgoing>) {
 /// Runs a session until it is served, or the client is gone: `read` ends with the client, `write`
 /// with [`Outgoing::End`].
 async fn drive(
-    read: impl Future<Output = std::io::Result<()>>,
-    write: impl Future<Output = std::io::Result<()>>,
+    read: impl Future<Output = io::Result<()>>,
+    write: impl Future<Output = io::Result<()>>,
     serve: impl Future<Output = ()>,
     end: mpsc::Sender<Outgoing>,
 ) {

@@ -115,6 +115,7 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let peer = self.afterwards.peer.clone();
         let (response, task): (Response, BoxFuture<'static, ()>) = match self.transport {
             Transport::Spdy(upgraded) => {
                 let headers = [
@@ -126,7 +127,7 @@ impl Upgrade {
                     // Fails where the client was gone before it was answered.
                     if let Ok(stream) = upgraded.await {
                         let (reader, writer) = tokio::io::split(TokioIo::new(stream));
-                        spdy::run(reader, writer, serve).await;
+                        spdy::run(reader, writer, peer, serve).await;
                     }
                 });
                 let switched = (StatusCode::SWITCHING_PROTOCOLS, headers);
@@ -136,7 +137,7 @@ impl Upgrade {
                 let (response, socket) = upgraded(*upgrade);
                 let task = Box::pin(async move {
                     if let Ok(socket) = socket.await {
-                        websocket::run(socket, encoding, numbered, serve).await;
+                        websocket::run(socket, encoding, numbered, peer, serve).await;
                     }
                 });
                 (response, task)
@@ -146,7 +147,7 @@ impl Upgrade {
                 let task = Box::pin(async move {
                     if let Ok(socket) = socket.await {
                         let (reader, writer) = tunnel::open(socket);
-                        spdy::run(reader, writer, serve).await;
+                        spdy::run(reader, writer, peer, serve).await;
                     }
                 });
                 (response, task)

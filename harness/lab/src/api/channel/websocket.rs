@@ -13,7 +13,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::{Inlet, Numbered, Opener, Outgoing, Session};
+use super::{Inlet, Numbered, Opener, Outgoing, Peer, Session};
 
 /// In version 5 of the protocol: the channel whose number follows is over.
 const CLOSE: u8 = 255;
@@ -69,9 +69,10 @@ pub(super) async fn run<F: Future<Output = ()>>(
     socket: WebSocket,
     encoding: Encoding,
     numbered: Vec<Numbered>,
+    peer: Peer,
     serve: impl FnOnce(Session) -> F,
 ) {
-    let (session, opener, queue) = super::session();
+    let (session, opener, queue) = super::session(peer);
     let end = opener.outgoing.clone();
     let (sink, source) = socket.split();
     super::drive(
@@ -114,7 +115,7 @@ async fn read(
         };
         match inlets.get_mut(usize::from(number)) {
             Some(inlet) if over => inlet.finish(),
-            Some(inlet) => inlet.put(&data).await,
+            Some(inlet) => inlet.put(&data).await?,
             None => {}
         }
     }

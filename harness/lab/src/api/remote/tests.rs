@@ -35,5 +35,8 @@ fn an_exit_code_is_told_as_client_go_reads_it() {
     assert_eq!(cause(outcome(Ok(7))), expected);
     assert_eq!(outcome(Ok(7))["reason"], "NonZeroExitCode");
     let failed = outcome(Err(io::Error::other("no")));
-    assert_eq!((&failed["status"], &failed["message"]), (&json!("Failure"), &json!("no")));
+    assert_eq!(
+        (&failed["status"], &failed["message"]),
+        (&json!("Failure"), &json!("no"))
+    );
 }

@@ -19,11 +19,7 @@ fn number(value: &Value) -> Option<u16> {
 }
 
 /// A pod's address, and the port that is named, or else its first.
-pub(super) fn pod(
-    state: &State,
-    namespace: &str,
-    place: &Place<'_>,
-) -> Result<SocketAddr, Status> {
+pub(super) fn pod(state: &State, namespace: &str, place: &Place<'_>) -> Result<SocketAddr, Status> {
     let name = place.name;
     let pod = state.get("pods.", namespace, name);
     let pod = pod.ok_or_else(|| Status::not_found(super::pod(), name))?;
@@ -32,7 +28,9 @@ pub(super) fn pod(
     let port = match place.port {
         "" => {
             let ports = items(pod, "/spec/containers").flat_map(|one| items(one, "/ports"));
-            let first = ports.filter_map(|port| number(&port["containerPort"])).next();
+            let first = ports
+                .filter_map(|port| number(&port["containerPort"]))
+                .next();
             first.unwrap_or_else(|| usual(place))
         }
         port => port.parse().map_err(|_| {
@@ -77,7 +75,8 @@ pub(super) fn service(
         })
     });
     let targets: Vec<SocketAddr> = targets.collect();
-    let none = || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
+    let none =
+        || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
     if targets.is_empty() {
         return Err(none());
     }
@@ -99,7 +98,11 @@ mod tests {
             state.put(table, ("n".to_owned(), name.to_owned()), object);
         };
         let spec = json!({"containers": [{"ports": [{"containerPort": 8080}]}]});
-        put("pods.", "p", json!({"metadata": {}, "spec": spec, "status": {"podIP": "10.244.1.2"}}));
+        put(
+            "pods.",
+            "p",
+            json!({"metadata": {}, "spec": spec, "status": {"podIP": "10.244.1.2"}}),
+        );
         put("pods.", "waiting", json!({"metadata": {}, "spec": spec}));
         let ports = json!({"ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 81}]});
         put("services.", "web", json!({"metadata": {}, "spec": ports}));
@@ -108,7 +111,11 @@ mod tests {
             "addresses": [{"ip": "10.244.1.2"}], "notReadyAddresses": [{"ip": "10.244.1.3"}],
             "ports": [{"name": "http", "port": 8080}, {"name": "admin", "port": 9090}],
         });
-        put("endpoints.", "web", json!({"metadata": {}, "subsets": [subset]}));
+        put(
+            "endpoints.",
+            "web",
+            json!({"metadata": {}, "subsets": [subset]}),
+        );
         put("endpoints.", "empty", json!({"metadata": {}}));
         state
     }
@@ -127,10 +134,16 @@ mod tests {
         };
         is(pod(&state, "n", &place("p", "")), "10.244.1.2:8080");
         is(pod(&state, "n", &place("p", "81")), "10.244.1.2:81");
-        is(pod(&state, "n", &place("waiting", "")), "address not allowed");
+        is(
+            pod(&state, "n", &place("waiting", "")),
+            "address not allowed",
+        );
         is(pod(&state, "n", &place("q", "")), "pods \"q\" not found");
         is(service(&state, "n", &place("web", "80")), "10.244.1.2:8080");
-        is(service(&state, "n", &place("web", "admin")), "10.244.1.2:9090");
+        is(
+            service(&state, "n", &place("web", "admin")),
+            "10.244.1.2:9090",
+        );
         is(
             service(&state, "n", &place("web", "8080")),
             "no service port 8080 found for service \"web\"",
@@ -143,6 +156,9 @@ mod tests {
             service(&state, "n", &place("web", "")),
             "no endpoints available for service \"web\"",
         );
-        is(service(&state, "n", &place("q", "80")), "services \"q\" not found");
+        is(
+            service(&state, "n", &place("q", "80")),
+            "services \"q\" not found",
+        );
     }
 }

@@ -140,7 +140,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             fin,
         } = rest;
         let mut data = BytesMut::zeroed(length.min(PIECE));
-        let read = self.from.read(&mut data).await?;
+        // Reading nothing would wait for the next frame.
+        let read = match length {
+            0 => 0,
+            _ => self.from.read(&mut data).await?,
+        };
         if read == 0 && length > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

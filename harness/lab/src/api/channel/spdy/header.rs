@@ -143,9 +143,7 @@ impl Packer {
         let mut rest = &plain[..];
         loop {
             let before = self.0.total_in();
-            let packing = self
-                .0
-                .compress_vec(rest, &mut packed, FlushCompress::Sync);
+            let packing = self.0.compress_vec(rest, &mut packed, FlushCompress::Sync);
             packing.map_err(io::Error::other)?;
             let read = usize::try_from(self.0.total_in() - before).map_err(io::Error::other)?;
             rest = rest.get(read..).unwrap_or_default();

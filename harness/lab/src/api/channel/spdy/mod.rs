@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use self::frame::{Encoder, Frame, Reader, Reason};
-use super::{Inlet, Labels, Opener, Outgoing, Session};
+use super::{Inlet, Labels, Opener, Outgoing, Peer, Session};
 
 /// The most streams that a client may have open at once.
 const STREAMS: usize = 1024;
@@ -27,9 +27,10 @@ const STREAMS: usize = 1024;
 pub(super) async fn run<F: Future<Output = ()>>(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
+    peer: Peer,
     serve: impl FnOnce(Session) -> F,
 ) {
-    let (session, opener, queue) = super::session();
+    let (session, opener, queue) = super::session(peer);
     let end = opener.outgoing.clone();
     let (answers, answered) = mpsc::channel(1);
     super::drive(
@@ -77,7 +78,7 @@ async fn read(
             }
             Frame::Data { stream, data, fin } => {
                 if let Some(inlet) = streams.get_mut(&stream) {
-                    inlet.put(&data).await;
+                    inlet.put(&data).await?;
                     if fin {
                         inlet.finish();
                     }

@@ -1,9 +1,9 @@
 //! The codec against what a client really sent, and sessions against a client made of it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt as _, DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 
 use super::*;
 
@@ -18,7 +18,10 @@ pub(crate) const EXEC: &str = "
 
 /// The octets of a hexadecimal text.
 pub(crate) fn octets(text: &str) -> Vec<u8> {
-    let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    let digits: Vec<u32> = text
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .collect();
     let octets = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]);
     octets.map(|octet| u8::try_from(octet).unwrap()).collect()
 }
@@ -77,13 +80,20 @@ async fn what_is_cut_off_or_not_spdy_is_an_error() {
     let boundaries = [0, 49, 80, 113, 142, 156, 164, 180, 196, 212, 228];
     for length in 0..=whole.len() {
         let cut = frames(&whole[..length]).await;
-        assert_eq!(cut.is_ok(), boundaries.contains(&length), "{length}: {cut:?}");
+        assert_eq!(
+            cut.is_ok(),
+            boundaries.contains(&length),
+            "{length}: {cut:?}"
+        );
     }
     for (octets, expected) in [
         ("8002000100000000", "a frame is not of SPDY/3"),
         ("80030001000fffff", "a control frame is too long"),
         ("800300060000000200 01", "a control frame is too short"),
-        ("80030001000000 0c 00000001 00000000 0000 ffff", "headers are not packed as they should be"),
+        (
+            "80030001000000 0c 00000001 00000000 0000 ffff",
+            "headers are not packed as they should be",
+        ),
     ] {
         let refused = frames(&self::octets(octets)).await.unwrap_err();
         assert_eq!(refused.to_string(), expected);
@@ -161,6 +171,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         assert_eq!(self.next().await, Frame::SynReply { stream });
     }
 
+    /// Opens streams by their types, and does not wait.
+    pub(crate) async fn begin(&mut self, streams: &[(u32, &str)]) {
+        for &(stream, kind) in streams {
+            self.send(&opened(stream, kind)).await;
+        }
+    }
+
     /// Sends the last there is to say on a stream.
     pub(crate) async fn say(&mut self, stream: u32, text: &str) {
         self.send(&data(stream, text, true)).await;
@@ -203,7 +220,7 @@ where
 {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (from, to) = tokio::io::split(theirs);
-    tokio::spawn(run(from, to, serve));
+    tokio::spawn(run(from, to, Peer::default(), serve));
     let (from, to) = tokio::io::split(ours);
     Client::new(from, to)
 }
@@ -228,6 +245,10 @@ async fn streams_are_channels_each_for_itself() {
     assert_eq!(client.hear([3]).await, ["three"]);
     client.say(1, "one").await;
     assert_eq!(client.hear([1]).await, ["one"]);
+    // The end alone, too.
+    client.open(5, &[]).await;
+    client.say(5, "").await;
+    assert_eq!(client.hear([5]).await, [""]);
 }
 
 #[tokio::test]
@@ -308,7 +329,10 @@ async fn settle() {
 #[tokio::test]
 async fn who_does_not_read_makes_who_writes_wait() {
     const ALL: usize = 8 << 20;
-    let (written, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Notify::new()));
+    let (written, go) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(tokio::sync::Notify::new()),
+    );
     let served = {
         let (written, go) = (written.clone(), go.clone());
         async move |mut session: Session| {
@@ -321,8 +345,9 @@ async fn who_does_not_read_makes_who_writes_wait() {
             channel.output.shutdown().await.unwrap();
             // Then the client: its server does not.
             go.notified().await;
-            let read = tokio::io::copy(&mut channel.input, &mut tokio::io::sink());
-            assert_eq!(read.await.unwrap(), ALL as u64);
+            let mut sink = tokio::io::sink();
+            let read = tokio::io::copy(&mut channel.input, &mut sink).await;
+            assert_eq!(read.unwrap(), ALL as u64);
         }
     };
     let mut client = client(served);

@@ -11,7 +11,7 @@ use kube::runtime::wait::{Condition as _, await_condition};
 
 use super::*;
 use crate::api::ApiServer;
-use crate::api::tests::basics::server;
+use crate::api::tests::fixture::server;
 use crate::l7::gateway::observe::Ask;
 
 /// Longer than anything here takes: a test that waits for what never comes must end, too.
