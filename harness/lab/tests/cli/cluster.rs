@@ -26,7 +26,10 @@ impl Cluster {
         let client = runtime.block_on(async {
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(desk.kubeconfig(), &options).await;
-            let client = Client::try_from(config.unwrap()).unwrap();
+            let mut config = config.unwrap();
+            // A refusal is to be seen, not asked for again.
+            config.default_retry = false;
+            let client = Client::try_from(config).unwrap();
             let accounts = Api::<ServiceAccount>::default_namespaced(client.clone());
             let there = |account: Option<&ServiceAccount>| account.is_some();
             await_condition(accounts, "default", there).await.unwrap();

@@ -62,7 +62,8 @@ fn a_container_is_attached_to_with_its_standard_input() {
             let mut letters: Vec<char> = said.chars().collect();
             let mut all: Vec<char> = expected.chars().collect();
             // What is typed may be echoed between what is answered.
-            (letters.sort_unstable(), all.sort_unstable());
+            letters.sort_unstable();
+            all.sort_unstable();
             assert_eq!(letters, all, "{said:?}");
             assert_eq!(desk.succeeds(&["logs", name]).len(), said.len());
         }

@@ -74,7 +74,7 @@ impl Upgrade {
             .max_message_size(LARGEST_MESSAGE)
             .max_frame_size(LARGEST_MESSAGE);
         let asked = upgrade.requested_protocols();
-        let asked: Vec<String> = asked.flat_map(|value| listed(value)).collect();
+        let asked: Vec<String> = asked.flat_map(listed).collect();
         let tunnelled = |name: &&&str| {
             let mut tunnels = asked.iter().filter_map(|one| one.strip_prefix(SPDY));
             tunnels.any(|tunnel| tunnel.strip_prefix('+') == Some(**name))
