@@ -18,6 +18,7 @@ pub mod api;
 pub mod boot;
 pub mod builtin;
 pub mod controllers;
+mod dial;
 mod event;
 pub mod l7;
 pub mod net;

@@ -208,7 +208,7 @@ async fn executes(fixture: &Fixture) {
         .exec(&words("[ -t 0 ] && [ -t 1 ] && exit 4"), true, true)
         .await
         .unwrap();
-    assert!(exec.terminal.is_some());
+    assert!(exec.streams.terminal.is_some());
     assert_eq!(exec.child.wait().await.unwrap().code(), Some(4));
 
     process.signal(libc::SIGTERM);

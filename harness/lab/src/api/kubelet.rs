@@ -1,25 +1,33 @@
-//! What the API server asks of the kubelets: the streams behind `exec` and `log`.
+//! What the API server asks of the kubelets: the streams behind `exec`, `attach`, `log` and
+//! `portforward`.
 //!
 //! Start from [`Kubelet`]. The API server finds the pod and its container and speaks the streaming
-//! protocol to the client; starting processes and keeping logs is the node's work.
+//! protocol to the client; processes, logs and namespaces are the node's work.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use k8s_openapi::jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+
+/// One pod that is bound to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PodRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
 
 /// One container of one pod, already found to exist in the pod's specification.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContainerRef {
-    /// The pod's namespace.
-    pub namespace: String,
-    /// The pod's name.
-    pub pod: String,
-    /// The pod's UID.
-    pub uid: String,
-    /// The node it is bound to.
-    pub node: String,
+    /// The pod.
+    pub pod: PodRef,
     /// The container's name.
     pub container: String,
 }
@@ -35,6 +43,13 @@ pub struct ExecRequest {
     pub tty: bool,
 }
 
+/// The options of `PodAttachOptions` (core/v1). Whether there is a terminal is the container's.
+#[derive(Debug, Clone)]
+pub struct AttachRequest {
+    /// Whether the client sends standard input.
+    pub stdin: bool,
+}
+
 /// The options of `PodLogOptions` (core/v1) that the lab follows.
 #[derive(Debug, Clone, Default)]
 pub struct LogOptions {
@@ -44,13 +59,16 @@ pub struct LogOptions {
     pub previous: bool,
     /// The last so many lines.
     pub tail_lines: Option<usize>,
+    /// Of these, the lines that were written then or later.
+    pub since: Option<Timestamp>,
     /// Prefix each line with its RFC 3339 time.
     pub timestamps: bool,
 }
 
-/// A running `exec`. Dropping it ends the process.
-pub struct ExecSession {
-    /// Present when standard input was asked for; dropping it is end of file.
+/// The streams of a process: of an `exec`, which ends when this is dropped, or of a container that
+/// was attached to, which does not.
+pub struct ProcessStreams {
+    /// Present when standard input was asked for and is there; dropping it ends what is sent.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Standard output, and with a terminal standard error too.
     pub stdout: Box<dyn AsyncRead + Send + Unpin>,
@@ -58,7 +76,8 @@ pub struct ExecSession {
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// Terminal sizes (columns, rows); absent without a terminal.
     pub resize: Option<mpsc::Sender<(u16, u16)>>,
-    /// The process's exit code (128 + n when signal n ended it).
+    /// The exit code (128 + n when signal n ended it); 0 where only the attachment ended. It has to
+    /// be awaited for the other streams to go on.
     pub exit: BoxFuture<'static, std::io::Result<i32>>,
 }
 
@@ -84,7 +103,14 @@ pub trait Kubelet: Send + Sync + 'static {
         &self,
         target: &ContainerRef,
         request: ExecRequest,
-    ) -> Result<ExecSession, KubeletError>;
+    ) -> Result<ProcessStreams, KubeletError>;
+
+    /// What a running container writes from now on, and its standard input.
+    async fn attach(
+        &self,
+        target: &ContainerRef,
+        request: AttachRequest,
+    ) -> Result<ProcessStreams, KubeletError>;
 
     /// A container's log, oldest line first.
     async fn logs(
@@ -92,4 +118,7 @@ pub trait Kubelet: Send + Sync + 'static {
         target: &ContainerRef,
         options: LogOptions,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, KubeletError>;
+
+    /// A connection to a port of a pod's loopback interface, made inside the pod.
+    async fn connect(&self, target: &PodRef, port: u16) -> Result<TcpStream, KubeletError>;
 }

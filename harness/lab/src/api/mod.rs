@@ -7,26 +7,31 @@
 //!
 //! ```text
 //! serve ──► router ──► {verbs, stream, subresource} ──► write ──► store
-//!                            └──► rows ──► {defaults, validate, crd}
+//!    │                       └──► rows ──► {defaults, validate, crd}
+//!    └──► container ──► {remote, forward} ──► channel ──► {websocket, spdy}
 //! ```
 
 mod admission;
 mod apply;
 mod auth;
 mod bootstrap;
+mod channel;
 mod check;
 mod container;
 mod crd;
 mod delete;
 mod discovery;
 mod fields;
+mod forward;
 pub mod kubelet;
 mod meta;
 mod openapi;
 mod patch;
 pub mod pki;
 mod protobuf;
+mod proxy;
 mod registry;
+mod remote;
 mod request;
 mod review;
 mod router;
@@ -58,17 +63,20 @@ use self::pki::ClusterPki;
 use self::registry::Registry;
 use self::store::Store;
 use self::webhook::Webhooks;
+use crate::os::netns::NetNs;
 
 pub use self::auth::User;
 
 /// What an API server is made from.
 pub struct ApiConfig {
-    /// Whom `exec` and `log` are asked of.
+    /// Whom the streams of pods are asked of.
     pub kubelet: Arc<dyn Kubelet>,
     /// The admission webhooks' servers in this process.
     pub webhooks: Webhooks,
     /// The cluster's certificate authority.
     pub pki: Arc<ClusterPki>,
+    /// Where connections to pods are made from: the control plane's network.
+    pub network: NetNs,
 }
 
 /// What every request may use.
@@ -78,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) kubelet: Arc<dyn Kubelet>,
     pub(crate) webhooks: Webhooks,
     pub(crate) pki: Arc<ClusterPki>,
+    pub(crate) network: NetNs,
 }
 
 /// The API server. Clones are the same server.
@@ -99,6 +108,7 @@ impl ApiServer {
             kubelet: config.kubelet,
             webhooks: config.webhooks,
             pki: config.pki,
+            network: config.network,
         });
         bootstrap::objects(&shared)?;
         let router = router::router(shared.clone());

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::Value;
 
+use super::proxy::Locate;
 use super::schema::Schema;
 use super::status::{Cause, Status};
 use super::store::State;
@@ -54,6 +55,8 @@ pub(crate) struct Hooks {
     pub(crate) validate: fn(&Value, Option<&Value>, &mut Vec<Cause>),
     /// Looks at other objects: allocation, collisions, admission.
     pub(crate) admit: fn(&mut Admit<'_>) -> Result<(), Status>,
+    /// Finds where requests for `proxy` go, of kinds that have addresses.
+    pub(crate) locate: Option<Locate>,
 }
 
 impl Default for Hooks {
@@ -63,6 +66,7 @@ impl Default for Hooks {
             default: |_| (),
             validate: |_, _, _| (),
             admit: |_| Ok(()),
+            locate: None,
         }
     }
 }
@@ -241,6 +245,11 @@ impl Kind {
 
     pub(crate) fn admit(mut self, hook: fn(&mut Admit<'_>) -> Result<(), Status>) -> Self {
         self.hooks.admit = hook;
+        self
+    }
+
+    pub(crate) fn locate(mut self, hook: Locate) -> Self {
+        self.hooks.locate = Some(hook);
         self
     }
 

@@ -15,7 +15,7 @@ use super::request::Asked;
 use super::shape::Shape;
 use super::status::Status;
 use super::{
-    Shared, User, auth, container, delete, discovery, openapi, stream, subresource, verbs,
+    Shared, User, auth, container, delete, discovery, openapi, proxy, stream, subresource, verbs,
 };
 
 /// The largest body that is read, as etcd's limit makes it.
@@ -69,6 +69,9 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Result<Response, Statu
         .is_some_and(container::is_stream)
     {
         return container::stream(shared, asked, request).await;
+    }
+    if asked.subresource.as_deref().is_some_and(proxy::is_proxy) {
+        return proxy::proxy(shared, asked, request).await;
     }
     let (parts, body) = request.into_parts();
     let call = Call {

@@ -1,16 +1,24 @@
 //! HTTPS: HTTP/1.1 with upgrades, and HTTP/2.
+//!
+//! Start from [`serve`]. Rule: whatever a connection becomes is done in the connection's own task,
+//! so that nothing goes on when the server has ended.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
+use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +26,49 @@ use tower::ServiceExt as _;
 use x509_parser::prelude::FromDer as _;
 
 use super::{Shared, User};
+
+/// What is to be done with a connection when it has become something else than HTTP; an extension
+/// of every request that came over one.
+#[derive(Clone)]
+pub(crate) struct Afterwards {
+    tasks: mpsc::Sender<BoxFuture<'static, ()>>,
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+}
+
+impl Afterwards {
+    /// Runs a task in place of further requests; the first one counts.
+    pub(crate) fn run(&self, task: BoxFuture<'static, ()>) {
+        let _ = self.tasks.try_send(task);
+    }
+}
+
+/// The other end of a connection; the default is one that never closes.
+#[derive(Clone, Default)]
+pub(crate) struct Peer(Option<Arc<AsyncFd<OwnedFd>>>);
+
+impl Peer {
+    pub(crate) fn of(stream: &TcpStream) -> std::io::Result<Self> {
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        // SAFETY: an OwnedFd is open, and the same descriptor, for as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self(Some(Arc::new(socket))))
+    }
+
+    /// Waits until it has closed the connection. Reading tells so only after all that was sent
+    /// before, which is of no help to one who cannot read on.
+    pub(crate) async fn gone(&self) {
+        let Some(socket) = &self.0 else {
+            return std::future::pending().await;
+        };
+        while let Ok(mut ready) = socket.ready(Interest::READABLE).await {
+            if ready.ready().is_read_closed() {
+                return;
+            }
+            ready.clear_ready();
+        }
+    }
+}
 
 /// Serves a listener until cancelled.
 pub(crate) async fn serve(
@@ -53,6 +104,7 @@ pub(crate) async fn serve(
 
 async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    let peer = Peer::of(&stream).unwrap_or_default();
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -66,7 +118,23 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .and_then(user_of);
+    http(router, user, stream, peer).await;
+}
+
+/// Serves one connection, as a user if there is one, and whatever it becomes.
+pub(crate) async fn http(
+    router: Router,
+    user: Option<User>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: Peer,
+) {
+    let (afterwards, mut tasks) = mpsc::channel(1);
+    let afterwards = Afterwards {
+        tasks: afterwards,
+        peer,
+    };
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(afterwards.clone());
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
         }
@@ -77,6 +145,9 @@ async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the API server broke");
+    }
+    if let Ok(task) = tasks.try_recv() {
+        task.await;
     }
 }
 

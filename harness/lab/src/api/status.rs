@@ -308,6 +308,10 @@ impl Status {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
+    pub(crate) fn service_unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(
             500,

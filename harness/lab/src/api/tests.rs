@@ -1,5 +1,7 @@
 //! The API server as its clients see it, in this process.
 
 mod apply;
-pub(crate) mod basics;
+mod basics;
+pub(crate) mod fixture;
 mod kubectl;
+mod streams;

@@ -171,10 +171,12 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     });
     let commands = root.join("outside");
     fs::create_dir_all(&commands).map_err(|error| api_error(error.into()))?;
+    let control_plane = sandboxes.first().map(Sandbox::netns);
     let api = ApiServer::new(ApiConfig {
         kubelet: nodes.clone(),
         webhooks,
         pki: pki.clone(),
+        network: control_plane.unwrap_or_else(|| outside.clone()),
     })
     .map_err(api_error)?
     .extend(outside::routes(Arc::new(Outside {

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
-use crate::api::tests::basics::server;
+use crate::api::tests::fixture::server;
 
 /// Only what hangs takes this long.
 const HANGS: Duration = Duration::from_secs(30);

@@ -1,7 +1,8 @@
 //! A container instance's log, kept in memory.
 //!
-//! Start from [`Log`]. Lines come from the container's pipes, or one by one from a task of the lab,
-//! and go to any number of readers. Rule: a log that grows too large loses its oldest lines.
+//! Start from [`Log`]. Lines come in pieces from the container's pipes, or one by one from a task of
+//! the lab, and go to any number of readers. Rule: a log that grows too large loses its oldest
+//! lines, and a line that is too long is several.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +12,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use k8s_openapi::jiff::Timestamp;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::watch;
 
 use crate::api::kubelet::LogOptions;
 
 /// The most octets that are kept, as kubelets rotate at by default.
 const LIMIT: usize = 10 << 20;
+/// The most octets of a line that are kept until it ends, as containerd has it.
+const LONGEST: usize = 16 << 10;
 
 /// One instance's log.
 #[derive(Default)]
@@ -46,12 +48,11 @@ impl Log {
         self.push(Bytes::from(format!("{text}\n")));
     }
 
-    /// Adds what a pipe brings, until it closes.
-    pub(super) async fn copy(&self, pipe: impl AsyncRead + Unpin) {
-        let mut pipe = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while let Ok(1..) = pipe.read_until(b'\n', &mut line).await {
-            self.push(Bytes::from(std::mem::take(&mut line)));
+    /// Adds what one pipe brings, in whatever pieces.
+    pub(super) fn lines(&self) -> Lines<'_> {
+        Lines {
+            log: self,
+            begun: Vec::new(),
         }
     }
 
@@ -77,7 +78,12 @@ impl Log {
         self: &Arc<Self>,
         options: &LogOptions,
     ) -> BoxStream<'static, io::Result<Bytes>> {
-        let (follow, timestamps) = (options.follow, options.timestamps);
+        let LogOptions {
+            follow,
+            timestamps,
+            since,
+            ..
+        } = *options;
         let state = self.locked();
         let skip = options
             .tail_lines
@@ -87,13 +93,14 @@ impl Log {
         let changed = self.changed.subscribe();
         stream::unfold(
             (self.clone(), next, changed),
-            move |(log, next, mut changed)| async move {
+            move |(log, mut next, mut changed)| async move {
                 loop {
                     changed.borrow_and_update();
-                    let (chunk, end, closed) = log.from(next, timestamps);
+                    let (chunk, end, closed) = log.from(next, since, timestamps);
                     if !chunk.is_empty() {
                         return Some((Ok(chunk), (log, end, changed)));
                     }
+                    next = end;
                     if closed || !follow || changed.changed().await.is_err() {
                         return None;
                     }
@@ -104,12 +111,19 @@ impl Log {
     }
 
     /// The lines from one number on, the number after them, and whether none will follow.
-    fn from(&self, next: usize, timestamps: bool) -> (Bytes, usize, bool) {
+    fn from(
+        &self,
+        next: usize,
+        since: Option<Timestamp>,
+        timestamps: bool,
+    ) -> (Bytes, usize, bool) {
         let state = self.locked();
         let mut chunk = BytesMut::new();
-        for line in state.lines.iter().skip(next.saturating_sub(state.first)) {
-            if timestamps {
-                chunk.put_slice(format!("{} ", line.time).as_bytes());
+        let lines = state.lines.iter().skip(next.saturating_sub(state.first));
+        for line in lines.filter(|line| since.is_none_or(|since| line.time >= since)) {
+            // What continues a line is not told again when it was written.
+            if timestamps && (chunk.is_empty() || chunk.ends_with(b"\n")) {
+                chunk.put_slice(format!("{:.9} ", line.time).as_bytes());
             }
             chunk.put_slice(&line.text);
         }
@@ -143,6 +157,37 @@ impl Log {
     }
 }
 
+/// The lines of one pipe, put together from pieces.
+pub(super) struct Lines<'a> {
+    log: &'a Log,
+    begun: Vec<u8>,
+}
+
+impl Lines<'_> {
+    /// Adds a piece.
+    pub(super) fn put(&mut self, data: &[u8]) {
+        for piece in data.split_inclusive(|&byte| byte == b'\n') {
+            self.begun.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.begun.len() >= LONGEST {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.log.push(Bytes::from(std::mem::take(&mut self.begun)));
+    }
+}
+
+/// A pipe may close in the midst of a line.
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        if !self.begun.is_empty() {
+            self.end();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt;
@@ -157,7 +202,11 @@ mod tests {
     #[tokio::test]
     async fn reads_all_or_the_tail_and_follows_to_the_end() {
         let log = Arc::new(Log::default());
-        log.copy(&b"one\ntwo\nno newline"[..]).await;
+        let mut lines = log.lines();
+        for piece in ["on", "e\ntwo\nno ", "newline"] {
+            lines.put(piece.as_bytes());
+        }
+        drop(lines);
         assert_eq!(
             text(&log, LogOptions::default()).await,
             "one\ntwo\nno newline"
@@ -180,6 +229,49 @@ mod tests {
         log.line("three");
         log.close();
         assert!(following.await.unwrap().ends_with("three\n"));
+    }
+
+    #[tokio::test]
+    async fn lines_are_read_since_a_time_and_with_it() {
+        let log = Arc::new(Log::default());
+        let time = |second| Timestamp::from_second(second).unwrap();
+        for second in [1, 2, 3] {
+            log.locked().lines.push_back(Line {
+                time: time(second),
+                text: format!("{second}\n").into(),
+            });
+        }
+        log.close();
+        let since = |second| LogOptions {
+            since: Some(time(second)),
+            timestamps: true,
+            // Those before it are not waited for.
+            follow: true,
+            ..LogOptions::default()
+        };
+        assert_eq!(
+            text(&log, since(2)).await,
+            "1970-01-01T00:00:02.000000000Z 2\n1970-01-01T00:00:03.000000000Z 3\n"
+        );
+        assert_eq!(text(&log, since(4)).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_not_kept_back_for_ever() {
+        let log = Arc::new(Log::default());
+        let mut lines = log.lines();
+        lines.put(&vec![b'x'; LONGEST]);
+        lines.put(b"y\n");
+        assert_eq!(log.locked().lines.len(), 2);
+        drop(lines);
+        log.close();
+        let timestamps = LogOptions {
+            timestamps: true,
+            ..LogOptions::default()
+        };
+        let text = text(&log, timestamps).await;
+        assert_eq!(text.matches("Z ").count(), 1, "one line, one time");
+        assert!(text.ends_with("xy\n"));
     }
 
     #[test]

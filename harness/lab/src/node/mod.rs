@@ -6,9 +6,11 @@
 //!
 //! ```text
 //! Nodes ──► kubelet ──► pod ──► volumes, probes, log
+//!                        ├────► console ──► log
 //!                        └────► process ──► spawn ──► stage ──► rootfs
 //! ```
 
+mod console;
 mod host_pid;
 pub mod images;
 mod kubelet;
@@ -24,7 +26,7 @@ mod terminal;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +34,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 use kube::Client;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -39,15 +42,18 @@ pub use self::host_pid::HostPids;
 pub use self::spawn::pidfd_open;
 
 use self::images::Store;
-use self::pod::PodContext;
+use self::pod::instance::Instance;
+use self::pod::{Instances, PodContext};
 use self::process::Exit;
 use self::sandbox::Sandbox;
 use self::terminal::Terminal;
 use crate::api::kubelet::{
-    ContainerRef, ExecRequest, ExecSession, Kubelet, KubeletError, LogOptions,
+    AttachRequest, ContainerRef, ExecRequest, Kubelet, KubeletError, LogOptions, PodRef,
+    ProcessStreams,
 };
 use crate::api::webhook::Webhooks;
 use crate::builtin::Builtins;
+use crate::dial;
 use crate::net::cni::PodNetwork;
 use crate::os::nft::Nft;
 
@@ -104,14 +110,31 @@ impl Pods {
             .remove(uid);
     }
 
-    fn find(&self, target: &ContainerRef) -> Result<Arc<PodContext>, KubeletError> {
+    fn get(&self, uid: &str) -> Option<Arc<PodContext>> {
         let pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pods.get(&target.uid).cloned().ok_or_else(|| {
-            let ContainerRef { namespace, pod, container, .. } = target;
+        pods.get(uid).cloned()
+    }
+
+    fn find(&self, target: &ContainerRef) -> Result<Arc<PodContext>, KubeletError> {
+        let ContainerRef { pod, container } = target;
+        self.get(&pod.uid).ok_or_else(|| {
+            let PodRef { namespace, name, .. } = pod;
             KubeletError::BadRequest(format!(
-                "container \"{container}\" in pod \"{pod}\" of namespace {namespace} is waiting to start: ContainerCreating"
+                "container \"{container}\" in pod \"{name}\" of namespace {namespace} is waiting to start: ContainerCreating"
             ))
         })
+    }
+
+    /// A container's last run, of which a process is asked something.
+    fn running(&self, target: &ContainerRef) -> Result<Arc<Instance>, KubeletError> {
+        let name = &target.container;
+        let instances = self.find(target)?.instances(name);
+        let Some(Instances { current, .. }) = instances else {
+            return Err(KubeletError::BadRequest(format!(
+                "container not found (\"{name}\")"
+            )));
+        };
+        Ok(current)
     }
 }
 
@@ -170,15 +193,9 @@ impl Kubelet for Nodes {
         &self,
         target: &ContainerRef,
         request: ExecRequest,
-    ) -> Result<ExecSession, KubeletError> {
+    ) -> Result<ProcessStreams, KubeletError> {
         let name = &target.container;
-        let pod = self.pods.find(target)?;
-        let Some(instances) = pod.instances(name) else {
-            return Err(KubeletError::BadRequest(format!(
-                "container not found (\"{name}\")"
-            )));
-        };
-        let process = instances.current.running_process().ok_or_else(|| {
+        let process = self.pods.running(target)?.running_process().ok_or_else(|| {
             KubeletError::BadRequest(format!(
                 "container \"{name}\" is a component of the lab and not a process: it has a log, but nothing can be executed in it"
             ))
@@ -194,10 +211,10 @@ impl Kubelet for Nodes {
             ))
         })?;
         let mut child = exec.child;
-        let Some(master) = exec.terminal else {
+        let Some(master) = exec.streams.terminal else {
             let missing =
                 || KubeletError::Internal("the process has no standard output".to_owned());
-            return Ok(ExecSession {
+            return Ok(ProcessStreams {
                 stdin: exec.streams.stdin.map(|pipe| Box::new(pipe) as _),
                 stdout: Box::new(exec.streams.stdout.ok_or_else(missing)?),
                 stderr: exec.streams.stderr.map(|pipe| Box::new(pipe) as _),
@@ -217,7 +234,7 @@ impl Kubelet for Nodes {
                 }
             }
         };
-        Ok(ExecSession {
+        Ok(ProcessStreams {
             stdin: stdin.then(|| Box::new(terminal.clone()) as _),
             stdout: Box::new(terminal),
             stderr: None,
@@ -226,16 +243,56 @@ impl Kubelet for Nodes {
         })
     }
 
+    async fn attach(
+        &self,
+        target: &ContainerRef,
+        request: AttachRequest,
+    ) -> Result<ProcessStreams, KubeletError> {
+        let name = &target.container;
+        let instance = self.pods.running(target)?;
+        let console = instance.console.as_ref().ok_or_else(|| {
+            KubeletError::BadRequest(format!(
+                "container \"{name}\" is a component of the lab and not a process: it has a log, but nothing to attach to"
+            ))
+        })?;
+        console.attach(request.stdin).ok_or_else(|| {
+            KubeletError::Internal(format!(
+                "prepare attach: container \"{name}\" is in CONTAINER_EXITED state"
+            ))
+        })
+    }
+
+    async fn connect(&self, target: &PodRef, port: u16) -> Result<TcpStream, KubeletError> {
+        let PodRef {
+            namespace,
+            name,
+            uid,
+        } = target;
+        let pod = self.pods.get(uid).and_then(|pod| pod.netns());
+        let netns = pod.ok_or_else(|| {
+            KubeletError::NotFound(format!("pod {namespace}/{name} has no network here"))
+        })?;
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let [v4, v6] = loopback.map(|ip: IpAddr| SocketAddr::new(ip, port));
+        let v4 = match dial::tcp(&netns, v4).await {
+            Ok(stream) => return Ok(stream),
+            Err(why) => why.replacen("tcp", "tcp4", 1),
+        };
+        dial::tcp(&netns, v6).await.map_err(|why| {
+            let v6 = why.replacen("tcp", "tcp6", 1);
+            KubeletError::Internal(format!(
+                "failed to connect to localhost:{port} inside namespace \"{uid}\", IPv4: {v4} IPv6 {v6}"
+            ))
+        })
+    }
+
     async fn logs(
         &self,
         target: &ContainerRef,
         options: LogOptions,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, KubeletError> {
-        let ContainerRef {
-            pod: name,
-            container,
-            ..
-        } = target;
+        let ContainerRef { pod, container } = target;
+        let name = &pod.name;
         let pod = self.pods.find(target)?;
         let Some(instances) = pod.instances(container) else {
             let reason = pod.waits_for(container);

@@ -6,7 +6,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -17,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::rootfs::ContainerFile;
 use super::spawn::{PidNamespace, Stage, Started};
-use super::stage;
+use super::{stage, terminal};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +59,19 @@ pub struct Streams {
     pub stdout: Option<ChildStdout>,
     /// Its standard error, if that is a pipe.
     pub stderr: Option<ChildStderr>,
+    /// The other side of the terminal that all three are, if they are one.
+    pub terminal: Option<OwnedFd>,
 }
 
 impl Streams {
-    fn of(child: &mut Child) -> Self {
+    fn of(child: &mut Child, terminal: Option<OwnedFd>) -> Self {
+        // With a terminal, the pipes were those of its stage.
+        let pipes = terminal.is_none();
         Self {
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
+            stdin: child.stdin.take().filter(|_| pipes),
+            stdout: child.stdout.take().filter(|_| pipes),
+            stderr: child.stderr.take().filter(|_| pipes),
+            terminal,
         }
     }
 }
@@ -74,14 +80,12 @@ impl Streams {
 pub struct Exec {
     /// The process; dropping it kills it.
     pub child: Child,
-    /// Its pipes, without a terminal.
+    /// Its standard streams.
     pub streams: Streams,
-    /// The terminal, if there is one: output, input and size.
-    pub terminal: Option<OwnedFd>,
 }
 
 impl Process {
-    /// Starts a container's entrypoint.
+    /// Starts a container's entrypoint, which reads nothing but what comes by its terminal.
     ///
     /// # Errors
     /// With the reason, in the words of the stage.
@@ -101,17 +105,25 @@ impl Process {
         let path = file.write()?;
         let mut stage = Stage::new(stage::CONTAINER)?;
         stage.arg(&path);
-        stage
-            .command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let mut socket = None;
+        if file.tty {
+            // Only the stage can make a terminal of the container's own: it sends back our side.
+            let (ours, theirs) = UnixStream::pair()?;
+            socket = Some(ours);
+            let null = Stdio::null;
+            let command = stage.command.stdin(Stdio::from(OwnedFd::from(theirs)));
+            command.stdout(null()).stderr(null());
+        } else {
+            let command = stage.command.stdin(stdin);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
         let Started {
             mut child,
             pid,
             pidfd,
         } = stage.start(PidNamespace::New).await?;
-        let streams = Streams::of(&mut child);
+        let terminal = socket.map(terminal::take_over).transpose()?;
+        let streams = Streams::of(&mut child, terminal);
         let (sender, exit) = watch::channel(None);
         let reaper = tokio::spawn(async move {
             let exit = match child.wait().await {
@@ -187,7 +199,8 @@ impl Process {
         }
         let mut terminal = None;
         if tty {
-            let (master, slave) = self.open_terminal()?;
+            let ptmx = format!("/proc/{}/root/dev/pts/ptmx", self.pid);
+            let (master, slave) = terminal::open(ptmx.as_ref())?;
             stage
                 .command
                 .stdin(Stdio::from(slave.try_clone()?))
@@ -204,36 +217,8 @@ impl Process {
         }
         let namespace = File::open(format!("/proc/{}/ns/pid", self.pid))?;
         let mut child = stage.start(PidNamespace::Of(namespace)).await?.child;
-        let streams = Streams::of(&mut child);
-        Ok(Exec {
-            child,
-            streams,
-            terminal,
-        })
-    }
-
-    /// A terminal of the container's own devpts, so that it has a name in there.
-    fn open_terminal(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let master = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
-            .open(format!("/proc/{}/root/dev/pts/ptmx", self.pid))?;
-        let unlock: libc::c_int = 0;
-        // SAFETY: TIOCSPTLCK reads one int; TIOCGPTPEER takes open flags and gives a descriptor.
-        let slave = unsafe {
-            if libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-            let fd = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        Ok((master.into(), slave))
+        let streams = Streams::of(&mut child, terminal);
+        Ok(Exec { child, streams })
     }
 }
 

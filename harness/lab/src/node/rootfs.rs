@@ -40,6 +40,8 @@ pub struct ContainerFile {
     pub capabilities: Option<Vec<u8>>,
     /// Whether it may never gain privileges.
     pub no_new_privileges: bool,
+    /// Whether its standard streams are a terminal.
+    pub tty: bool,
 }
 
 /// A file or directory mounted into a container.

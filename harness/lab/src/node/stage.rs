@@ -17,6 +17,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::rootfs::{self, ContainerFile};
+use super::terminal;
 
 /// Holds namespaces.
 pub const SANDBOX: &str = "strata-lab:sandbox";
@@ -138,13 +139,36 @@ fn container(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infall
     join(file.sandbox, &SHARED)?;
     rootfs::enter(&file)?;
     nix::unistd::setsid().map_err(|error| format!("setsid: {error}"))?;
+    if file.tty {
+        own_terminal().map_err(|error| format!("cannot make a terminal: {error}"))?;
+    }
     let command = file
         .command
         .iter()
         .map(|argument| CString::new(argument.as_str()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
-    become_command(&file, &command)
+    become_command(&file, &command, file.tty)
+}
+
+/// Makes a terminal of the container's devpts the process's own, and sends the other side of it
+/// over the socket that has been its standard input.
+fn own_terminal() -> io::Result<()> {
+    let (master, slave) = terminal::open(Path::new("/dev/pts/ptmx"))?;
+    terminal::hand_over(io::stdin(), &master)?;
+    nix::unistd::dup2_stdin(&slave)?;
+    nix::unistd::dup2_stdout(&slave)?;
+    nix::unistd::dup2_stderr(&slave)?;
+    control_terminal()
+}
+
+/// Has signals come from the terminal that standard input is.
+fn control_terminal() -> io::Result<()> {
+    // SAFETY: the ioctl takes no memory; standard input is the terminal.
+    if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn exec(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infallible, String> {
@@ -156,11 +180,7 @@ fn exec(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infallible,
     join(pid, &[("mnt", CloneFlags::CLONE_NEWNS)])?;
     nix::unistd::setsid().map_err(|error| format!("setsid: {error}"))?;
     if tty {
-        // SAFETY: the ioctl takes no memory; standard input is the terminal.
-        if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
-            let error = io::Error::last_os_error();
-            return Err(format!("cannot take the terminal: {error}"));
-        }
+        control_terminal().map_err(|error| format!("cannot take the terminal: {error}"))?;
     }
     let command = arguments
         .0
@@ -168,17 +188,26 @@ fn exec(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infallible,
         .map(|argument| CString::new(argument.into_vec()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
-    become_command(&file, &command)
+    become_command(&file, &command, tty)
 }
 
-fn become_command(file: &ContainerFile, command: &[CString]) -> Result<Infallible, String> {
+fn become_command(
+    file: &ContainerFile,
+    command: &[CString],
+    tty: bool,
+) -> Result<Infallible, String> {
     let cwd = if file.cwd.is_empty() { "/" } else { &file.cwd };
     std::env::set_current_dir(cwd).map_err(|error| format!("chdir to cwd ({cwd:?}): {error}"))?;
     let program = file.program(command)?;
     restrict(file)?;
+    let terminal = tty.then_some(("TERM", "xterm"));
     let env = file
         .env
         .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        // As containerd says it to whatever has a terminal.
+        .filter(|(name, _)| !(tty && *name == "TERM"))
+        .chain(terminal)
         .map(|(name, value)| CString::new(format!("{name}={value}")))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("environment: {error}"))?;

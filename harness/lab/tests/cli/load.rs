@@ -5,68 +5,23 @@ use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::PostParams;
-use kube::config::{Config, KubeConfigOptions};
-use kube::runtime::wait::await_condition;
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use tokio::runtime::Runtime;
 
+use crate::cluster::{Cluster, IMAGE};
 use crate::desk::{Desk, everybody};
 use crate::image::shell;
 
-const IMAGE: &str = "localhost/shell:v1";
-
-struct Cluster {
-    runtime: Runtime,
-    pods: Api<Pod>,
-}
-
-impl Cluster {
-    fn of(desk: &Desk) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let client = runtime.block_on(async {
-            let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(desk.kubeconfig(), &options).await;
-            let client = Client::try_from(config.unwrap()).unwrap();
-            let accounts = Api::<ServiceAccount>::default_namespaced(client.clone());
-            let there = |account: Option<&ServiceAccount>| account.is_some();
-            await_condition(accounts, "default", there).await.unwrap();
-            client
-        });
-        let pods = Api::default_namespaced(client);
-        Self { runtime, pods }
-    }
-
-    fn run(&self, name: &str) {
-        let script = "echo hello; while :; do read -t 9 <>/dev/ptmx; done";
-        let pod = json!({
-            "metadata": {"name": name},
-            "spec": {
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "shell", "image": IMAGE, "command": ["/bash", "-c", script]}],
-            },
-        });
-        let pod = serde_json::from_value(pod).unwrap();
-        let parameters = PostParams::default();
-        let created = self.pods.create(&parameters, &pod);
-        self.runtime.block_on(created).unwrap();
-    }
-
-    fn wait(&self, name: &str, condition: impl Fn(&str) -> bool) {
-        let said = |pod: Option<&Pod>| {
-            let status = pod.and_then(|pod| pod.status.clone()).unwrap_or_default();
-            let containers = status.container_statuses.unwrap_or_default();
-            let state = containers.first().and_then(|one| one.state.clone());
-            let state = state.unwrap_or_default();
-            let waiting = state.waiting.and_then(|waiting| waiting.reason);
-            let running = state.running.map(|_| "running".to_owned());
-            waiting.or(running).is_some_and(|said| condition(&said))
-        };
-        let waited = await_condition(self.pods.clone(), name, said);
-        self.runtime.block_on(waited).unwrap();
-    }
+fn web() -> Pod {
+    let script = "echo hello; while :; do read -t 9 <>/dev/ptmx; done";
+    let pod = json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "shell", "image": IMAGE, "command": ["/bash", "-c", script]}],
+        },
+    });
+    serde_json::from_value(pod).unwrap()
 }
 
 /// The first line that a command which goes on writes.
@@ -89,7 +44,7 @@ fn a_pod_that_lacks_its_image_starts_when_it_is_loaded() {
     everybody(|desk| {
         desk.succeeds(&["up", "-d", "--workers", "1"]);
         let cluster = Cluster::of(desk);
-        cluster.run("web");
+        cluster.create(&web());
         cluster.wait("web", |said| {
             said == "ErrImagePull" || said == "ImagePullBackOff"
         });

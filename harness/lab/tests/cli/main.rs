@@ -9,6 +9,7 @@
     reason = "a test"
 )]
 
+mod cluster;
 mod desk;
 mod end;
 #[path = "../support/image.rs"]
@@ -16,6 +17,7 @@ mod image;
 mod load;
 #[path = "../support/processes.rs"]
 mod processes;
+mod streams;
 #[path = "../support/terminal.rs"]
 mod terminal;
 

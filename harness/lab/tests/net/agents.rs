@@ -55,6 +55,7 @@ impl Agents {
             kubelet: nodes,
             webhooks: Webhooks::default(),
             pki: Arc::new(ClusterPki::new(&[]).unwrap()),
+            network: net.outside.clone(),
         })
         .unwrap();
         let client = api.client("system:admin");

@@ -42,6 +42,7 @@ mod apps;
 mod batch;
 mod core;
 mod event;
+mod location;
 pub(crate) mod names;
 mod networking;
 mod pod;
@@ -61,18 +62,8 @@ pub(crate) fn all() -> Vec<Kind> {
             .status()
             .subresources(&["proxy"])
             .columns(core::NODE),
-        Kind::builtin::<Service>("services", &["svc"])
-            .made_by_put()
-            .returns_deleted()
-            .status()
-            .all()
-            .default(service::default)
-            .validate(service::validate)
-            .admit(service::admit)
-            .columns(service::COLUMNS),
-        Kind::builtin::<Endpoints>("endpoints", &["ep"])
-            .made_by_put()
-            .columns(core::ENDPOINTS),
+        service().clone(),
+        endpoints().clone(),
         Kind::builtin::<ConfigMap>("configmaps", &["cm"])
             .default(core::default_config_map)
             .validate(core::validate_config_map)
@@ -352,11 +343,26 @@ row!(/// Pod.
         .status()
         .generation()
         .all()
-        .subresources(&["attach", "binding", "eviction", "exec", "log"])
+        .subresources(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy"])
         .default(pod::default)
         .validate(pod::validate)
         .admit(pod::admit)
+        .locate(location::pod)
         .columns(pod::COLUMNS));
+row!(/// Service.
+    service, Kind::builtin::<Service>("services", &["svc"])
+        .made_by_put()
+        .returns_deleted()
+        .status()
+        .all()
+        .subresources(&["proxy"])
+        .default(service::default)
+        .validate(service::validate)
+        .admit(service::admit)
+        .locate(location::service)
+        .columns(service::COLUMNS));
+row!(/// Endpoints.
+    endpoints, Kind::builtin::<Endpoints>("endpoints", &["ep"]).made_by_put().columns(core::ENDPOINTS));
 row!(/// ServiceAccount.
     service_account, Kind::builtin::<ServiceAccount>("serviceaccounts", &["sa"]).returns_deleted()
         .subresources(&["token"])

@@ -1,9 +1,6 @@
 //! Create, read, list, watch, update, patch, delete; what is refused, and in which words.
 
-use std::sync::Arc;
-
 use futures::TryStreamExt as _;
-use futures::stream::BoxStream;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -15,39 +12,7 @@ use kube::{Api, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::api::kubelet::{
-    ContainerRef, ExecRequest, ExecSession, Kubelet, KubeletError, LogOptions,
-};
-use crate::api::pki::ClusterPki;
-use crate::api::webhook::Webhooks;
-use crate::api::{ApiConfig, ApiServer};
-
-struct NoKubelet;
-
-#[async_trait::async_trait]
-impl Kubelet for NoKubelet {
-    async fn exec(&self, _: &ContainerRef, _: ExecRequest) -> Result<ExecSession, KubeletError> {
-        Err(KubeletError::NotFound("there is no node".to_owned()))
-    }
-
-    async fn logs(
-        &self,
-        _: &ContainerRef,
-        _: LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<bytes::Bytes>>, KubeletError> {
-        Err(KubeletError::NotFound("there is no node".to_owned()))
-    }
-}
-
-pub(crate) fn server() -> ApiServer {
-    let pki = Arc::new(ClusterPki::new(&["localhost".to_owned()]).unwrap());
-    ApiServer::new(ApiConfig {
-        kubelet: Arc::new(NoKubelet),
-        webhooks: Webhooks::default(),
-        pki,
-    })
-    .unwrap()
-}
+use super::fixture::server;
 
 fn from<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()

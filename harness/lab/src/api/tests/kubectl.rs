@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::basics::server;
+use super::fixture::server;
 use crate::api::{ApiServer, User};
 
 const JSON: &str = "application/json";

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::builtin::{Builtin, BuiltinContext};
+use crate::node::console::{Console, Input};
 use crate::node::log::Log;
 use crate::node::process::{Exit, Process};
 use crate::node::rootfs::ContainerFile;
@@ -24,6 +25,8 @@ pub(in crate::node) struct Instance {
     pub(super) id: String,
     pub(super) started: Timestamp,
     pub(in crate::node) log: Arc<Log>,
+    /// What can be attached to.
+    pub(in crate::node) console: Option<Arc<Console>>,
     body: Body,
     /// The file of its termination message.
     message: Option<PathBuf>,
@@ -49,29 +52,24 @@ impl Instance {
         id: String,
         log: Arc<Log>,
         file: &ContainerFile,
+        input: Input,
         message: PathBuf,
     ) -> io::Result<Self> {
-        let (process, streams) = Process::start(file).await?;
+        let (process, streams) = if input.open {
+            Process::start_with_input(file).await?
+        } else {
+            Process::start(file).await?
+        };
         let started = Timestamp::now();
-        let copied = log.clone();
-        let copies = tokio::spawn(async move {
-            let stdout = async {
-                if let Some(pipe) = streams.stdout {
-                    copied.copy(pipe).await;
-                }
-            };
-            let stderr = async {
-                if let Some(pipe) = streams.stderr {
-                    copied.copy(pipe).await;
-                }
-            };
-            tokio::join!(stdout, stderr);
-            copied.close();
-        });
+        let (console, outputs) = Console::of(streams, input, log.clone())?;
+        let console = Arc::new(console);
+        let copied = console.clone();
+        let copies = tokio::spawn(async move { copied.copy(outputs).await });
         Ok(Self {
             id,
             started,
             log,
+            console: Some(console),
             body: Body::Process(Arc::new(process)),
             message: Some(message),
             _copies: Some(AbortOnDropHandle::new(copies)),
@@ -113,6 +111,7 @@ impl Instance {
             id,
             started: Timestamp::now(),
             log,
+            console: None,
             body: Body::Task {
                 cancel,
                 kill,

@@ -7,11 +7,10 @@
 mod container;
 pub(super) mod env;
 mod files;
-mod instance;
+pub(super) mod instance;
 mod probe;
 mod security;
 mod status;
-mod tls;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -57,6 +56,8 @@ pub(super) struct PodContext {
     pub(super) stop: Stop,
     state: watch::Sender<PodState>,
     instances: Mutex<HashMap<String, Instances>>,
+    /// As long as there is one.
+    netns: Mutex<Option<NetNs>>,
 }
 
 /// A container's runs, as far as anybody can still ask for them.
@@ -91,6 +92,7 @@ impl PodContext {
             uid,
             state: watch::Sender::new(PodState::new(&spec)),
             instances: Mutex::default(),
+            netns: Mutex::default(),
             node,
             pod,
             stop,
@@ -100,6 +102,18 @@ impl PodContext {
     /// A container's runs, if it was ever started.
     pub(super) fn instances(&self, container: &str) -> Option<Instances> {
         self.locked().get(container).cloned()
+    }
+
+    /// The network namespace that its containers are in; none before and after.
+    pub(super) fn netns(&self) -> Option<NetNs> {
+        self.netns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_netns(&self, netns: Option<NetNs>) {
+        *self.netns.lock().unwrap_or_else(PoisonError::into_inner) = netns;
     }
 
     /// Why a container that was never started was not.
@@ -283,6 +297,7 @@ async fn live(pod: &Arc<PodContext>) {
     if let Some(setup) = setup {
         run_containers(pod, &Arc::new(setup)).await;
     }
+    pod.set_netns(None);
     if let Err(error) = pod.node.network.detach(&pod.uid).await {
         tracing::debug!(%error, pod = pod.name, "detaching the pod");
     }
@@ -385,6 +400,7 @@ async fn make_sandbox(
         let pid = sandbox.pid();
         (Some(sandbox), pid, netns, IpAddr::from(address))
     };
+    pod.set_netns(Some(made.2.clone()));
     pod.annotate(made.1).await;
     pod.state.send_modify(|state| {
         state.sandbox = true;

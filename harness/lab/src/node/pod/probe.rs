@@ -6,7 +6,6 @@
 //! is the container's affair.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +16,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::tls;
+use crate::dial;
 use crate::node::process::Process;
 use crate::os::netns::NetNs;
 
@@ -132,10 +129,7 @@ async fn ask(probe: &Probe, target: &Target) -> Result<(), String> {
     }
     if let Some(tcp) = &probe.tcp_socket {
         let address = address(tcp.host.as_deref(), &tcp.port, target)?;
-        return connect(address, target)
-            .await
-            .map(drop)
-            .map_err(|error| dial(address, &error));
+        return dial::tcp(&target.node, address).await.map(drop);
     }
     if let Some(exec) = &probe.exec {
         return command(&exec.command.clone().unwrap_or_default(), target).await;
@@ -191,26 +185,6 @@ fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<So
     Ok(SocketAddr::new(ip, port))
 }
 
-/// A connection from the node's network namespace.
-async fn connect(address: SocketAddr, target: &Target) -> io::Result<TcpStream> {
-    let socket = target.node.run(|| match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    })?;
-    socket.connect(address).await
-}
-
-fn dial(address: SocketAddr, error: &io::Error) -> String {
-    let reason = match error.raw_os_error() {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
-        None => error.to_string(),
-    };
-    format!("dial tcp {address}: connect: {reason}")
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// A GET that succeeds with a status from 200 to 399.
 pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(), String> {
     let address = address(get.host.as_deref(), &get.port, target)?;
@@ -228,10 +202,9 @@ pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(),
     let scheme = if secure { "https" } else { "http" };
     let failed = |reason: String| format!("Get \"{scheme}://{address}{path}\": {reason}");
 
-    let stream = connect(address, target).await;
-    let stream = stream.map_err(|error| failed(dial(address, &error)))?;
-    let stream: Box<dyn Stream> = if secure {
-        let stream = tls::unverified(stream, address.ip()).await;
+    let stream = dial::tcp(&target.node, address).await.map_err(failed)?;
+    let stream: Box<dyn dial::Stream> = if secure {
+        let stream = dial::unverified_tls(stream, address.ip()).await;
         Box::new(stream.map_err(|error| failed(error.to_string()))?)
     } else {
         Box::new(stream)

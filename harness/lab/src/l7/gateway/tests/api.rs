@@ -5,49 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::runtime::wait::{Condition as _, await_condition};
 
 use super::*;
-use crate::api::kubelet::{
-    ContainerRef, ExecRequest, ExecSession, Kubelet, KubeletError, LogOptions,
-};
-use crate::api::pki::ClusterPki;
-use crate::api::webhook::Webhooks;
-use crate::api::{ApiConfig, ApiServer};
+use crate::api::ApiServer;
+use crate::api::tests::fixture::server;
 use crate::l7::gateway::observe::Ask;
 
 /// Longer than anything here takes: a test that waits for what never comes must end, too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct NoKubelet;
-
-#[async_trait::async_trait]
-impl Kubelet for NoKubelet {
-    async fn exec(&self, _: &ContainerRef, _: ExecRequest) -> Result<ExecSession, KubeletError> {
-        Err(KubeletError::NotFound("there is no node".to_owned()))
-    }
-
-    async fn logs(
-        &self,
-        _: &ContainerRef,
-        _: LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, KubeletError> {
-        Err(KubeletError::NotFound("there is no node".to_owned()))
-    }
-}
-
 /// An API server that serves the Gateway API, and a client of it.
 async fn cluster() -> (ApiServer, Client) {
-    let server = ApiServer::new(ApiConfig {
-        kubelet: Arc::new(NoKubelet),
-        webhooks: Webhooks::default(),
-        pki: Arc::new(ClusterPki::new(&["localhost".to_owned()]).unwrap()),
-    })
-    .unwrap();
+    let server = server();
     let client = server.client("test");
     let manifest = include_str!("../../../../../../manifests/gateway/lab-crds.yaml");
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());

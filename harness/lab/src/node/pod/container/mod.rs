@@ -25,6 +25,7 @@ use super::status::{PodState, waiting};
 use super::{PodContext, Setup};
 use crate::builtin::{Builtin, BuiltinContext};
 use crate::event::Type;
+use crate::node::console::Input;
 use crate::node::images::Image;
 use crate::node::log::Log;
 use crate::node::process::Exit;
@@ -188,7 +189,11 @@ impl Runner {
         );
         let instance = match launch {
             Launch::Process { file, message } => {
-                Instance::process(id.clone(), log.clone(), &file, message).await.map_err(|error| {
+                let input = Input {
+                    open: self.container.stdin.unwrap_or_default(),
+                    once: self.container.stdin_once.unwrap_or_default(),
+                };
+                Instance::process(id.clone(), log.clone(), &file, input, message).await.map_err(|error| {
                     format!("failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: {error}")
                 })
             }

@@ -164,6 +164,7 @@ impl Runner {
                 .clone()
                 .unwrap_or_else(|| image.working_dir.clone()),
             command,
+            tty: self.container.tty.unwrap_or_default(),
             ..ContainerFile::default()
         };
         security::restrict(&mut file, &self.container);
