@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -26,6 +27,9 @@ use tower::ServiceExt as _;
 use x509_parser::prelude::FromDer as _;
 
 use super::{Shared, User};
+
+/// How often a silent client is asked whether it is there, in seconds, as Go's servers do it.
+const KEEP_ALIVE: u32 = 15;
 
 /// What is to be done with a connection when it has become something else than HTTP; an extension
 /// of every request that came over one.
@@ -55,8 +59,8 @@ impl Peer {
         Ok(Self(Some(Arc::new(socket))))
     }
 
-    /// Waits until it has closed the connection. Reading tells so only after all that was sent
-    /// before, which is of no help to one who cannot read on.
+    /// Waits until the connection is closed from there, or broken. Reading tells so only after all
+    /// that was sent before, which is of no help to one who cannot read on.
     pub(crate) async fn gone(&self) {
         let Some(socket) = &self.0 else {
             return std::future::pending().await;
@@ -104,6 +108,10 @@ pub(crate) async fn serve(
 
 async fn connection(router: Router, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    // A client that died while it was not being read says nothing, but no longer answers either.
+    let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
+    let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEP_ALIVE);
+    let _ = setsockopt(&stream, sockopt::TcpKeepInterval, &KEEP_ALIVE);
     let peer = Peer::of(&stream).unwrap_or_default();
     let stream = match acceptor.accept(stream).await {
         Ok(stream) => stream,
