@@ -122,3 +122,38 @@ pub trait Kubelet: Send + Sync + 'static {
     /// A connection to a port of a pod's loopback interface, made inside the pod.
     async fn connect(&self, target: &PodRef, port: u16) -> Result<TcpStream, KubeletError>;
 }
+
+/// The kubelets of a cluster without nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct NoNodes;
+
+#[async_trait::async_trait]
+impl Kubelet for NoNodes {
+    async fn exec(&self, _: &ContainerRef, _: ExecRequest) -> Result<ProcessStreams, KubeletError> {
+        Err(no_node())
+    }
+
+    async fn attach(
+        &self,
+        _: &ContainerRef,
+        _: AttachRequest,
+    ) -> Result<ProcessStreams, KubeletError> {
+        Err(no_node())
+    }
+
+    async fn logs(
+        &self,
+        _: &ContainerRef,
+        _: LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, KubeletError> {
+        Err(no_node())
+    }
+
+    async fn connect(&self, _: &PodRef, _: u16) -> Result<tokio::net::TcpStream, KubeletError> {
+        Err(no_node())
+    }
+}
+
+fn no_node() -> KubeletError {
+    KubeletError::NotFound("there is no node".to_owned())
+}

@@ -5,42 +5,24 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
-use strata_lab::api::kubelet::{
-    ContainerRef, ExecRequest, ExecSession, Kubelet, KubeletError, LogOptions,
-};
+use strata_lab::api::kubelet::NoNodes;
 use strata_lab::api::pki::ClusterPki;
 use strata_lab::api::webhook::Webhooks;
 use strata_lab::api::{ApiConfig, ApiServer};
+use strata_lab::os::netns::NetNs;
 use tokio::sync::watch;
-
-struct NoKubelet;
-
-#[async_trait::async_trait]
-impl Kubelet for NoKubelet {
-    async fn exec(&self, _: &ContainerRef, _: ExecRequest) -> Result<ExecSession, KubeletError> {
-        Err(KubeletError::NotFound("there is no node".to_owned()))
-    }
-
-    async fn logs(
-        &self,
-        _: &ContainerRef,
-        _: LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, KubeletError> {
-        Err(KubeletError::NotFound("there is no node".to_owned()))
-    }
-}
 
 /// The lab's API server, with nobody beside it.
 pub(crate) fn api_server() -> ApiServer {
     let pki = Arc::new(ClusterPki::new(&["localhost".to_owned()]).unwrap());
     ApiServer::new(ApiConfig {
-        kubelet: Arc::new(NoKubelet),
+        kubelet: Arc::new(NoNodes),
         webhooks: Webhooks::default(),
         pki,
+        network: NetNs::current().unwrap(),
     })
     .unwrap()
 }
