@@ -72,6 +72,7 @@ impl Model {
         };
         if moved {
             new["metadata"]["finalizers"] = json!(left);
+            at.kind.tidy(&mut new);
         }
         let pending = if moved {
             !left.is_empty()

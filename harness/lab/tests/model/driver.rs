@@ -7,27 +7,18 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use crate::kinds::{ALL, Kind, label};
+use crate::lists::Page;
 use crate::op::{At, Content, Form, Guard, Propagation, Select, Step, Sub};
 use crate::plan::{self, Plan, Request};
 use crate::watch::Watcher;
 use crate::wire::{Answer, ask};
-use crate::world::{Model, Object, Refusal, Rules, name, revision};
-
-/// A list of which one page was read.
-struct Page {
-    kind: Kind,
-    token: String,
-    version: Option<u64>,
-    rest: Vec<Value>,
-    /// Where in the history it was made.
-    position: usize,
-}
+use crate::world::{Model, Object, Refusal, Rules, name};
 
 pub(crate) struct Run<'a> {
-    client: Client,
-    model: Model,
+    pub(crate) client: Client,
+    pub(crate) model: Model,
     watchers: Vec<Watcher>,
-    page: Option<Page>,
+    pub(crate) page: Option<Page>,
     /// How this server is told to forget its history; a cluster is not.
     compact: Option<&'a dyn Fn()>,
 }
@@ -326,103 +317,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn list(&self, kind: Kind, select: Select) -> Result<()> {
-        let answer = ask(&self.client, &self.model.listing(kind, select, "")).await?;
-        let found = answer.body["items"]
-            .as_array()
-            .with_context(|| format!("no list: {}", answer.body))?;
-        let wanted = self.whole(kind, select);
-        let found: Vec<Value> = found.iter().map(|item| typed(kind, item)).collect();
-        ensure!(
-            found == wanted,
-            "a list of {kind:?} {select:?} has {found:?}, not {wanted:?}"
-        );
-        let newest = wanted.iter().filter_map(revision).max();
-        ensure!(
-            revision(&answer.body) >= newest,
-            "a list is older than what is in it"
-        );
-        Ok(())
-    }
-
-    fn whole(&self, kind: Kind, select: Select) -> Vec<Value> {
-        self.model
-            .selected(kind, select)
-            .map(|(_, object)| object.value.clone())
-            .collect()
-    }
-
-    async fn page(&mut self, kind: Kind) -> Result<()> {
-        let answer = ask(
-            &self.client,
-            &self.model.listing(kind, Select::All, "limit=1"),
-        )
-        .await?;
-        let mut rest = self.whole(kind, Select::All);
-        let first: Vec<Value> = rest.drain(..rest.len().min(1)).collect();
-        let found = answer.body["items"].as_array().context("no items")?;
-        ensure!(
-            found.iter().map(|item| typed(kind, item)).eq(first),
-            "a first page is {}",
-            answer.body
-        );
-        let token = answer.body["metadata"]["continue"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        ensure!(
-            token.is_empty() == rest.is_empty(),
-            "{} are left, and the token is {token:?}",
-            rest.len()
-        );
-        let (version, position) = (revision(&answer.body), self.model.history.len());
-        self.page = (!rest.is_empty()).then_some(Page {
-            kind,
-            token,
-            version,
-            rest,
-            position,
-        });
-        Ok(())
-    }
-
-    /// The pages after the first are of the same moment, whatever has happened since.
-    async fn rest(&mut self) -> Result<()> {
-        let Some(mut page) = self.page.take() else {
-            return Ok(());
-        };
-        while !page.rest.is_empty() {
-            let more = format!("limit=1&continue={}", page.token);
-            let answer = ask(
-                &self.client,
-                &self.model.listing(page.kind, Select::All, &more),
-            )
-            .await?;
-            if answer.code == 410 && page.position < self.model.forgotten {
-                return Ok(());
-            }
-            let found = answer.body["items"]
-                .as_array()
-                .with_context(|| format!("no page: {}", answer.body))?;
-            let next = page.rest.remove(0);
-            let found: Vec<Value> = found.iter().map(|item| typed(page.kind, item)).collect();
-            ensure!(
-                found == [next.clone()],
-                "a further page has {found:?}, not {next}"
-            );
-            ensure!(
-                revision(&answer.body) == page.version,
-                "a further page is of another version"
-            );
-            page.token = answer.body["metadata"]["continue"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-        }
-        ensure!(page.token.is_empty(), "the last page names another");
-        Ok(())
-    }
-
     /// Watchers have been told everything, and nothing else: the next thing they hear of is the last.
     async fn end_watches(&mut self) -> Result<()> {
         for watcher in &mut self.watchers {
@@ -475,14 +369,6 @@ fn get(path: String) -> Request {
         media: "application/json",
         body: Value::Null,
     }
-}
-
-/// An item of a list as it is served alone: typed lists leave out what the list tells.
-fn typed(kind: Kind, item: &Value) -> Value {
-    let mut item = item.clone();
-    item["apiVersion"] = kind.api_version().into();
-    item["kind"] = kind.name().into();
-    item
 }
 
 fn refused(refusal: &Refusal, answer: &Answer) -> Result<()> {

@@ -6,10 +6,12 @@
 //! namespace that is removed again. `PROPTEST_CASES` says how many sequences.
 //!
 //! ```text
-//! op ──► plan ──► driver ──► wire ──► the lab's API server, or a cluster's
-//!          └► world ◄──┴► watch
-//!               └► {fields, patch, kinds}
+//! op ──► {plan, parts} ──► {driver, lists, watch} ──► wire ──► the lab's API server, or a cluster's
+//!             └──────► world ◄────┘
+//!                        └──► {accept, deletion, fields, paths, patch, kinds}
 //! ```
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod accept;
 #[path = "../support/api.rs"]
@@ -18,8 +20,11 @@ mod deletion;
 mod driver;
 mod fields;
 mod kinds;
+mod lists;
 mod op;
+mod parts;
 mod patch;
+mod paths;
 mod plan;
 mod reflector;
 mod regressions;

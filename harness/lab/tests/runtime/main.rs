@@ -4,6 +4,8 @@
 //! and takes the server away for a while. Watchers and reflectors by themselves are in the tests of
 //! the model.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 #[path = "../support/api.rs"]
 mod api;
 mod controller;
