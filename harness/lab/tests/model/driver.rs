@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
             }),
             _ => false,
         };
-        !odd && !(self.model.rules.controllers && acted_on)
+        !(odd || self.model.rules.controllers && acted_on)
     }
 
     async fn step(&mut self, step: &Step) -> Result<()> {

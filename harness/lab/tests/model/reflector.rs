@@ -167,8 +167,10 @@ async fn follows(case: &Case) -> Result<()> {
 
 /// Watches until the last object comes; gives what the events make up, and what the reflector holds.
 async fn watch(client: Client, case: Case) -> Result<(Known, Known)> {
-    let mut config = watcher::Config::default();
-    config.page_size = case.page;
+    let mut config = watcher::Config {
+        page_size: case.page,
+        ..watcher::Config::default()
+    };
     if case.streaming {
         config.initial_list_strategy = InitialListStrategy::StreamingList;
     }
