@@ -223,7 +223,7 @@ pub(crate) fn apply(
         });
         object = pruned(&object, &before.fields.with_parents(), &owned, root);
     }
-    let object = managed_part(&object);
+    let (object, pruning) = (managed_part(&object), before.is_some());
     let (changed, lost) = FieldSet::changed(&current, &object, root);
     let (changed, lost) = (
         changed.of_part(writer.part, kind),
@@ -259,6 +259,9 @@ pub(crate) fn apply(
         fields: applied,
     });
     let mut object = with_system(live, config, object);
+    if pruning {
+        without_nulls(&mut object);
+    }
     set_managers(&mut object, &managers);
     Ok(object)
 }
@@ -300,11 +303,11 @@ fn with_system(live: &Value, config: &Value, mut managed: Value) -> Value {
 fn pruned(merged: &Value, last: &FieldSet, owned: &FieldSet, root: Place<'_>) -> Value {
     let fields = |value: &Value| FieldSet::of(value, root).with_parents();
     let all = fields(merged);
-    let bare = without(merged, last, root).unwrap_or_default();
+    let bare = without(merged, last, root);
     let lost = all.minus(&fields(&bare).union(owned));
-    let bare = without(merged, &lost, root).unwrap_or_default();
+    let bare = without(merged, &lost, root);
     let lost = all.minus(&fields(&bare)).intersection(last);
-    without(merged, &lost, root).unwrap_or_default()
+    without(merged, &lost, root)
 }
 
 /// `live` with everything that `config` sets.
@@ -340,15 +343,23 @@ fn merged(live: &Value, config: &Value, place: Place<'_>) -> Value {
     }
 }
 
-/// A value without a set of fields; none where this empties it.
-fn without(value: &Value, set: &FieldSet, place: Place<'_>) -> Option<Value> {
+/// A value without a set of fields. What this empties is null, and not gone: whoever manages the map or
+/// the list itself still does.
+fn without(value: &Value, set: &FieldSet, place: Place<'_>) -> Value {
     if set.is_empty() {
-        return Some(value.clone());
+        return value.clone();
     }
     let left = |element: &str, child: &Value, place: Place<'_>| match set.child(element) {
         Some(inner) if inner.is_member() => None,
-        Some(inner) => without(child, inner, place),
+        Some(inner) => Some(without(child, inner, place)),
         None => Some(child.clone()),
+    };
+    let list = |kept: Vec<Value>| {
+        if kept.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(kept)
+        }
     };
     match (value, place.merge(value)) {
         (Value::Object(map), Merge::Fields) if !map.is_empty() => {
@@ -359,22 +370,36 @@ fn without(value: &Value, set: &FieldSet, place: Place<'_>) -> Option<Value> {
                     Some((name.clone(), child))
                 })
                 .collect();
-            (!kept.is_empty()).then_some(Value::Object(kept))
+            if kept.is_empty() {
+                Value::Null
+            } else {
+                Value::Object(kept)
+            }
         }
         (Value::Array(items), Merge::Keys(keys)) if !items.is_empty() => {
-            let kept: Vec<Value> = items
+            let kept = items
                 .iter()
-                .filter_map(|item| left(&format!("k:{}", key_of(item, &keys)), item, place.item()))
-                .collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+                .filter_map(|item| left(&format!("k:{}", key_of(item, &keys)), item, place.item()));
+            list(kept.collect())
         }
         (Value::Array(items), Merge::Set) if !items.is_empty() => {
-            let kept: Vec<Value> = items
+            let kept = items
                 .iter()
-                .filter_map(|item| left(&format!("v:{item}"), item, place.item()))
-                .collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+                .filter_map(|item| left(&format!("v:{item}"), item, place.item()));
+            list(kept.collect())
         }
-        _ => Some(value.clone()),
+        _ => value.clone(),
+    }
+}
+
+/// Takes out the nulls that pruning left.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, child| !child.is_null());
+            map.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
     }
 }

@@ -315,14 +315,24 @@ fn difference(
         }
         return;
     };
-    // Nothing yet, where there will be a map or a list.
+    // Null, where there is or was a map or a list, is one with nothing in it.
     let (empty_map, empty_list) = (Value::Object(Map::new()), Value::Array(Vec::new()));
-    let old_value = match (old_value, new_value) {
-        (Value::Null, Value::Object(_)) => &empty_map,
-        (Value::Null, Value::Array(_)) => &empty_list,
-        _ => old_value,
+    let empty = |of: &Value| match of {
+        Value::Object(_) => Some(&empty_map),
+        Value::Array(_) => Some(&empty_list),
+        _ => None,
     };
-    match (old_value, new_value, place.merge(new_value)) {
+    let (old_value, new_value) = match (old_value, new_value) {
+        (Value::Null, new) => (empty(new).unwrap_or(old_value), new),
+        (old, Value::Null) => (old, empty(old).unwrap_or(new_value)),
+        both => both,
+    };
+    let sample = if new_value.as_array().is_some_and(Vec::is_empty) {
+        old_value
+    } else {
+        new_value
+    };
+    match (old_value, new_value, place.merge(sample)) {
         (Value::Object(before), Value::Object(after), Merge::Fields) => {
             for name in before
                 .keys()

@@ -359,3 +359,20 @@ fn an_apply_leaves_metadata_alone_that_it_never_had() {
         apply(at, EMPTY, 1),
     ]);
 }
+
+#[test]
+fn who_manages_a_map_does_so_when_an_apply_empties_it() {
+    let at = first(Kind::Service);
+    let forced = Step::Apply {
+        at,
+        content: Content { note: 2, ..EMPTY },
+        by: 0,
+        force: true,
+        dry: false,
+    };
+    hold(&[
+        create(at, Content { note: 1, ..EMPTY }),
+        forced,
+        apply(at, EMPTY, 0),
+    ]);
+}
