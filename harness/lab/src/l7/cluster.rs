@@ -77,12 +77,12 @@ impl Services {
             let account = |pod: &Pod| pod.spec.as_ref()?.service_account_name.clone();
             one.labels() == two.labels() && account(one) == account(two)
         };
-        let slices = |all: &Self| -> Vec<Arc<EndpointSlice>> {
-            all.slices.values().flatten().cloned().collect()
-        };
         self.services.keys().eq(other.services.keys())
             && same_objects(self.services.values(), other.services.values())
-            && same_objects(&slices(self), &slices(other))
+            && same_objects(
+                self.slices.values().flatten(),
+                other.slices.values().flatten(),
+            )
             && self.pods.keys().eq(other.pods.keys())
             && (self.pods.values().zip(other.pods.values()))
                 .all(|(one, two)| Arc::ptr_eq(one, two) || alike(one, two))
@@ -222,9 +222,8 @@ pub(crate) fn same_objects<'a, K: 'a>(
     one: impl IntoIterator<Item = &'a Arc<K>>,
     two: impl IntoIterator<Item = &'a Arc<K>>,
 ) -> bool {
-    let pointers = |all: Arc<K>| Arc::as_ptr(&all);
-    let (one, two) = (one.into_iter().cloned(), two.into_iter().cloned());
-    one.map(pointers).eq(two.map(pointers))
+    let (one, two) = (one.into_iter(), two.into_iter());
+    one.map(Arc::as_ptr).eq(two.map(Arc::as_ptr))
 }
 
 /// Absent conditions mean ready (discovery.k8s.io/v1, `EndpointConditions.ready`).

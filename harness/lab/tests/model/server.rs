@@ -81,22 +81,21 @@ impl Server {
     }
 }
 
-fn post(path: &str, body: Value) -> Request {
+fn request(method: &'static str, path: &str, body: Value) -> Request {
     Request {
-        method: "POST",
+        method,
         path: path.to_owned(),
         media: "application/json",
         body,
     }
 }
 
+fn post(path: &str, body: Value) -> Request {
+    request("POST", path, body)
+}
+
 fn get(path: &str) -> Request {
-    Request {
-        method: "GET",
-        path: path.to_owned(),
-        media: "application/json",
-        body: Value::Null,
-    }
+    request("GET", path, Value::Null)
 }
 
 /// Waits until the custom kind is served.
@@ -203,28 +202,10 @@ async fn end(client: &Client, namespace: &str) -> Result<()> {
             } else {
                 Value::Null
             };
-            ask(
-                client,
-                &Request {
-                    method: "DELETE",
-                    path,
-                    media: "application/json",
-                    body: now,
-                },
-            )
-            .await?;
+            ask(client, &request("DELETE", &path, now)).await?;
         }
     }
     let path = format!("/api/v1/namespaces/{namespace}");
-    ask(
-        client,
-        &Request {
-            method: "DELETE",
-            path,
-            media: "application/json",
-            body: Value::Null,
-        },
-    )
-    .await?;
+    ask(client, &request("DELETE", &path, Value::Null)).await?;
     Ok(())
 }

@@ -475,28 +475,6 @@ impl Ruleset {
         }
     }
 
-    /// Adds what is in another.
-    fn include(&mut self, part: &Self) {
-        let chains = part.chains.iter();
-        self.chains
-            .extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
-        let dynamic = part.dynamic.iter();
-        self.dynamic
-            .extend(dynamic.map(|(name, timeout)| (name.clone(), *timeout)));
-        for (ours, theirs) in [(&mut self.sets, &part.sets), (&mut self.maps, &part.maps)] {
-            for (name, theirs) in theirs {
-                let Some(ours) = ours.get_mut(name) else {
-                    continue;
-                };
-                for (key, element) in &theirs.elements {
-                    if !ours.elements.contains_key(key) {
-                        ours.elements.insert(key.clone(), element.clone());
-                    }
-                }
-            }
-        }
-    }
-
     /// The first of two Services that want the same keeps it, in order of their names.
     fn map(&mut self, map: &'static str, key: String, verdict: impl Into<String>, title: &str) {
         if let Some(map) = self.maps.get_mut(map) {

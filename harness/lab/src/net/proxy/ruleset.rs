@@ -51,6 +51,28 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
+    /// Adds what is in another.
+    pub(super) fn include(&mut self, part: &Self) {
+        let chains = part.chains.iter();
+        self.chains
+            .extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
+        let dynamic = part.dynamic.iter();
+        self.dynamic
+            .extend(dynamic.map(|(name, timeout)| (name.clone(), *timeout)));
+        for (ours, theirs) in [(&mut self.sets, &part.sets), (&mut self.maps, &part.maps)] {
+            for (name, theirs) in theirs {
+                let Some(ours) = ours.get_mut(name) else {
+                    continue;
+                };
+                for (key, element) in &theirs.elements {
+                    if !ours.elements.contains_key(key) {
+                        ours.elements.insert(key.clone(), element.clone());
+                    }
+                }
+            }
+        }
+    }
+
     /// A script that puts this table in place of whatever is there.
     #[must_use]
     pub fn replace(&self) -> String {
