@@ -32,30 +32,28 @@ pub(crate) fn check_type(kind: &Kind, body: &mut Value) -> Result<(), Status> {
 
 pub(crate) fn decode(
     kind: &Kind,
-    body: Value,
+    mut body: Value,
     options: &Options,
 ) -> Result<(Value, Vec<String>), Status> {
     let mut unknown = Vec::new();
-    let mut decoded = match (kind.hooks.decode, &kind.schema) {
-        (Some(decode), _) => {
+    match (&kind.typed, &kind.schema) {
+        (Some(typed), _) => {
             let what = format!("{} in version {:?}", kind.kind, kind.version);
-            decode(body, &mut unknown).map_err(|why| {
+            typed.read(&mut body, &mut unknown).map_err(|why| {
                 Status::bad_request(format!(
                     "{what} cannot be handled as a {}: {why}",
                     kind.kind
                 ))
-            })?
+            })?;
         }
         (None, Schema::Custom(schema)) => {
-            let mut body = body;
             crd::prune(&mut body, schema, &mut unknown);
             crd::default(&mut body, schema);
-            body
         }
-        (None, Schema::Builtin) => body,
-    };
+        (None, Schema::Builtin) => {}
+    }
     // Empty maps and lists of metadata are left out of what is stored and shown.
-    meta::map_at(&mut decoded, "metadata").retain(|_, value| !meta::is_hollow(value));
+    meta::map_at(&mut body, "metadata").retain(|_, value| !meta::is_hollow(value));
     if options.validation == FieldValidation::Strict && !unknown.is_empty() {
         let listed: Vec<String> = unknown
             .iter()
@@ -74,7 +72,7 @@ pub(crate) fn decode(
         .filter(|_| warn)
         .map(|field| format!("unknown field {field:?}"))
         .collect();
-    Ok((decoded, warnings))
+    Ok((body, warnings))
 }
 
 pub(crate) fn validate(

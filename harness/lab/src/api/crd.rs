@@ -109,6 +109,7 @@ fn kinds(definition: &Value) -> Vec<Kind> {
                 subresources: &[],
                 table: format!("{plural}.{group}"),
                 describe: None,
+                typed: None,
                 convert: None,
             }
         })

@@ -49,6 +49,7 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod token;
+mod types;
 mod verbs;
 pub mod webhook;
 mod write;

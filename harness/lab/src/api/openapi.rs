@@ -20,7 +20,7 @@ use super::status::Status;
 
 /// Where documents of version 3 keep their schemas, and of version 2.
 const SCHEMAS: &str = "#/components/schemas/";
-const DEFINITIONS: &str = "#/definitions/";
+pub(crate) const DEFINITIONS: &str = "#/definitions/";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 fn path_of(group: &str, version: &str) -> String {
@@ -112,7 +112,7 @@ fn paths(kinds: &[Arc<Kind>], parameter: fn(&str) -> Value) -> Map<String, Value
 }
 
 /// What generates schemas that are referred to by a prefix and their name.
-fn generator(prefix: &str) -> SchemaGenerator {
+pub(crate) fn generator(prefix: &str) -> SchemaGenerator {
     let path = prefix.trim_start_matches('#').trim_end_matches('/');
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = path.to_owned().into();
@@ -121,7 +121,7 @@ fn generator(prefix: &str) -> SchemaGenerator {
 }
 
 /// The name in a reference to a schema.
-fn referred(schema: &Value, prefix: &str) -> Option<String> {
+pub(crate) fn referred(schema: &Value, prefix: &str) -> Option<String> {
     let reference = schema.get("$ref").and_then(Value::as_str)?;
     Some(reference.strip_prefix(prefix)?.to_owned())
 }
@@ -251,70 +251,5 @@ fn tidy(schema: &mut Value, third: bool) {
         }
         Value::Array(items) => items.iter_mut().for_each(|item| tidy(item, third)),
         _ => {}
-    }
-}
-
-/// What Go says of a value of the wrong type at a path: of which field, and which type it has.
-pub(crate) fn wrong_type(
-    object: &Value,
-    path: &[String],
-    describe: super::registry::Describe,
-) -> Option<String> {
-    let mut generator = generator(DEFINITIONS);
-    let root: Value = describe(&mut generator).into();
-    let definitions = generator.take_definitions(false);
-    let (mut schema, mut value) = (root, object);
-    let (mut owner, mut shown) = (String::new(), Vec::new());
-    for step in path {
-        let name = referred(&schema, DEFINITIONS);
-        if let Some(name) = &name {
-            schema = definitions.get(name)?.clone();
-        }
-        value = match value {
-            Value::Array(items) => items.get(step.parse::<usize>().ok()?)?,
-            other => other.get(step)?,
-        };
-        let of_list = schema.get("items").cloned();
-        if let Some(items) = of_list {
-            schema = items;
-            continue;
-        }
-        owner = name?.rsplit('.').next()?.to_owned();
-        shown.push(step.as_str());
-        let field = schema.pointer(&format!("/properties/{step}"));
-        schema = field
-            .or_else(|| schema.get("additionalProperties"))?
-            .clone();
-    }
-    // A quantity or a time refuses a text by its own words, not by its type.
-    let wanted = go_type(&schema, &definitions)?;
-    Some(format!(
-        "json: cannot unmarshal {} into Go struct field {owner}.{} of type {wanted}",
-        super::meta::go_kind(value),
-        shown.join(".")
-    ))
-}
-
-fn go_type(schema: &Value, definitions: &Map<String, Value>) -> Option<String> {
-    if let Some(name) = referred(schema, DEFINITIONS) {
-        let definition = definitions.get(&name)?;
-        let mut parts = name.rsplit('.');
-        let (kind, version) = (parts.next()?, parts.next()?);
-        return definition
-            .get("properties")
-            .map(|_| format!("{version}.{kind}"));
-    }
-    let format = schema.get("format").and_then(Value::as_str);
-    match (schema.get("type")?.as_str()?, format) {
-        ("integer", format) => Some(format.unwrap_or("int64").to_owned()),
-        ("number", _) => Some("float64".to_owned()),
-        ("boolean", _) => Some("bool".to_owned()),
-        ("string", None) => Some("string".to_owned()),
-        ("array", _) => Some(format!("[]{}", go_type(schema.get("items")?, definitions)?)),
-        ("object", _) => {
-            let values = schema.get("additionalProperties")?;
-            Some(format!("map[string]{}", go_type(values, definitions)?))
-        }
-        _ => None,
     }
 }

@@ -11,6 +11,7 @@ use super::proxy::Locate;
 use super::schema::Schema;
 use super::status::{Cause, Status};
 use super::store::State;
+use super::types::{Typed, Types};
 
 /// A printed column of a kind.
 #[derive(Debug, Clone)]
@@ -42,13 +43,9 @@ pub(crate) struct Admit<'a> {
     pub(crate) old: Option<&'a Value>,
 }
 
-/// Reads a value as its type: unknown fields are listed and dropped, wrong ones refused.
-pub(crate) type Decode = fn(Value, &mut Vec<String>) -> Result<Value, String>;
-
 /// What a kind does in its own way.
 #[derive(Clone, Copy)]
 pub(crate) struct Hooks {
-    pub(crate) decode: Option<Decode>,
     /// Fills in what was left out; before validation, at every write.
     pub(crate) default: fn(&mut Value),
     /// Finds what is wrong with the object alone, or with a change of it.
@@ -62,7 +59,6 @@ pub(crate) struct Hooks {
 impl Default for Hooks {
     fn default() -> Self {
         Self {
-            decode: None,
             default: |_| (),
             validate: |_, _, _| (),
             admit: |_| Ok(()),
@@ -108,6 +104,8 @@ pub(crate) struct Kind {
     pub(crate) table: String,
     /// A built-in kind's type, for OpenAPI.
     pub(crate) describe: Option<Describe>,
+    /// The same to read values by: of what is in a [`Registry`].
+    pub(crate) typed: Option<Typed>,
     /// How its shape differs from the stored one, where it does.
     pub(crate) convert: Option<Convert>,
 }
@@ -131,10 +129,7 @@ impl Kind {
     /// A built-in kind.
     pub(crate) fn builtin<T>(plural: &str, short_names: &[&str]) -> Self
     where
-        T: k8s_openapi::Resource
-            + serde::de::DeserializeOwned
-            + serde::Serialize
-            + schemars::JsonSchema,
+        T: k8s_openapi::Resource + schemars::JsonSchema,
     {
         Self {
             group: T::GROUP.to_owned(),
@@ -153,15 +148,13 @@ impl Kind {
             needs_version: false,
             made_by_put: false,
             annotated_by_status: false,
-            hooks: Hooks {
-                decode: Some(decode::<T>),
-                ..Hooks::default()
-            },
+            hooks: Hooks::default(),
             schema: Schema::Builtin,
             columns: Vec::new(),
             subresources: &[],
             table: format!("{plural}.{}", T::GROUP),
             describe: Some(|generator| generator.subschema_for::<T>()),
+            typed: None,
             convert: None,
         }
     }
@@ -285,65 +278,6 @@ impl Kind {
     }
 }
 
-fn decode<T>(value: Value, unknown: &mut Vec<String>) -> Result<Value, String>
-where
-    T: serde::de::DeserializeOwned + serde::Serialize + schemars::JsonSchema,
-{
-    let typed: Result<T, _> =
-        serde_ignored::deserialize(&value, |path| unknown.push(dotted(&path.to_string())));
-    match typed {
-        Ok(typed) => serde_json::to_value(typed).map_err(|error| error.to_string()),
-        Err(error) => {
-            // Once more, to find where: every write would pay for keeping track.
-            let mut track = serde_path_to_error::Track::new();
-            let _ = T::deserialize(serde_path_to_error::Deserializer::new(&value, &mut track));
-            let path: Vec<String> = track
-                .path()
-                .iter()
-                .filter_map(|segment| match segment {
-                    serde_path_to_error::Segment::Map { key } => Some(key.clone()),
-                    serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
-                    _ => None,
-                })
-                .collect();
-            let wrong = super::openapi::wrong_type(&value, &path, |generator| {
-                generator.subschema_for::<T>()
-            });
-            Err(wrong.unwrap_or_else(|| in_go(&error.to_string())))
-        }
-    }
-}
-
-/// What Go's decoder says in place of what `base64` does.
-fn in_go(why: &str) -> String {
-    let offset = why
-        .strip_prefix("Invalid symbol ")
-        .and_then(|rest| rest.split_once("offset "));
-    match offset {
-        Some((_, at)) => format!(
-            "illegal base64 data at input byte {}",
-            at.trim_end_matches('.')
-        ),
-        None => why.to_owned(),
-    }
-}
-
-/// `spec.containers.0.x` as `spec.containers[0].x`.
-fn dotted(path: &str) -> String {
-    let mut text = String::new();
-    for part in path.split('.').filter(|part| *part != "?") {
-        if part.bytes().all(|byte| byte.is_ascii_digit()) {
-            text.push_str(&format!("[{part}]"));
-        } else {
-            if !text.is_empty() {
-                text.push('.');
-            }
-            text.push_str(part);
-        }
-    }
-    text
-}
-
 type Kinds = BTreeMap<(String, String, String), Arc<Kind>>;
 
 /// The kinds that are served now.
@@ -352,14 +286,18 @@ pub(crate) struct Registry(RwLock<Kinds>);
 impl Registry {
     /// The built-in kinds.
     pub(crate) fn new() -> Self {
-        let kinds = super::rows::all().into_iter().map(|kind| {
+        let kinds = super::rows::all();
+        let described: Vec<Describe> = kinds.iter().filter_map(|kind| kind.describe).collect();
+        let mut types = Types::of(&described).into_iter();
+        let kinds = kinds.into_iter().map(|kind| {
+            let typed = kind.describe.and_then(|_| types.next());
             (
                 (
                     kind.group.clone(),
                     kind.version.clone(),
                     kind.plural.clone(),
                 ),
-                Arc::new(kind),
+                Arc::new(Kind { typed, ..kind }),
             )
         });
         Self(RwLock::new(kinds.collect()))

@@ -225,8 +225,11 @@ impl Watch {
             meta::map_at(&mut object, "metadata").insert("annotations".to_owned(), annotations);
         }
         // Typed clients read bookmarks as whole objects.
-        if let Some(decode) = self.kind.hooks.decode {
-            object = decode(object.clone(), &mut Vec::new()).unwrap_or(object);
+        if let Some(typed) = &self.kind.typed {
+            let mut whole = object.clone();
+            if typed.read(&mut whole, &mut Vec::new()).is_ok() {
+                object = whole;
+            }
         }
         match self.shape {
             Shape::Metadata => line_of("BOOKMARK", &self.shape.json(&self.kind, &object)),
