@@ -116,13 +116,15 @@ fn namespaces(pid: u32) -> anyhow::Result<CloneFlags> {
 }
 
 /// `/sys/class/net` shows the network in which it was mounted: as `ip netns exec` does, mount one
-/// anew for this command alone. Nothing else depends on it.
+/// anew for this command alone. Nothing else depends on it. Within a container whose own is read-only
+/// the kernel lets none be mounted that is not.
 fn own_sysfs() {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let sysfs = |flags| mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>);
     let _ = unshare(CloneFlags::CLONE_NEWNS)
         .and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>))
-        .and_then(|()| mount(Some("sysfs"), "/sys", Some("sysfs"), quiet, None::<&str>));
+        .and_then(|()| sysfs(quiet).or_else(|_| sysfs(quiet | MsFlags::MS_RDONLY)));
 }
 
 fn run(command: Vec<OsString>) -> anyhow::Result<Infallible> {
