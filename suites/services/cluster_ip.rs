@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
 use strata::verdict::{bound, split};
-use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
+use strata::wire::{TcpSpec, UdpSpec};
 use strata::{Check, Expect, Layer, NoVerdict, Outcome, Scope, Suite, expect, expect_eq};
 
 use super::{address, arrived, burst, explain, names};
@@ -159,21 +160,32 @@ async fn reaches_every_ready_endpoint(scope: &Scope) -> Outcome {
 async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
+    let url = format!("http://{}/", address(&scope.get("backend").await?));
     // Pearson's test with two degrees of freedom rejects at 27.6 for α = 1e-6. A pod that gets 20 %
     // instead of a third adds a noncentrality of 0.08 a request: 1200 make that 96, of which fewer
-    // than one in a thousand fall below 27.6 (β < 1e-3).
-    let spec = RequestSpec {
-        count: 1200,
-        concurrency: 16,
-        ..RequestSpec::get(format!("http://{}/", address(&scope.get("backend").await?)))
-    };
-    let counts = client.request(&spec).await?.counts();
+    // than one in a thousand fall below 27.6 (β < 1e-3). Shares say nothing where requests fail or
+    // others answer, so that comes first, after each burst: one of three pods is missed by it with
+    // probability 3·(2/3)¹⁰⁰ < 1e-16.
+    let mut counts = BTreeMap::<String, u64>::new();
+    for _ in 0..12 {
+        let answers = client.request(&burst(&url, 100)).await?;
+        let outcome = expect_eq(
+            "the pods that answer 100 connections to Service backend, and failures",
+            &(names(&pods), BTreeMap::new()),
+            &(answers.served_by(), answers.failures()),
+            "the client's node leads connections to one of the endpoints nowhere, or elsewhere",
+        );
+        explain(scope, outcome, "backend", 80, &client).await?;
+        for (pod, count) in answers.counts() {
+            *counts.entry(pod).or_default() += count;
+        }
+    }
     let each: Vec<u64> = pods
         .iter()
         .map(|pod| counts.get(&pod.name).copied().unwrap_or_default())
         .collect();
     let uniform = bound::uniform(&each)?;
-    scope.record("spread.requests", spec.count);
+    scope.record("spread.requests", 1200);
     scope.record("spread.alpha", split::ALPHA);
     scope.record("spread.p_value", uniform.p_value);
     let outcome = expect(uniform.p_value >= split::ALPHA, || Expect {
@@ -188,7 +200,7 @@ async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
 
 async fn keeps_the_source_address(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
-    let answers = client.get_many("http://backend/", 20).await?;
+    let answers = client.request(&burst("http://backend/", 20)).await?;
     let own = client.pod().map(|pod| pod.ip);
     let seen = answers
         .0
@@ -288,15 +300,17 @@ async fn several_ports(scope: &Scope) -> Outcome {
 async fn udp_reaches_every_endpoint(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
-    // A socket each, since the proxy chooses once for each flow; 3·(2/3)⁶⁰ < 1e-10.
+    // A socket each, since the proxy chooses once for each flow; 3·(2/3)⁶⁰ < 1e-10. In six bursts
+    // side by side: one after the other, 60 datagrams that are lost would take too long to judge.
     let spec = UdpSpec {
-        count: 60,
+        count: 10,
         new_socket: true,
         ..UdpSpec::new("many-ports:7001")
     };
-    let replies = client.udp(&spec).await?;
+    let replies = try_join_all((0..6).map(|_| client.udp(&spec))).await?;
     let seen = replies
         .iter()
+        .flatten()
         .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()));
     let outcome = expect_eq(
         "who answers 60 datagrams to many-ports:7001",
@@ -327,12 +341,10 @@ async fn client_ip_affinity(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     // Without affinity, 60 connections all go to one of three pods with probability 3·(1/3)⁶⁰; the
     // control shows that there are three to choose from.
-    // One after the other: of connections opened at once, each might be the first that is remembered.
-    let sticky = RequestSpec {
-        concurrency: 1,
-        ..burst("http://sticky/", 60)
-    };
-    let sticky = client.request(&sticky).await?;
+    // The first alone: of connections opened at once, each might be the first that is remembered.
+    let mut sticky = client.request(&burst("http://sticky/", 1)).await?;
+    let others = client.request(&burst("http://sticky/", 59)).await?;
+    sticky.0.extend(others.0);
     let control = client.request(&burst("http://backend/", 60)).await?;
     let outcome = expect_eq(
         "how many pods answer 60 connections with affinity and 60 without, and failures",

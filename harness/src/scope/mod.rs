@@ -96,7 +96,7 @@ impl Scope {
         })?;
         let labels = BTreeMap::from([
             (RUN_LABEL.to_owned(), run.id.clone()),
-            (CHECK_LABEL.to_owned(), self.id.replace("::", ".")),
+            (CHECK_LABEL.to_owned(), label(self.id)),
         ]);
         open_namespace(
             &self.applier,
@@ -206,6 +206,11 @@ impl Scope {
 
 /// The label of a check's namespace, with the check's id (`.` for `::`).
 pub const CHECK_LABEL: &str = "strata.dev/check";
+
+/// A check's id as a label's value, which `:` may not be in.
+fn label(id: &str) -> String {
+    id.replace("::", ".")
+}
 
 fn trouble(no_verdict: &NoVerdict) -> String {
     format!("{}: {}", no_verdict.doing(), no_verdict.because())

@@ -10,7 +10,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::Scope;
+use super::{CHECK_LABEL, Scope, label};
 use crate::apply::{FIELD_MANAGER, Manifest, Refusal};
 use crate::budget::GONE;
 use crate::verdict::{Doing as _, NoVerdict};
@@ -142,18 +142,20 @@ impl Scope {
         self.apply_manifest(&manifest).await
     }
 
-    /// Creates the one object of a document in [`Self::namespace`] and says what the API said.
+    /// Creates the one object of a document in [`Self::namespace`] and says what the API said. It carries
+    /// the label of its check's namespace: whoever is asked to admit it can tell it from the fixture.
     ///
     /// # Errors
     /// When the document is malformed, or the API cannot be asked.
     pub async fn attempt(&self, yaml: &str) -> Result<Result<DynamicObject, Refusal>, NoVerdict> {
-        let manifest = self.written(yaml)?;
-        let [document] = manifest.documents.as_slice() else {
+        let mut manifest = self.written(yaml)?;
+        let [document] = manifest.documents.as_mut_slice() else {
             let found = manifest.documents.len();
             return Err(NoVerdict::new(format!(
                 "{found} documents where one object is to be created"
             )));
         };
+        document.object["metadata"]["labels"][CHECK_LABEL] = json!(label(self.id()));
         let created = self.applier.create(self.namespace(), document).await?;
         Ok(created.map(|(object, global)| {
             self.remember(global);
