@@ -103,19 +103,27 @@ async fn eventually<T: PartialEq + Debug>(
     } = expectation;
     let started = Instant::now();
     let mut seen = Seen::default();
-    let waited = wait::until(what, budget, async || {
-        let observed = observe().await?;
-        let agrees = observed == *expected;
-        Ok(if seen.agreeing(observed, agrees) >= budget.settled {
-            Progress::Ready(())
-        } else {
-            Progress::NotYet(String::new())
+    let mut settles = async |seen: &mut Seen<T>| {
+        wait::until(what, budget, async || {
+            let observed = observe().await?;
+            let agrees = observed == *expected;
+            Ok(if seen.agreeing(observed, agrees) >= budget.settled {
+                Progress::Ready(())
+            } else {
+                Progress::NotYet(String::new())
+            })
         })
-    })
-    .await;
+        .await
+    };
+    let spent = |no_verdict: &NoVerdict| no_verdict.kind() == NoVerdictKind::NotReached;
+    let mut waited = settles(&mut seen).await;
+    // What is as expected when the time ends was seen too late to be judged: no finding.
+    if waited.as_ref().is_err_and(spent) && seen.agreeing > 0 {
+        waited = settles(&mut seen).await;
+    }
     match waited {
         Ok(()) => Ok(()),
-        Err(no_verdict) if no_verdict.kind() == NoVerdictKind::NotReached => {
+        Err(no_verdict) if spent(&no_verdict) && seen.agreeing == 0 => {
             let observed = seen.told(started.elapsed()).ok_or(no_verdict)?;
             expect(false, || Expect {
                 what: what.to_owned(),
@@ -124,7 +132,7 @@ async fn eventually<T: PartialEq + Debug>(
                 likely: likely.to_owned(),
             })
         }
-        // A look could not be made: nothing is known of the claim.
+        // A look could not be made, or none was the last: nothing is known of the claim.
         Err(no_verdict) => Err(no_verdict.into()),
     }
 }
@@ -327,6 +335,41 @@ mod tests {
             likely: "",
         };
         let outcome = eventually(hanging, brief).await;
+        assert!(
+            matches!(outcome, Err(NotPassed::NoVerdict(_))),
+            "{outcome:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_as_expected_when_the_time_ends_is_looked_at_on() {
+        let brief = Budget {
+            within: Duration::from_millis(50),
+            ..QUICK
+        };
+        // Of the looks, nothing is one that hangs until the time ends.
+        let judged = async |looks: &[Option<u32>]| {
+            let mut looks = looks.iter();
+            let expectation = Eventually {
+                what: "three",
+                expected: 3,
+                observe: async || match looks.next() {
+                    Some(Some(seen)) => Ok(*seen),
+                    Some(None) | None => std::future::pending().await,
+                },
+                likely: "",
+            };
+            eventually(expectation, brief).await
+        };
+        judged(&[Some(3), None, Some(3)]).await.unwrap();
+        for otherwise in [&[Some(4)][..], &[Some(3), None, Some(4)]] {
+            let outcome = judged(otherwise).await;
+            assert!(
+                matches!(outcome, Err(NotPassed::Failed(_))),
+                "{otherwise:?}: {outcome:?}"
+            );
+        }
+        let outcome = judged(&[Some(3), None, None]).await;
         assert!(
             matches!(outcome, Err(NotPassed::NoVerdict(_))),
             "{outcome:?}"

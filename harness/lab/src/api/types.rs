@@ -192,10 +192,7 @@ impl Reading {
     }
 }
 
-fn parsed<T: DeserializeOwned + Serialize>(
-    blank: Option<Value>,
-    go: Option<&'static str>,
-) -> Type {
+fn parsed<T: DeserializeOwned + Serialize>(blank: Option<Value>, go: Option<&'static str>) -> Type {
     Type::Parsed(Parsed {
         read: |value| {
             let found = T::deserialize(value).and_then(serde_json::to_value);

@@ -116,7 +116,11 @@ fn unknown_fields_are_named_by_where_they_are() {
         "metadata": {"labels": {"a": "b"}, "odder": {}},
         "spec": {"containers": [{"name": "a"}, {"name": "b", "immage": "x"}]},
     }));
-    assert!(found.unwrap()["spec"]["containers"][1].get("immage").is_none());
+    assert!(
+        found.unwrap()["spec"]["containers"][1]
+            .get("immage")
+            .is_none()
+    );
     assert_eq!(
         unknown,
         ["metadata.odder", "odd", "spec.containers[1].immage"]
@@ -163,6 +167,8 @@ fn wrong_types_are_refused_as_go_refuses_them() {
     );
     let secret = read::<Secret>(json!({"data": {"a": 1}})).0.unwrap_err();
     assert_eq!(secret, wanted("number", "Secret.data of type []uint8"));
-    let secret = read::<Secret>(json!({"data": {"a": "a*b="}})).0.unwrap_err();
+    let secret = read::<Secret>(json!({"data": {"a": "a*b="}}))
+        .0
+        .unwrap_err();
     assert_eq!(secret, "illegal base64 data at input byte 1");
 }
