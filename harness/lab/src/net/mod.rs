@@ -15,6 +15,7 @@ pub mod cni;
 pub mod dns;
 mod kept;
 mod link;
+mod nftables;
 pub mod proxy;
 pub mod underlay;
 pub mod vxlan;

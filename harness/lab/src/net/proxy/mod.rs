@@ -15,8 +15,6 @@ mod conntrack;
 mod health;
 mod model;
 mod rules;
-mod ruleset;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -33,13 +31,12 @@ use tokio::time::MissedTickBehavior;
 
 use self::health::HealthChecks;
 use self::model::{ServicePort, ports_of, service_ports};
-pub use self::rules::rules;
-pub use self::ruleset::{Ruleset, TABLE};
-pub use self::steps::LONGEST;
+pub use self::rules::{TABLE, rules};
 use super::kept::Kept;
+pub use super::nftables::{LONGEST, Ruleset};
+use super::nftables::{Say, Table};
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
-use crate::os::nft::Nft;
 use crate::world::World;
 
 /// How often everything is said again, whatever has changed: kube-proxy's `FullSyncPeriod`.
@@ -98,15 +95,14 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
     world.ready().await;
     let mut proxy = Proxy {
         netns: context.netns.clone(),
-        nft: context.nft.clone(),
-        applied: None,
+        table: Table::new(context.netns.clone(), context.nft.clone()),
         udp: BTreeSet::new(),
         health: HealthChecks::new(context.netns.clone()),
     };
     let mut full = tokio::time::interval(FULL_SYNC);
     full.set_missed_tick_behavior(MissedTickBehavior::Delay);
     full.tick().await;
-    let mut complete = true;
+    let mut say = Say::All;
     let mut kept = Kept::default();
     let mut known = NodeFacts::default();
     loop {
@@ -124,15 +120,14 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
         let parts = kept.of(&services, &slices, |service, slices| {
             Part::of(service, slices, &facts)
         });
-        match proxy.sync(parts, &facts, complete).await {
+        match proxy.sync(parts, &facts, say).await {
             Ok(Some(report)) => (context.log)(&report),
             Ok(None) => {}
-            // What the kernel has stays in force; the next change starts from nothing.
             Err(error) => (context.log)(&format!("error: {error:#}")),
         }
-        complete = tokio::select! {
-            () = world.changed() => false,
-            _ = full.tick() => true,
+        say = tokio::select! {
+            () = world.changed() => Say::Changes,
+            _ = full.tick() => Say::All,
         };
     }
 }
@@ -153,11 +148,10 @@ impl Part {
     }
 }
 
-/// One node's proxy, and what it last told the kernel.
+/// One node's proxy.
 struct Proxy {
     netns: NetNs,
-    nft: Nft,
-    applied: Option<Ruleset>,
+    table: Table,
     udp: BTreeSet<conntrack::UdpService>,
     health: HealthChecks,
 }
@@ -168,25 +162,14 @@ impl Proxy {
         &mut self,
         parts: impl Iterator<Item = &'a Part> + Clone,
         node: &NodeFacts,
-        complete: bool,
+        say: Say,
     ) -> anyhow::Result<Option<String>> {
         let ports = parts.clone().flat_map(|part| &part.ports);
         self.health.sync(local_counts(ports.clone(), node));
         let wanted = rules::together(parts.map(|part| &part.rules));
-        let before = self.applied.take();
-        let done = match before {
-            Some(before) if before == wanted && !complete => {
-                self.applied = Some(before);
-                return Ok(None);
-            }
-            Some(before) => self.update(&wanted, &before, complete).await?,
-            None => {
-                self.apply(&wanted.replace(), || wanted.steps(None, true))
-                    .await?;
-                "wrote all rules"
-            }
+        let Some(done) = self.table.sync(wanted, say).await? else {
+            return Ok(None);
         };
-        self.applied = Some(wanted);
         let udp = conntrack::udp_services(ports.clone(), node);
         if udp != self.udp {
             // After the rules, so that what is forgotten is not learned again from the old ones.
@@ -198,40 +181,6 @@ impl Proxy {
             "{done}: {} Service ports, {endpoints} endpoints",
             ports.count()
         )))
-    }
-
-    /// Applies a script as one transaction, or, where it is too long for that, its steps.
-    async fn apply(&self, script: &str, steps: impl Fn() -> Vec<String>) -> anyhow::Result<()> {
-        if script.len() <= LONGEST {
-            return self.nft.apply(&self.netns, script).await;
-        }
-        for step in steps() {
-            self.nft.apply(&self.netns, &step).await?;
-        }
-        Ok(())
-    }
-
-    async fn update(
-        &self,
-        wanted: &Ruleset,
-        before: &Ruleset,
-        complete: bool,
-    ) -> anyhow::Result<&'static str> {
-        if !complete && let Some(change) = wanted.change(before) {
-            let steps = || wanted.steps(Some(before), false);
-            match self.apply(&change, steps).await {
-                Ok(()) => return Ok("changed rules"),
-                // Somebody else has changed the very rules that are to change.
-                Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
-            }
-        }
-        let steps = || wanted.steps(Some(before), true);
-        if self.apply(&wanted.rewrite(before), steps).await.is_ok() {
-            return Ok("wrote all rules again");
-        }
-        self.apply(&wanted.replace(), || wanted.steps(None, true))
-            .await?;
-        Ok("replaced all rules")
     }
 }
 

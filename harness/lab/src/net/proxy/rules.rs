@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use sha2::{Digest as _, Sha256};
 
 use super::NodeFacts;
 use super::model::{Endpoint, Endpoints, ServicePort, service_ports};
-use super::ruleset::{Chain, Element, Elements, Ruleset};
+use crate::net::nftables::{Elements, Ruleset, hashed};
 use crate::topology::{POD_CIDR, SERVICE_CIDR};
+
+/// The table's name, in family `ip`.
+pub const TABLE: &str = "kube-proxy";
 
 /// The bit of a packet's mark that says it is to be masqueraded: kube-proxy's own.
 const MASQUERADE: &str = "0x4000";
@@ -67,7 +69,7 @@ pub(super) fn together<'a>(parts: impl IntoIterator<Item = &'a Ruleset>) -> Rule
 
 /// The sets and maps that the proxy fills, with nothing in them.
 fn empty() -> Ruleset {
-    let mut table = Ruleset::default();
+    let mut table = Ruleset::of(TABLE);
     for (name, definition) in [
         (SERVICE_IPS, BY_ADDRESS),
         (SERVICE_NODEPORTS, BY_PORT),
@@ -217,22 +219,6 @@ fn path(service: &ServicePort) -> String {
         ..
     } = service;
     format!("{namespace}/{name}/{protocol}/{port_name}")
-}
-
-/// A name behind a piece of its own hash: distinct to the eye where long names differ in one
-/// letter. All of it is of letters that a chain's name may have, and shorter than that may be.
-fn hashed(name: &str) -> String {
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let digest = Sha256::digest(name.as_bytes());
-    let bits = digest
-        .iter()
-        .take(5)
-        .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-    let letters = (0..8).rev().map(|place| {
-        let letter = usize::try_from(bits >> (5 * place) & 31).unwrap_or_default();
-        char::from(ALPHABET[letter])
-    });
-    format!("{}-{name}", letters.collect::<String>())
 }
 
 fn endpoint_name(service: &ServicePort, endpoint: &Endpoint) -> String {
@@ -441,47 +427,4 @@ fn to_endpoint(service: &ServicePort, endpoint: &Endpoint) -> Vec<String> {
         service.protocol
     ));
     rules
-}
-
-impl Elements {
-    fn new(definition: &'static str) -> Self {
-        Self {
-            definition,
-            elements: std::collections::BTreeMap::new(),
-        }
-    }
-}
-
-impl Ruleset {
-    fn chain(
-        &mut self,
-        name: &str,
-        title: Option<&str>,
-        rules: impl IntoIterator<Item = String>,
-    ) -> &mut Chain {
-        let chain = Arc::make_mut(self.chains.entry(name.to_owned()).or_default());
-        chain.comment = title.map(ToOwned::to_owned);
-        chain.rules = rules.into_iter().collect();
-        chain
-    }
-
-    fn set(&mut self, set: &'static str, key: String, title: &str) {
-        if let Some(set) = self.sets.get_mut(set) {
-            // One ClusterIP has many ports: the first speaks for all.
-            set.elements.entry(key).or_insert_with(|| Element {
-                comment: title.to_owned(),
-                verdict: None,
-            });
-        }
-    }
-
-    /// The first of two Services that want the same keeps it, in order of their names.
-    fn map(&mut self, map: &'static str, key: String, verdict: impl Into<String>, title: &str) {
-        if let Some(map) = self.maps.get_mut(map) {
-            map.elements.entry(key).or_insert_with(|| Element {
-                comment: title.to_owned(),
-                verdict: Some(verdict.into()),
-            });
-        }
-    }
 }

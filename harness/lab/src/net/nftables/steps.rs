@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::ruleset::{Chain, Ruleset, Script, TABLE};
+use super::ruleset::{Chain, Ruleset, Script};
 
 /// The longest script that is applied as one transaction, in bytes. The message that `nft` makes of it is
 /// at most four times as long, and the kernel takes 208 KiB (`net.core.wmem_default`).
@@ -19,15 +19,11 @@ impl Ruleset {
     /// again what has not changed, too. Without `before`, they replace whatever is there.
     #[must_use]
     pub fn steps(&self, before: Option<&Self>, all: bool) -> Vec<String> {
-        let mut steps = Steps::default();
-        steps.script.line(format!("add table ip {TABLE}"));
-        if before.is_none() {
-            steps.script.line(format!("delete table ip {TABLE}"));
+        let mut steps = Steps::of(self.table);
+        match before {
+            Some(_) => steps.script.add_table(),
+            None => steps.script.replace_table(),
         }
-        let comment = "comment \"rules for kube-proxy\" ;";
-        steps
-            .script
-            .line(format!("add table ip {TABLE} {{ {comment} }}"));
         let (nothing, is_nothing) = (Self::default(), before.is_none());
         let before = before.unwrap_or(&nothing);
         for (kind, name, definition) in self.definitions() {
@@ -58,7 +54,7 @@ impl Ruleset {
         // What others go to before those that go there.
         changed.sort_by_key(|(name, _)| !is_new(name));
         for (name, chain) in changed {
-            steps.script.line(format!("flush chain ip {TABLE} {name}"));
+            steps.script.flush("chain", name);
             steps.script.rules(name, chain);
             steps.end();
         }
@@ -77,7 +73,7 @@ impl Ruleset {
     ) {
         for (name, chain) in &before.chains {
             if names_any(chain, retimed) {
-                steps.script.line(format!("flush chain ip {TABLE} {name}"));
+                steps.script.flush("chain", name);
                 steps.end();
             }
         }
@@ -85,7 +81,7 @@ impl Ruleset {
             match before.dynamic.get(name) {
                 Some(known) if known == timeout && !all => continue,
                 Some(known) if known == timeout => {}
-                Some(_) => steps.script.line(format!("delete set ip {TABLE} {name}")),
+                Some(_) => steps.script.delete("set", name),
                 None => {}
             }
             steps.script.add_dynamic(name, *timeout);
@@ -98,7 +94,7 @@ impl Ruleset {
             let old = before.elements(kind, name);
             let new = self.elements(kind, name);
             if all {
-                steps.script.line(format!("flush {kind} ip {TABLE} {name}"));
+                steps.script.flush(kind, name);
             }
             for (key, element) in old.into_iter().flatten().filter(|_| !all) {
                 let wanted = new.and_then(|new| new.get(key));
@@ -132,17 +128,17 @@ impl Ruleset {
         for (name, chain) in gone() {
             // Somebody else may have been quicker.
             steps.script.add_chain(name, chain);
-            steps.script.line(format!("flush chain ip {TABLE} {name}"));
+            steps.script.flush("chain", name);
             steps.end();
         }
         for (name, _) in gone() {
-            steps.script.line(format!("delete chain ip {TABLE} {name}"));
+            steps.script.delete("chain", name);
             steps.end();
         }
         for (name, timeout) in before.stale_dynamic(self) {
             if !self.dynamic.contains_key(name) {
                 steps.script.add_dynamic(name, timeout);
-                steps.script.line(format!("delete set ip {TABLE} {name}"));
+                steps.script.delete("set", name);
                 steps.end();
             }
         }
@@ -155,17 +151,25 @@ fn names_any(chain: &Chain, sets: &BTreeSet<String>) -> bool {
 }
 
 /// Scripts as long as they may be, of parts that belong together.
-#[derive(Default)]
 struct Steps {
+    table: &'static str,
     done: Vec<String>,
     /// The part under way.
     script: Script,
 }
 
 impl Steps {
+    fn of(table: &'static str) -> Self {
+        Self {
+            table,
+            done: Vec::new(),
+            script: Script::of(table),
+        }
+    }
+
     /// Ends a part.
     fn end(&mut self) {
-        let part = std::mem::take(&mut self.script).0;
+        let part = std::mem::replace(&mut self.script, Script::of(self.table)).text;
         match self.done.last_mut() {
             Some(last) if last.len() + part.len() <= LONGEST => last.push_str(&part),
             _ if part.is_empty() => {}

@@ -10,49 +10,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// The table's name, in family `ip`.
-pub const TABLE: &str = "kube-proxy";
-
 /// A chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(in crate::net) struct Chain {
     /// Of a base chain: its type, hook and priority.
-    pub(super) hook: Option<&'static str>,
-    pub(super) comment: Option<String>,
-    pub(super) rules: Vec<String>,
+    pub(in crate::net) hook: Option<&'static str>,
+    pub(in crate::net) comment: Option<String>,
+    pub(in crate::net) rules: Vec<String>,
 }
 
 /// A set, or a map to verdicts, and its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Elements {
+pub(in crate::net) struct Elements {
     /// What `add set` or `add map` is told.
-    pub(super) definition: &'static str,
+    pub(in crate::net) definition: &'static str,
     /// By key; with a comment, and in a map the verdict.
-    pub(super) elements: BTreeMap<String, Element>,
+    pub(in crate::net) elements: BTreeMap<String, Element>,
 }
 
 /// What an element has beside its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Element {
-    pub(super) comment: String,
-    pub(super) verdict: Option<String>,
+pub(in crate::net) struct Element {
+    pub(in crate::net) comment: String,
+    pub(in crate::net) verdict: Option<String>,
 }
 
-/// The proxy's table.
+/// One component's table, in family `ip`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
-    pub(super) chains: BTreeMap<String, Arc<Chain>>,
+    /// Its name.
+    pub(super) table: &'static str,
+    pub(in crate::net) chains: BTreeMap<String, Arc<Chain>>,
     /// Sets that rules fill, by name, with their time-out in seconds.
-    pub(super) dynamic: BTreeMap<String, u32>,
-    /// Sets that the proxy fills.
-    pub(super) sets: BTreeMap<&'static str, Elements>,
-    /// Maps that the proxy fills.
-    pub(super) maps: BTreeMap<&'static str, Elements>,
+    pub(in crate::net) dynamic: BTreeMap<String, u32>,
+    /// Sets that the component fills.
+    pub(in crate::net) sets: BTreeMap<&'static str, Elements>,
+    /// Maps that the component fills.
+    pub(in crate::net) maps: BTreeMap<&'static str, Elements>,
 }
 
 impl Ruleset {
     /// Adds what is in another.
-    pub(super) fn include(&mut self, part: &Self) {
+    pub(in crate::net) fn include(&mut self, part: &Self) {
         let chains = part.chains.iter();
         self.chains
             .extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
@@ -76,45 +75,39 @@ impl Ruleset {
     /// A script that puts this table in place of whatever is there.
     #[must_use]
     pub fn replace(&self) -> String {
-        let mut script = Script::default();
-        script.line(format!("add table ip {TABLE}"));
-        script.line(format!("delete table ip {TABLE}"));
-        script.line(format!(
-            "add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"
-        ));
+        let mut script = Script::of(self.table);
+        script.replace_table();
         self.fill(&mut script);
-        script.0
+        script.text
     }
 
     /// A script that says all of this table again, where `before` was the last that was applied.
     /// Whatever was deleted from it is put back; which endpoint a client is bound to is kept.
     #[must_use]
     pub fn rewrite(&self, before: &Self) -> String {
-        let mut script = Script::default();
-        script.line(format!(
-            "add table ip {TABLE} {{ comment \"rules for kube-proxy\" ; }}"
-        ));
+        let mut script = Script::of(self.table);
+        script.add_table();
         for (kind, name, definition) in before.definitions().chain(self.definitions()) {
             script.define(kind, name, definition);
-            script.line(format!("flush {kind} ip {TABLE} {name}"));
+            script.flush(kind, name);
         }
         for (name, chain) in before.chains.iter().chain(&self.chains) {
             script.add_chain(name, chain);
-            script.line(format!("flush chain ip {TABLE} {name}"));
+            script.flush("chain", name);
         }
         for name in before
             .chains
             .keys()
             .filter(|name| !self.chains.contains_key(*name))
         {
-            script.line(format!("delete chain ip {TABLE} {name}"));
+            script.delete("chain", name);
         }
         for (name, timeout) in before.stale_dynamic(self) {
             script.add_dynamic(name, timeout);
-            script.line(format!("delete set ip {TABLE} {name}"));
+            script.delete("set", name);
         }
         self.fill(&mut script);
-        script.0
+        script.text
     }
 
     /// A script from the table last applied to this one; nothing when they are the same.
@@ -123,7 +116,7 @@ impl Ruleset {
         if self == before {
             return None;
         }
-        let mut script = Script::default();
+        let mut script = Script::of(self.table);
         for (kind, name, _) in self.definitions() {
             let wanted = self.elements(kind, name);
             for (key, element) in before.elements(kind, name).into_iter().flatten() {
@@ -150,13 +143,13 @@ impl Ruleset {
             .map(|(name, _)| *name)
             .chain(gone.iter().copied())
         {
-            script.line(format!("flush chain ip {TABLE} {name}"));
+            script.flush("chain", name);
         }
         for name in gone {
-            script.line(format!("delete chain ip {TABLE} {name}"));
+            script.delete("chain", name);
         }
         for (name, _) in before.stale_dynamic(self) {
-            script.line(format!("delete set ip {TABLE} {name}"));
+            script.delete("set", name);
         }
         for (name, timeout) in &self.dynamic {
             if before.dynamic.get(name) != Some(timeout) {
@@ -174,7 +167,7 @@ impl Ruleset {
                 }
             }
         }
-        Some(script.0)
+        Some(script.text)
     }
 
     fn fill(&self, script: &mut Script) {
@@ -232,17 +225,49 @@ impl Ruleset {
     }
 }
 
-/// What `nft` is told.
-#[derive(Default)]
-pub(super) struct Script(pub(super) String);
+/// What `nft` is told of one table.
+pub(super) struct Script {
+    table: &'static str,
+    pub(super) text: String,
+}
 
 impl Script {
-    pub(super) fn line(&mut self, line: impl AsRef<str>) {
-        self.0.push_str(line.as_ref());
-        self.0.push('\n');
+    pub(super) fn of(table: &'static str) -> Self {
+        Self {
+            table,
+            text: String::new(),
+        }
+    }
+
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.text.push_str(line.as_ref());
+        self.text.push('\n');
+    }
+
+    pub(super) fn add_table(&mut self) {
+        let table = self.table;
+        self.line(format!(
+            "add table ip {table} {{ comment \"rules for {table}\" ; }}"
+        ));
+    }
+
+    /// An empty table, whatever was there; nothing needs to be.
+    pub(super) fn replace_table(&mut self) {
+        self.line(format!("add table ip {}", self.table));
+        self.line(format!("delete table ip {}", self.table));
+        self.add_table();
+    }
+
+    pub(super) fn flush(&mut self, kind: &str, name: &str) {
+        self.line(format!("flush {kind} ip {} {name}", self.table));
+    }
+
+    pub(super) fn delete(&mut self, kind: &str, name: &str) {
+        self.line(format!("delete {kind} ip {} {name}", self.table));
     }
 
     pub(super) fn add_chain(&mut self, name: &str, chain: &Chain) {
+        let table = self.table;
         let mut inside = String::new();
         if let Some(hook) = chain.hook {
             let _ = write!(inside, " {hook} ;");
@@ -251,14 +276,15 @@ impl Script {
             let _ = write!(inside, " comment \"{}\" ;", short(comment));
         }
         if inside.is_empty() {
-            self.line(format!("add chain ip {TABLE} {name}"));
+            self.line(format!("add chain ip {table} {name}"));
         } else {
-            self.line(format!("add chain ip {TABLE} {name} {{{inside} }}"));
+            self.line(format!("add chain ip {table} {name} {{{inside} }}"));
         }
     }
 
     pub(super) fn define(&mut self, kind: &str, name: &str, definition: &str) {
-        self.line(format!("add {kind} ip {TABLE} {name} {{ {definition} }}"));
+        let table = self.table;
+        self.line(format!("add {kind} ip {table} {name} {{ {definition} }}"));
     }
 
     pub(super) fn add_dynamic(&mut self, name: &str, timeout: u32) {
@@ -271,7 +297,7 @@ impl Script {
 
     pub(super) fn rules(&mut self, name: &str, chain: &Chain) {
         for rule in &chain.rules {
-            self.line(format!("add rule ip {TABLE} {name} {rule}"));
+            self.line(format!("add rule ip {} {name} {rule}", self.table));
         }
     }
 
@@ -288,7 +314,8 @@ impl Script {
             String::new()
         };
         self.line(format!(
-            "{verb} element ip {TABLE} {name} {{ {key}{comment}{verdict} }}"
+            "{verb} element ip {} {name} {{ {key}{comment}{verdict} }}",
+            self.table
         ));
     }
 }

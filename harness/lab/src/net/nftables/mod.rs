@@ -1,0 +1,103 @@
+//! Tables of nftables, kept as a component wants them.
+//!
+//! Start from [`Table`], one component's in one node; what is in it is a [`Ruleset`]. A change is
+//! applied at once, and only what changed: what somebody deletes on purpose is missing until its own
+//! part changes, or everything is said again. Rule: a change is one transaction, unless it is longer
+//! than `nft` can send; then it goes in [steps](self::steps) that each leave every chain whole.
+
+mod build;
+mod ruleset;
+mod steps;
+
+pub(super) use self::build::hashed;
+pub(super) use self::ruleset::Elements;
+pub use self::ruleset::Ruleset;
+pub use self::steps::LONGEST;
+use crate::os::netns::NetNs;
+use crate::os::nft::Nft;
+
+/// How much is said again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Say {
+    /// What has changed.
+    Changes,
+    /// Everything.
+    All,
+}
+
+/// A component's table in one node, and what the kernel was last told of it.
+pub(super) struct Table {
+    netns: NetNs,
+    nft: Nft,
+    applied: Option<Ruleset>,
+}
+
+impl Table {
+    /// The table in a node's namespace; whatever is there is replaced.
+    pub(super) fn new(netns: NetNs, nft: Nft) -> Self {
+        Self {
+            netns,
+            nft,
+            applied: None,
+        }
+    }
+
+    /// Makes the kernel's rules these; returns what was done, if anything was. After an error, what
+    /// the kernel has stays in force, and the next call starts from nothing.
+    pub(super) async fn sync(
+        &mut self,
+        wanted: Ruleset,
+        say: Say,
+    ) -> anyhow::Result<Option<&'static str>> {
+        let done = match self.applied.take() {
+            Some(before) if before == wanted && say == Say::Changes => {
+                self.applied = Some(before);
+                return Ok(None);
+            }
+            Some(before) => self.update(&wanted, &before, say).await?,
+            None => {
+                self.apply(&wanted.replace(), || wanted.steps(None, true))
+                    .await?;
+                "wrote all rules"
+            }
+        };
+        self.applied = Some(wanted);
+        Ok(Some(done))
+    }
+
+    /// Applies a script as one transaction, or, where it is too long for that, its steps.
+    async fn apply(&self, script: &str, steps: impl Fn() -> Vec<String>) -> anyhow::Result<()> {
+        if script.len() <= LONGEST {
+            return self.nft.apply(&self.netns, script).await;
+        }
+        for step in steps() {
+            self.nft.apply(&self.netns, &step).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(
+        &self,
+        wanted: &Ruleset,
+        before: &Ruleset,
+        say: Say,
+    ) -> anyhow::Result<&'static str> {
+        if say == Say::Changes
+            && let Some(change) = wanted.change(before)
+        {
+            let steps = || wanted.steps(Some(before), false);
+            match self.apply(&change, steps).await {
+                Ok(()) => return Ok("changed rules"),
+                // Somebody else has changed the very rules that are to change.
+                Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
+            }
+        }
+        let steps = || wanted.steps(Some(before), true);
+        if self.apply(&wanted.rewrite(before), steps).await.is_ok() {
+            return Ok("wrote all rules again");
+        }
+        self.apply(&wanted.replace(), || wanted.steps(None, true))
+            .await?;
+        Ok("replaced all rules")
+    }
+}
