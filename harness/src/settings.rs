@@ -29,6 +29,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "lab, the embedded cluster",
     },
     Variable {
+        name: "STRATA_CNI",
+        meaning: "the lab's CNI: vxlan, kindnet, flannel or calico",
+        default: "vxlan",
+    },
+    Variable {
         name: "STRATA_KEEP",
         meaning: "1 leaves the cluster running after the run and prints how to reach it",
         default: "0",
@@ -76,6 +81,8 @@ pub const VARIABLES: &[Variable] = &[
 pub struct Settings {
     /// `STRATA_PROVIDER`.
     pub provider: String,
+    /// `STRATA_CNI`; whether there is one of that name is for the provider to say.
+    pub cni: Option<String>,
     /// `STRATA_KEEP`.
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
@@ -124,6 +131,7 @@ impl Settings {
     ) -> Result<Self, BadInput> {
         let mut settings = Self {
             provider: "lab".to_owned(),
+            cni: None,
             keep: false,
             keep_going: false,
             after_layer: None,
@@ -151,6 +159,7 @@ impl Settings {
             };
             match name {
                 "STRATA_PROVIDER" => text.clone_into(&mut settings.provider),
+                "STRATA_CNI" => settings.cni = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
                 "STRATA_AFTER_LAYER" => settings.after_layer = Some(program(path)),
@@ -283,7 +292,7 @@ mod tests {
             "STRATA_PROVIDR is not a variable of strata; did you mean STRATA_PROVIDER?"
         );
         assert!(
-            sentence("STRATA_FROBNICATE", "1").contains("use one of STRATA_PROVIDER, STRATA_KEEP")
+            sentence("STRATA_FROBNICATE", "1").contains("use one of STRATA_PROVIDER, STRATA_CNI")
         );
         assert_eq!(
             sentence("STRATA_KEEP", "maybe"),

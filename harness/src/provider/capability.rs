@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 
-use super::Cluster;
+use super::{Cluster, Plugin};
 use crate::verdict::{Doing as _, NoVerdict};
 
 /// What a cluster must be able to do before a check means anything. Found out by looking at the
@@ -16,6 +16,8 @@ pub enum Need {
     LoadBalancer,
     /// A vantage outside the cluster that reaches node addresses.
     Outside,
+    /// A CNI plugin that enforces NetworkPolicies.
+    NetworkPolicy,
 }
 
 impl Cluster {
@@ -42,6 +44,16 @@ impl Cluster {
                 "needs a vantage outside the cluster that reaches the nodes; there is none"
                     .to_owned()
             }),
+            Need::NetworkPolicy => {
+                let needs = "needs a CNI plugin that enforces NetworkPolicies";
+                match self.plugin().await? {
+                    Some(plugin) if plugin.enforces_policies => None,
+                    Some(Plugin {
+                        namespace, name, ..
+                    }) => Some(format!("{needs}; {namespace}/{name} ignores them")),
+                    None => Some(format!("{needs}; there is none that we know")),
+                }
+            }
         })
     }
 }

@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Deserialize;
 use serde_json::json;
-use strata_lab::boot::{self, LabConfig};
+use strata_lab::boot::{self, Cni, LabConfig};
 use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
 use super::{Cluster, Output, Outside, Provider, tools};
 use crate::run::RunInfo;
-use crate::settings::Settings;
+use crate::settings::{BadInput, Settings};
 use crate::verdict::NoVerdict;
 
 /// Nodes beside the control plane: two, so that traffic crosses nodes that run pods.
@@ -31,6 +31,7 @@ const PROFILE: &str = "lab";
 /// Makes a lab and ends it.
 #[derive(Debug)]
 pub(super) struct Lab {
+    cni: Cni,
     envoy: Option<PathBuf>,
     nft: Option<PathBuf>,
     report_dir: PathBuf,
@@ -39,13 +40,17 @@ pub(super) struct Lab {
 
 impl Lab {
     /// A lab by the settings. Nothing is started yet.
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When it has no CNI of the name that the settings say.
+    pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
+        Ok(Self {
+            cni: cni(settings.cni.as_deref())?,
             envoy: settings.envoy.clone(),
             nft: settings.nft.clone(),
             report_dir: settings.report_dir.clone(),
             running: Mutex::default(),
-        }
+        })
     }
 
     async fn cluster(
@@ -105,6 +110,7 @@ impl Provider for Lab {
         std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let config = LabConfig {
             workers: WORKERS,
+            cni: self.cni,
             envoy: Some(envoy.path.clone()),
             nft: nft.path.clone(),
             images: vec![image.0.clone()],
@@ -144,6 +150,15 @@ impl Provider for Lab {
             Err(error) => vec![NoVerdict::from(error).because().to_owned()],
         }
     }
+}
+
+/// The CNI that `STRATA_CNI` names.
+fn cni(name: Option<&str>) -> Result<Cni, BadInput> {
+    let Some(name) = name else {
+        return Ok(Cni::default());
+    };
+    name.parse()
+        .map_err(|why| BadInput(format!("STRATA_CNI={why}")))
 }
 
 /// The probe's image where the lab reads it once, as it starts. In the report directory rather than
@@ -217,5 +232,20 @@ impl Outside for OutsideOfLab {
             stdout: answer.stdout.into_bytes(),
             stderr: answer.stderr.into_bytes(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cni_that_there_is_not_is_refused_with_those_that_there_are() {
+        assert_eq!(cni(None), Ok(Cni::Vxlan));
+        assert_eq!(cni(Some("calico")), Ok(Cni::Calico));
+        assert_eq!(
+            cni(Some("cilium")).unwrap_err().to_string(),
+            "STRATA_CNI=cilium is not a CNI of the lab; choose one of vxlan, kindnet, flannel, calico"
+        );
     }
 }

@@ -8,6 +8,7 @@ mod capability;
 mod cluster;
 mod image;
 mod lab;
+mod plugin;
 pub mod tools;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 pub use capability::Need;
 pub use cluster::{Cluster, Output, Outside};
 pub use image::image;
+pub use plugin::Plugin;
 
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
@@ -33,7 +35,7 @@ const LATER: &[&str] = &["kind", "minikube", "k3s", "existing"];
 pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     let name = settings.provider.as_str();
     if name == "lab" {
-        return Ok(Box::new(lab::Lab::new(settings)));
+        return Ok(Box::new(lab::Lab::new(settings)?));
     }
     if LATER.contains(&name) {
         return Err(BadInput(format!(

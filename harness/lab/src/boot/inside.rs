@@ -35,7 +35,7 @@ use crate::api::pki::ClusterPki;
 use crate::api::webhook::Webhooks;
 use crate::api::{ApiConfig, ApiServer};
 use crate::builtin::Builtins;
-use crate::net::cni::RoutedPods;
+use crate::net::cni::NodePods;
 use crate::net::underlay::{self, NodeLink};
 use crate::node::images::Store;
 use crate::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
@@ -144,6 +144,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     let network = |error: anyhow::Error| {
         StartError::Network(format!("the nodes' network cannot be made: {error:#}"))
     };
+    config.cni.check().map_err(network)?;
     let plans = plan(config.workers).map_err(nodes_error)?;
     let nft = Nft::new(&config.nft);
     let outside = NetNs::current().map_err(|error| network(error.into()))?;
@@ -234,7 +235,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         );
         parts.spawn(async move { ("the load balancer", balancer.await) });
         for (plan, sandbox) in plans.into_iter().zip(sandboxes) {
-            let network = RoutedPods::new(sandbox.netns(), plan.pod_cidr);
+            let network = NodePods::new(config.cni, sandbox.netns(), plan.pod_cidr);
             let config = NodeConfig {
                 name: plan.name,
                 ip: plan.ip,
@@ -252,7 +253,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             ended = ended(parts) => Err(StartError::Nodes(format!("the lab did not start: {ended}"))),
         }
     };
-    let manifests = timed("system manifests", system::apply(&admin))
+    let manifests = timed("system manifests", system::apply(&admin, config.cni))
         .map_err(|error| StartError::System(format!("{error:#}")));
     tokio::try_join!(
         kubelets,

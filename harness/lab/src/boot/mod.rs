@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::StartError;
 pub use self::start::{Kept, Lab, start};
+pub use crate::net::cni::Cni;
 
 /// Whether [`init`] was called: without it, the program started again would be itself again.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -54,6 +55,8 @@ pub fn init() {
 pub struct LabConfig {
     /// How many nodes there are beside the control plane: 1 to 50.
     pub workers: usize,
+    /// What joins its pods and nodes.
+    pub cni: Cni,
     /// The program behind the image of the host's Envoy; without it there is no such image.
     pub envoy: Option<PathBuf>,
     /// The `nft` program: a path, or a name to look for on `PATH`.
@@ -68,6 +71,7 @@ impl Default for LabConfig {
     fn default() -> Self {
         Self {
             workers: 2,
+            cni: Cni::default(),
             envoy: None,
             nft: PathBuf::from("nft"),
             images: Vec::new(),

@@ -8,8 +8,9 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
-use strata_lab::boot::{self, Lab, LabConfig, StartError};
+use strata_lab::boot::{self, Cni, Lab, LabConfig, StartError};
 use strata_lab::topology::KUBERNETES_VERSION;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,6 +28,9 @@ pub(super) struct Up {
     /// How many workers there are beside the control plane, 1 to 50.
     #[arg(long, value_name = "N", default_value_t = LabConfig::default().workers)]
     workers: usize,
+    /// The CNI, by the name of the plugin whose data path it has.
+    #[arg(long, value_name = "NAME", env = "STRATA_CNI", default_value_t, value_parser = cnis())]
+    cni: Cni,
     /// An archive of images to load into every node; may be given more than once.
     #[arg(long = "image", value_name = "ARCHIVE")]
     images: Vec<PathBuf>,
@@ -43,6 +47,12 @@ pub(super) struct Up {
     /// Add the lab's own log to this file, which stays; RUST_LOG selects what of it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+}
+
+/// Reads a CNI's name; shells complete it, and another one is refused with the choices.
+fn cnis() -> impl TypedValueParser<Value = Cni> {
+    let names = PossibleValuesParser::new(Cni::ALL.map(Cni::name));
+    names.try_map(|name| name.parse::<Cni>())
 }
 
 impl Up {
@@ -76,6 +86,7 @@ impl Up {
         }
         let config = LabConfig {
             workers: self.workers,
+            cni: self.cni,
             envoy,
             nft,
             images: self.images,

@@ -8,10 +8,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context as _, anyhow};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use ipnet::Ipv4Net;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::neighbour_table::{
+    NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter,
+};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::os::netns::NetNs;
@@ -103,6 +108,39 @@ impl Links {
         let index = message.header.index;
         let set = self.0.link().set(message).execute().await;
         set.map_err(|error| failed("change interface", index, error))
+    }
+
+    /// Changes what an interface is as a port of its bridge.
+    pub(super) async fn set_port(&self, message: LinkMessage) -> anyhow::Result<()> {
+        let index = message.header.index;
+        let set = self.0.link().set_port(message).execute().await;
+        set.map_err(|error| failed("change the bridge's port of interface", index, error))
+    }
+
+    /// Has an interface answer at once for those that it answers for by `proxy_arp`, rather than after a
+    /// moment chosen at random. Older kernels show the parameter `proxy_delay` in no user namespace, but
+    /// take it over netlink.
+    pub(super) async fn no_proxy_delay(&self, index: u32) -> anyhow::Result<()> {
+        let mut table = NeighbourTableMessage::default();
+        table.header.family = AddressFamily::Inet;
+        let parameters = vec![
+            NeighbourTableParameter::Ifindex(index),
+            NeighbourTableParameter::ProxyDelay(0),
+        ];
+        table.attributes = vec![
+            NeighbourTableAttribute::Name("arp_cache".to_owned()),
+            NeighbourTableAttribute::Parms(parameters),
+        ];
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetNeighbourTable(table));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        let mut answers = self.0.clone().request(request)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                let error = rtnetlink::Error::NetlinkError(error);
+                return Err(failed("set proxy_delay of interface", index, error));
+            }
+        }
+        Ok(())
     }
 
     /// Gives an interface an address.

@@ -1,9 +1,10 @@
 //! The network: namespaces, the underlay, the CNI data path, the Service proxy and DNS.
 //!
 //! Start from [`builtins`], the components that run on the nodes, and [`underlay::join`], which
-//! gives them something to run on. A pod's own link is the kubelet's doing, through
-//! [`cni::RoutedPods`]; what is between nodes is the agent's, [`vxlan`]; Services are the
-//! [`proxy`]'s. Rule: each of them owns what carries its name, and touches nothing else.
+//! gives them something to run on. Which CNI is [`cni::Cni`]'s to say: a pod's own link is the
+//! kubelet's doing, through [`cni::NodePods`]; what is between nodes is the [`agent`]'s, and so are
+//! policies; Services are the [`proxy`]'s. Rule: each of them owns what carries its name, and touches
+//! nothing else.
 //!
 //! ```text
 //! pod ─ veth ─ node ─ vxlan0 ─┐
@@ -11,15 +12,17 @@
 //!               └─ nftables ──┘
 //! ```
 
+pub mod agent;
 pub mod cni;
 pub mod dns;
 mod kept;
 mod link;
 mod nftables;
+pub mod policy;
 pub mod proxy;
 pub mod underlay;
-pub mod vxlan;
 
+use self::cni::Cni;
 use crate::builtin::Builtins;
 
 /// Adds the network's components to the lab's.
@@ -28,5 +31,16 @@ pub fn builtins(builtins: Builtins) -> Builtins {
     builtins
         .with("coredns", |context| Box::pin(dns::run(context)))
         .with("kube-proxy", |context| Box::pin(proxy::run(context)))
-        .with("vxlan-cni", |context| Box::pin(vxlan::run(context)))
+        .with("vxlan-cni", |context| {
+            Box::pin(agent::run(context, Cni::Vxlan))
+        })
+        .with("kindnetd", |context| {
+            Box::pin(agent::run(context, Cni::Kindnet))
+        })
+        .with("flannel", |context| {
+            Box::pin(agent::run(context, Cni::Flannel))
+        })
+        .with("calico-node", |context| {
+            Box::pin(agent::run(context, Cni::Calico))
+        })
 }

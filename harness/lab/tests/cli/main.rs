@@ -10,6 +10,7 @@
 )]
 
 mod cluster;
+mod cni;
 mod desk;
 mod end;
 #[path = "../support/image.rs"]

@@ -9,11 +9,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use strata_lab::net::cni::PodNetwork;
-use strata_lab::net::cni::RoutedPods;
+use strata_lab::net::agent::{Member, Ways};
+use strata_lab::net::cni::{Cni, NodePods, PodNetwork};
 use strata_lab::net::proxy::{NodeFacts, Ruleset, rules};
 use strata_lab::net::underlay::{self, NodeLink};
-use strata_lab::net::vxlan::{Member, Overlay};
 use strata_lab::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use strata_lab::os::netns::NetNs;
 use strata_lab::os::nft::Nft;
@@ -26,7 +25,7 @@ pub(super) const SILENCE: Duration = Duration::from_millis(1500);
 
 pub(super) struct Node {
     pub(super) link: NodeLink,
-    pub(super) pods: RoutedPods,
+    pub(super) pods: NodePods,
     _sandbox: Sandbox,
 }
 
@@ -56,9 +55,11 @@ pub(super) struct Pod {
 }
 
 pub(super) struct Net {
+    pub(super) cni: Cni,
     pub(super) outside: NetNs,
     pub(super) nodes: Vec<Node>,
     pub(super) nft: Nft,
+    _sandbox: Sandbox,
 }
 
 pub(super) async fn sandbox(hostname: &str) -> Sandbox {
@@ -70,8 +71,9 @@ pub(super) async fn sandbox(hostname: &str) -> Sandbox {
 }
 
 impl Net {
-    pub(super) async fn new() -> Self {
-        let outside = NetNs::current().unwrap();
+    pub(super) async fn new(cni: Cni) -> Self {
+        let own = sandbox("outside").await;
+        let outside = own.netns();
         let mut nodes = Vec::new();
         for (number, name) in [CONTROL_PLANE, "strata-worker", "strata-worker2"]
             .iter()
@@ -85,7 +87,7 @@ impl Net {
                 netns: sandbox.netns(),
                 pod_cidr: format!("10.244.{last}.0/24").parse().unwrap(),
             };
-            let pods = RoutedPods::new(sandbox.netns(), link.pod_cidr);
+            let pods = NodePods::new(cni, sandbox.netns(), link.pod_cidr);
             nodes.push(Node {
                 link,
                 pods,
@@ -95,16 +97,18 @@ impl Net {
         let links: Vec<_> = nodes.iter().map(|node| node.link.clone()).collect();
         underlay::join(&outside, &links).await.unwrap();
         let net = Self {
+            cni,
             outside,
             nodes,
             nft: Nft::new("/usr/sbin/nft"),
+            _sandbox: own,
         };
-        net.overlay(&[0, 1, 2]).await;
+        net.connect(&[0, 1, 2]).await;
         net
     }
 
     /// Tells each of these nodes of each other.
-    pub(super) async fn overlay(&self, members: &[usize]) {
+    pub(super) async fn connect(&self, members: &[usize]) {
         for &number in members {
             let node = &self.nodes[number];
             let others: Vec<_> = members
@@ -112,8 +116,8 @@ impl Net {
                 .filter(|other| **other != number)
                 .map(|other| self.nodes[*other].member())
                 .collect();
-            let overlay = Overlay::new(node.link.netns.clone(), node.member()).unwrap();
-            overlay.apply(&self.nft, &others).await.unwrap();
+            let ways = Ways::new(self.cni, node.link.netns.clone(), node.member()).unwrap();
+            ways.apply(&self.nft, &others).await.unwrap();
         }
     }
 

@@ -1,0 +1,283 @@
+//! CNI plugins: which ones the lab has, and the node-local half of each: a pod's link and address.
+//!
+//! Start from [`Cni`], the choice, and [`NodePods`], which the kubelet calls for every sandbox; each
+//! way of wiring a pod has a file. What is between nodes is the agent's, [`super::agent`]. Rule: a
+//! route that is deleted inside a pod stays deleted; nobody but the kubelet, making a new sandbox,
+//! ever puts one there.
+//!
+//! | | a pod's link | between nodes | policies |
+//! | --- | --- | --- | --- |
+//! | `vxlan` | [`ptp`] | VXLAN | ignored |
+//! | `kindnet` | [`ptp`] | routes | ignored |
+//! | `flannel` | [`bridge`] | VXLAN | ignored |
+//! | `calico` | [`proxied`] | routes | [`super::policy`] |
+
+mod addresses;
+mod bridge;
+mod proxied;
+mod ptp;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context as _;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
+
+use self::addresses::Addresses;
+use super::link::{ETH0, Links, Peer, sysctl};
+use crate::os::netns::NetNs;
+use crate::topology::{POD_MTU, UNDERLAY_MTU};
+
+/// A CNI plugin, by the name of the one whose data path it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cni {
+    /// Veth pairs and an overlay: no plugin that people install, but the simplest that works on any
+    /// network between nodes.
+    #[default]
+    Vxlan,
+    /// Veth pairs, and routes between nodes that share a segment.
+    Kindnet,
+    /// A bridge on each node, and an overlay.
+    Flannel,
+    /// Routes throughout, and policies that are enforced.
+    Calico,
+}
+
+impl Cni {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Vxlan, Self::Kindnet, Self::Flannel, Self::Calico];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Kindnet => "kindnet",
+            Self::Flannel => "flannel",
+            Self::Calico => "calico",
+        }
+    }
+
+    /// The device of its overlay, if it has one, as the real plugin calls it.
+    pub(super) const fn overlay(self) -> Option<&'static str> {
+        match self {
+            Self::Vxlan => Some("vxlan0"),
+            Self::Flannel => Some("flannel.1"),
+            Self::Kindnet | Self::Calico => None,
+        }
+    }
+
+    /// The MTU of its pods' interfaces: an overlay takes its part.
+    #[must_use]
+    pub const fn mtu(self) -> u32 {
+        match self.overlay() {
+            Some(_) => POD_MTU,
+            None => UNDERLAY_MTU,
+        }
+    }
+
+    /// Says why this kernel cannot do what the plugin needs.
+    ///
+    /// # Errors
+    /// As `flanneld` does without `br_netfilter`: Services would lose the answers of pods of the
+    /// client's own node, which a bridge sends past the rules.
+    pub fn check(self) -> anyhow::Result<()> {
+        if self == Self::Flannel {
+            let there = std::fs::exists(format!("/proc/sys/{}", bridge::CALL_IPTABLES));
+            anyhow::ensure!(
+                there.unwrap_or_default(),
+                "CNI flannel needs br_netfilter, which this kernel has not loaded; run modprobe \
+                 br_netfilter as root, or choose another CNI: vxlan, kindnet or calico"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Cni {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|cni| cni.name() == name);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{name} is not a CNI of the lab; choose one of {names}")
+        })
+    }
+}
+
+/// What joins a node's pods to the cluster's network.
+#[async_trait::async_trait]
+pub trait PodNetwork: Send + Sync + 'static {
+    /// Gives the pod `id` an interface and an address.
+    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr>;
+    /// Takes back what [`Self::attach`] gave.
+    async fn detach(&self, id: &str) -> anyhow::Result<()>;
+}
+
+/// A node's pods, wired as a plugin does it.
+pub struct NodePods {
+    cni: Cni,
+    node: NetNs,
+    pod_cidr: Ipv4Net,
+    links: OnceCell<Links>,
+    /// Held while what all pods share is made.
+    shared: tokio::sync::Mutex<()>,
+    addresses: Mutex<Addresses>,
+}
+
+/// A pod that is being wired.
+struct Wiring<'a> {
+    node: &'a NetNs,
+    links: &'a Links,
+    pod_cidr: Ipv4Net,
+    shared: &'a tokio::sync::Mutex<()>,
+    pod: &'a NetNs,
+    /// The name of the node's end.
+    interface: &'a str,
+    address: Ipv4Addr,
+    mtu: u32,
+}
+
+impl Wiring<'_> {
+    /// Makes both ends; the number of the node's.
+    async fn veth(&self) -> anyhow::Result<u32> {
+        // A sandbox that died keeps its end until the kernel gets to it.
+        self.links.delete(self.interface).await?;
+        let peer = Peer {
+            netns: self.pod,
+            name: ETH0,
+        };
+        self.links.veth(self.interface, peer, self.mtu).await?;
+        // The lab's pods are IPv4 only; a kernel without IPv6 has nothing to switch off.
+        let _ = sysctl(self.pod, &[("net/ipv6/conf/eth0/disable_ipv6", "1")]);
+        self.links.index(self.interface).await
+    }
+
+    /// The pod's end, up and with its address; its number.
+    async fn inside(&self, prefix: u8) -> anyhow::Result<(Links, u32)> {
+        let inside = Links::of(self.pod)?;
+        let eth0 = inside.index(ETH0).await?;
+        inside.address(eth0, self.address, prefix).await?;
+        inside.up(eth0).await?;
+        Ok((inside, eth0))
+    }
+}
+
+impl NodePods {
+    /// The pods of the node with this namespace, which get addresses of this network.
+    #[must_use]
+    pub fn new(cni: Cni, node: NetNs, pod_cidr: Ipv4Net) -> Self {
+        Self {
+            cni,
+            node,
+            pod_cidr,
+            links: OnceCell::new(),
+            shared: tokio::sync::Mutex::default(),
+            addresses: Mutex::new(Addresses::new(pod_cidr)),
+        }
+    }
+
+    fn addresses(&self) -> std::sync::MutexGuard<'_, Addresses> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn links(&self) -> anyhow::Result<&Links> {
+        self.links
+            .get_or_try_init(async || Links::of(&self.node))
+            .await
+    }
+
+    async fn connect(&self, pod: &NetNs, id: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+        let wiring = Wiring {
+            node: &self.node,
+            links: self.links().await?,
+            pod_cidr: self.pod_cidr,
+            shared: &self.shared,
+            pod,
+            interface: &interface(self.cni, id),
+            address,
+            mtu: self.cni.mtu(),
+        };
+        match self.cni {
+            Cni::Vxlan | Cni::Kindnet => ptp::connect(&wiring).await,
+            Cni::Flannel => bridge::connect(&wiring).await,
+            Cni::Calico => proxied::connect(&wiring).await,
+        }
+    }
+}
+
+/// The name of the node's end of a pod's link, as the plugin begins it.
+fn interface(cni: Cni, id: &str) -> String {
+    let prefix = match cni {
+        Cni::Vxlan | Cni::Kindnet | Cni::Flannel => "veth",
+        Cni::Calico => "cali",
+    };
+    let hash = Sha256::digest(id.as_bytes());
+    let short: String = hash
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{prefix}{short}")
+}
+
+#[async_trait::async_trait]
+impl PodNetwork for NodePods {
+    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr> {
+        let address = self.addresses().take(id)?;
+        let connected = self.connect(pod, id, address).await;
+        if connected.is_err() {
+            self.addresses().release(id);
+        }
+        connected.with_context(|| format!("cannot attach pod {id} to the network"))?;
+        Ok(address)
+    }
+
+    async fn detach(&self, id: &str) -> anyhow::Result<()> {
+        // Its host route goes with it.
+        let deleted = self.links().await?.delete(&interface(self.cni, id)).await;
+        deleted.with_context(|| format!("cannot detach pod {id} from the network"))?;
+        self.addresses().release(id);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_of_the_lab_or_refused_with_the_choices() {
+        for cni in Cni::ALL {
+            assert_eq!(cni.name().parse(), Ok(cni));
+        }
+        assert_eq!(
+            "cilium".parse::<Cni>().unwrap_err(),
+            "cilium is not a CNI of the lab; choose one of vxlan, kindnet, flannel, calico"
+        );
+    }
+
+    #[test]
+    fn interface_names_fit() {
+        for cni in Cni::ALL {
+            assert_eq!(interface(cni, "some very long id of a pod").len(), 12);
+            assert_ne!(interface(cni, "a"), interface(cni, "b"));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! NetworkPolicies, enforced by nftables in each node, in the shape that Calico's Felix gives them.
+//!
+//! Start from [`enforce`], a part of Calico's agent; what it decides is in [`rules`], which is pure. A
+//! policy holds for the packets that a node forwards, and for those of its pods to itself; what the
+//! node sends to its own pods is looked at by no rule, as a kubelet's probes need it. Rule: rules
+//! that somebody deletes are missing until theirs change, or [`REFRESH`] has passed.
+//!
+//! ```text
+//! NetworkPolicies, Pods, Namespaces ──► model ──► rules ──► nftables
+//! ```
+
+mod matches;
+mod model;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::Api;
+use tokio::time::MissedTickBehavior;
+
+pub use self::rules::{TABLE, rules};
+pub use super::nftables::Ruleset;
+use super::nftables::{Say, Table};
+use crate::builtin::BuiltinContext;
+use crate::world::World;
+
+/// How often everything is said again, whatever has changed: Felix's `NftablesRefreshInterval`.
+pub const REFRESH: Duration = Duration::from_secs(180);
+
+/// Keeps a node's rules those of the policies, for ever.
+pub(super) async fn enforce(context: &BuiltinContext) -> anyhow::Result<()> {
+    let mut world = World::default();
+    let client = &context.client;
+    let policies = world.watch::<NetworkPolicy>(Api::all(client.clone()));
+    let pods = world.watch::<Pod>(Api::all(client.clone()));
+    let namespaces = world.watch::<Namespace>(Api::all(client.clone()));
+    world.ready().await;
+    let mut table = Table::new(context.netns.clone(), context.nft.clone());
+    let mut refresh = tokio::time::interval(REFRESH);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    refresh.tick().await;
+    let mut say = Say::All;
+    loop {
+        let policies = policies.state();
+        let wanted = rules(&policies, &pods.state(), &namespaces.state(), &context.node);
+        match table.sync(wanted, say).await {
+            Ok(Some(done)) => (context.log)(&format!("{done}: {} policies", policies.len())),
+            Ok(None) => {}
+            Err(error) => (context.log)(&format!("error: policies: {error:#}")),
+        }
+        say = tokio::select! {
+            () = world.changed() => Say::Changes,
+            _ = refresh.tick() => Say::All,
+        };
+    }
+}
