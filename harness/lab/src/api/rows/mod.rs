@@ -44,6 +44,7 @@ mod core;
 mod event;
 mod location;
 pub(crate) mod names;
+mod network_policy;
 mod networking;
 mod pod;
 mod policy;
@@ -223,9 +224,9 @@ pub(crate) fn all() -> Vec<Kind> {
             .columns(networking::INGRESS_CLASS),
         Kind::builtin::<NetworkPolicy>("networkpolicies", &["netpol"])
             .generation()
-            .default(networking::default_policy)
-            .validate(networking::validate_policy)
-            .columns(networking::POLICY),
+            .default(network_policy::default)
+            .validate(network_policy::validate)
+            .columns(network_policy::COLUMNS),
         Kind::builtin::<Lease>("leases", &[])
             .made_by_put()
             .needs_version()

@@ -1,4 +1,4 @@
-//! EndpointSlices, Ingresses and NetworkPolicies.
+//! EndpointSlices and Ingresses.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::names;
 use crate::api::meta::{fill, items, map_at, text};
 use crate::api::registry::Admit;
 use crate::api::status::{Cause, Status};
-use crate::api::table::{labels_or_none, or_none};
+use crate::api::table::or_none;
 
 type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
 
@@ -239,63 +239,6 @@ pub(super) fn default_ingress(object: &mut Value) {
     fill(&mut object["status"], "loadBalancer", json!({}));
 }
 
-pub(super) fn validate_policy(new: &Value, _: Option<&Value>, causes: &mut Vec<Cause>) {
-    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
-        for (at, rule) in items(new, &format!("/spec/{rules}")).enumerate() {
-            let field = format!("spec.{rules}[{at}]");
-            for (at, port) in items(rule, "/ports").enumerate() {
-                if port["port"].is_number() {
-                    names::port(format!("{field}.ports[{at}].port"), &port["port"], causes);
-                }
-            }
-            for (at, peer) in items(rule, &format!("/{peers}")).enumerate() {
-                validate_peer(peer, &format!("{field}.{peers}[{at}]"), causes);
-            }
-        }
-    }
-}
-
-fn validate_peer(peer: &Value, field: &str, causes: &mut Vec<Cause>) {
-    let selects = peer.get("podSelector").is_some() || peer.get("namespaceSelector").is_some();
-    let Some(block) = peer.get("ipBlock") else {
-        if !selects {
-            causes.push(Cause::required(field, "must specify a peer"));
-        }
-        return;
-    };
-    if selects {
-        causes.push(Cause::forbidden(
-            field,
-            "may not specify both ipBlock and another peer",
-        ));
-    }
-    let cidr = text(block, "/cidr");
-    if cidr.is_empty() {
-        causes.push(Cause::required(format!("{field}.ipBlock.cidr"), ""));
-    } else if cidr.parse::<ipnet::IpNet>().is_err() {
-        causes.push(Cause::invalid(
-            format!("{field}.ipBlock.cidr"),
-            &cidr.into(),
-            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        ));
-    }
-}
-
-pub(super) fn default_policy(object: &mut Value) {
-    let egress = object
-        .pointer("/spec/egress")
-        .is_some_and(|egress| !egress.is_null());
-    let spec = map_at(object, "spec");
-    if spec.get("policyTypes").is_none_or(Value::is_null) {
-        let types = if egress {
-            json!(["Ingress", "Egress"])
-        } else {
-            json!(["Ingress"])
-        };
-        spec.insert("policyTypes".to_owned(), types);
-    }
-}
-
 pub(super) const INGRESS: Columns = &[
     ("Class", 0, |object| {
         or_none(object, "/spec/ingressClassName")
@@ -325,10 +268,6 @@ pub(super) const INGRESS: Columns = &[
         }
     }),
 ];
-
-pub(super) const POLICY: Columns = &[("Pod-Selector", 0, |policy| {
-    labels_or_none(policy, "/spec/podSelector/matchLabels")
-})];
 
 pub(super) const INGRESS_CLASS: Columns = &[
     ("Controller", 0, |object| {
