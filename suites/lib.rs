@@ -24,6 +24,7 @@ use strata::Suite;
 pub const SUITES: &[Suite] = &[
     cni::SUITE,
     cni::traffic::SUITE,
+    cni::policies::SUITE,
     services::SUITE,
     services::endpoints::SUITE,
     services::outside::SUITE,

@@ -1,16 +1,16 @@
 //! The container network: every pod has an address of its own, and reaches every other pod by it.
 //!
-//! Start from [`SUITE`], the gates; `traffic` judges what else a pod network is good for, `paths` is how
-//! both ask. The fixture has two pods (`echo`, `peer`) and a pod in the node's own network (`host`) on
+//! Start from [`SUITE`], the gates; `traffic` judges what else a pod network is good for, `policies` what
+//! it keeps out, and `paths` is how they ask. The fixture has two pods (`echo`, `peer`) and a pod in the node's own network (`host`) on
 //! every node; paths are judged for all ordered pairs of nodes.
 
 mod paths;
+pub(crate) mod policies;
 pub(crate) mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use futures::future::try_join_all;
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -101,17 +101,6 @@ const GATES: &[Check] = &[
     },
 ];
 
-/// Where the CNI plugins live that people use, by the labels of their DaemonSets.
-const PLUGINS: &[(&str, &str)] = &[
-    ("vxlan-cni", "app=vxlan-cni"),
-    ("kube-flannel", "app=flannel"),
-    ("kube-system", "k8s-app=cilium"),
-    ("kube-system", "k8s-app=calico-node"),
-    ("calico-system", "k8s-app=calico-node"),
-    ("kube-system", "k8s-app=kindnet"),
-    ("kube-system", "name=weave-net"),
-];
-
 async fn nodes_are_ready(scope: &Scope) -> Outcome {
     let nodes = scope.nodes().await?;
     let expected: BTreeMap<_, _> = nodes
@@ -167,19 +156,16 @@ async fn nodes_own_disjoint_pod_cidrs(scope: &Scope) -> Outcome {
 }
 
 async fn plugin_is_healthy(scope: &Scope) -> Outcome {
-    let places = PLUGINS
-        .iter()
-        .map(|(namespace, selector)| plugin(scope, namespace, selector));
-    let found: Vec<_> = try_join_all(places).await?.into_iter().flatten().collect();
-    let Some((namespace, selector, name)) = found.first() else {
+    let Some(plugin) = scope.cluster().plugin().await? else {
         return Err(
             NoVerdict::new("no DaemonSet of a CNI plugin that we know is installed")
                 .with_likely(
-                    "the plugin runs outside of pods, or is one that cni.rs does not list yet",
+                    "the plugin runs outside of pods, or is one that strata does not know yet",
                 )
                 .into(),
         );
     };
+    let (namespace, name) = (plugin.namespace, plugin.name.as_str());
     scope.record("cni", format!("{namespace}/{name}"));
     let nodes = i32::try_from(scope.nodes().await?.len()).unwrap_or(i32::MAX);
     let outcome = scope
@@ -196,19 +182,9 @@ async fn plugin_is_healthy(scope: &Scope) -> Outcome {
         .await;
     let subject = Subject::Workload {
         namespace,
-        selector,
+        selector: plugin.selector,
     };
     scope.explain(outcome, subject).await
-}
-
-async fn plugin(
-    scope: &Scope,
-    namespace: &'static str,
-    selector: &'static str,
-) -> Result<Option<(&'static str, &'static str, String)>, NoVerdict> {
-    let sets: Vec<DaemonSet> = scope.list_in(namespace, selector).await?;
-    let first = sets.into_iter().next();
-    Ok(first.and_then(|set| Some((namespace, selector, set.metadata.name?))))
 }
 
 async fn kube_system_is_healthy(scope: &Scope) -> Outcome {
