@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    enclosed::main("containers", cases())
+    enclosed::main(vec![("containers".to_owned(), Box::pin(cases()))])
 }
 
 struct Fixture {

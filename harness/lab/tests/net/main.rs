@@ -22,38 +22,36 @@ use strata_lab::topology::OUTSIDE_IP;
 use self::fixture::{Net, PATIENCE, Pod, answers, ask, at, connect, fails, serve};
 
 fn main() -> ExitCode {
-    enclosed::main("network", cases())
+    let tests = Cni::ALL.map(|cni| -> enclosed::Test { (cni.to_string(), Box::pin(cases(cni))) });
+    enclosed::main(tests.into())
 }
 
-async fn cases() {
-    for cni in Cni::ALL {
-        if let Err(error) = cni.check() {
-            println!("not run: {error:#}");
-            continue;
-        }
-        println!("{cni}");
-        let net = Net::new(cni).await;
-        let pods = [
-            net.pod(0, "a").await,
-            net.pod(1, "b").await,
-            net.pod(1, "c").await,
-            net.pod(2, "d").await,
-        ];
-        pods_reach_each_other_untranslated(&pods);
-        full_sized_datagrams_pass_and_no_larger(&net, &pods);
-        bulk_arrives_whole(&pods);
-        nodes_and_pods_reach_each_other(&net, &pods);
-        outside_sees_nodes_only(&net, &pods);
-        addresses_of_the_gone_answer_nobody(&net, &pods).await;
-        the_ways_follow_the_nodes(&net, &pods).await;
-        services::cases(&net, &pods).await;
-        match cni {
-            // What else there is does not depend on it.
-            Cni::Vxlan => agents::cases(&net, &pods).await,
-            Cni::Flannel => bridges::cases(&net, &pods).await,
-            Cni::Calico => policies::cases(&net, &pods).await,
-            Cni::Kindnet => {}
-        }
+async fn cases(cni: Cni) {
+    if let Err(error) = cni.check() {
+        println!("not run: {error:#}");
+        return;
+    }
+    let net = Net::new(cni).await;
+    let pods = [
+        net.pod(0, "a").await,
+        net.pod(1, "b").await,
+        net.pod(1, "c").await,
+        net.pod(2, "d").await,
+    ];
+    pods_reach_each_other_untranslated(&pods);
+    full_sized_datagrams_pass_and_no_larger(&net, &pods);
+    bulk_arrives_whole(&pods);
+    nodes_and_pods_reach_each_other(&net, &pods);
+    outside_sees_nodes_only(&net, &pods);
+    addresses_of_the_gone_answer_nobody(&net, &pods).await;
+    the_ways_follow_the_nodes(&net, &pods).await;
+    services::cases(&net, &pods).await;
+    match cni {
+        // What else there is does not depend on it.
+        Cni::Vxlan => agents::cases(&net, &pods).await,
+        Cni::Flannel => bridges::cases(&net, &pods).await,
+        Cni::Calico => policies::cases(&net, &pods).await,
+        Cni::Kindnet => {}
     }
 }
 
