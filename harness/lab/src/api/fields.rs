@@ -54,6 +54,8 @@ impl FieldSet {
     pub(crate) fn of(value: &Value, place: Place<'_>) -> Self {
         let mut set = Self::default();
         set.add(value, place);
+        // An object that sets nothing is no field of itself.
+        set.member = false;
         set
     }
 

@@ -376,3 +376,9 @@ fn who_manages_a_map_does_so_when_an_apply_empties_it() {
         apply(at, EMPTY, 0),
     ]);
 }
+
+#[test]
+fn who_applies_nothing_manages_nothing() {
+    let at = first(Kind::ConfigMap);
+    hold(&[apply(at, EMPTY, 0), apply(at, EMPTY, 1)]);
+}
