@@ -166,12 +166,13 @@ async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
     // than one in a thousand fall below 27.6 (β < 1e-3). Shares say nothing where nobody or somebody
     // else answers, so that comes first, after each burst: one of three pods is missed by it with
     // probability 3·(2/3)¹⁰⁰ < 1e-16. That no request fails is for `reaches_every_ready_endpoint`.
+    const BURSTS: u64 = 12;
+    let spec = RequestSpec {
+        concurrency: 16,
+        ..burst(&url, 100)
+    };
     let mut counts = BTreeMap::<String, u64>::new();
-    for _ in 0..12 {
-        let spec = RequestSpec {
-            concurrency: 16,
-            ..burst(&url, 100)
-        };
+    for _ in 0..BURSTS {
         let answers = client.request(&spec).await?;
         let outcome = expect_eq(
             "the pods that answer 100 connections to Service backend",
@@ -189,7 +190,7 @@ async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
         .map(|pod| counts.get(&pod.name).copied().unwrap_or_default())
         .collect();
     let uniform = bound::uniform(&each)?;
-    scope.record("spread.requests", 1200);
+    scope.record("spread.requests", BURSTS * spec.count);
     scope.record("spread.alpha", split::ALPHA);
     scope.record("spread.p_value", uniform.p_value);
     let outcome = expect(uniform.p_value >= split::ALPHA, || Expect {
