@@ -9,12 +9,17 @@ mod build;
 mod ruleset;
 mod steps;
 
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
 pub(super) use self::build::hashed;
 pub(super) use self::ruleset::Elements;
 pub use self::ruleset::Ruleset;
 pub use self::steps::LONGEST;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
+use crate::world::World;
 
 /// How much is said again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +28,26 @@ pub(super) enum Say {
     Changes,
     /// Everything.
     All,
+}
+
+/// When a component says how much: what has changed as it changes, and all again in between.
+pub(super) struct Rhythm(Interval);
+
+impl Rhythm {
+    /// Everything is said again after each such period.
+    pub(super) fn of(period: Duration) -> Self {
+        let mut again = tokio::time::interval_at(Instant::now() + period, period);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self(again)
+    }
+
+    /// Waits until there is something to say.
+    pub(super) async fn next(&mut self, world: &mut World) -> Say {
+        tokio::select! {
+            () = world.changed() => Say::Changes,
+            _ = self.0.tick() => Say::All,
+        }
+    }
 }
 
 /// A component's table in one node, and what the kernel was last told of it.

@@ -20,11 +20,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
-use tokio::time::MissedTickBehavior;
 
 pub use self::rules::{TABLE, rules};
 pub use super::nftables::Ruleset;
-use super::nftables::{Say, Table};
+use super::nftables::{Rhythm, Say, Table};
 use crate::builtin::BuiltinContext;
 use crate::world::World;
 
@@ -40,9 +39,7 @@ pub(super) async fn enforce(context: &BuiltinContext) -> anyhow::Result<()> {
     let namespaces = world.watch::<Namespace>(Api::all(client.clone()));
     world.ready().await;
     let mut table = Table::new(context.netns.clone(), context.nft.clone());
-    let mut refresh = tokio::time::interval(REFRESH);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    refresh.tick().await;
+    let mut rhythm = Rhythm::of(REFRESH);
     let mut say = Say::All;
     loop {
         let policies = policies.state();
@@ -52,9 +49,6 @@ pub(super) async fn enforce(context: &BuiltinContext) -> anyhow::Result<()> {
             Ok(None) => {}
             Err(error) => (context.log)(&format!("error: policies: {error:#}")),
         }
-        say = tokio::select! {
-            () = world.changed() => Say::Changes,
-            _ = refresh.tick() => Say::All,
-        };
+        say = rhythm.next(&mut world).await;
     }
 }

@@ -27,14 +27,13 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt as _};
-use tokio::time::MissedTickBehavior;
 
 use self::health::HealthChecks;
 use self::model::{ServicePort, ports_of, service_ports};
 pub use self::rules::{TABLE, rules};
 use super::kept::Kept;
 pub use super::nftables::{LONGEST, Ruleset};
-use super::nftables::{Say, Table};
+use super::nftables::{Rhythm, Say, Table};
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
 use crate::world::World;
@@ -99,9 +98,7 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
         udp: BTreeSet::new(),
         health: HealthChecks::new(context.netns.clone()),
     };
-    let mut full = tokio::time::interval(FULL_SYNC);
-    full.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    full.tick().await;
+    let mut rhythm = Rhythm::of(FULL_SYNC);
     let mut say = Say::All;
     let mut kept = Kept::default();
     let mut known = NodeFacts::default();
@@ -125,10 +122,7 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
             Ok(None) => {}
             Err(error) => (context.log)(&format!("error: {error:#}")),
         }
-        say = tokio::select! {
-            () = world.changed() => Say::Changes,
-            _ = full.tick() => Say::All,
-        };
+        say = rhythm.next(&mut world).await;
     }
 }
 
