@@ -35,17 +35,17 @@ pub(crate) fn decode(
     mut body: Value,
     options: &Options,
 ) -> Result<(Value, Vec<String>), Status> {
+    let refused = |why: &str| {
+        Status::bad_request(format!(
+            "{0} in version {1:?} cannot be handled as a {0}: {why}",
+            kind.kind, kind.version
+        ))
+    };
     let mut unknown = Vec::new();
     match (&kind.typed, &kind.schema) {
-        (Some(typed), _) => {
-            let what = format!("{} in version {:?}", kind.kind, kind.version);
-            typed.read(&mut body, &mut unknown).map_err(|why| {
-                Status::bad_request(format!(
-                    "{what} cannot be handled as a {}: {why}",
-                    kind.kind
-                ))
-            })?;
-        }
+        (Some(typed), _) => typed
+            .read(&mut body, &mut unknown)
+            .map_err(|why| refused(&why))?,
         (None, Schema::Custom(schema)) => {
             crd::prune(&mut body, schema, &mut unknown);
             crd::default(&mut body, schema);
@@ -54,25 +54,18 @@ pub(crate) fn decode(
     }
     // Empty maps and lists of metadata are left out of what is stored and shown.
     meta::map_at(&mut body, "metadata").retain(|_, value| !meta::is_hollow(value));
-    if options.validation == FieldValidation::Strict && !unknown.is_empty() {
-        let listed: Vec<String> = unknown
-            .iter()
-            .map(|field| format!("unknown field {field:?}"))
-            .collect();
-        let what = format!("{} in version {:?}", kind.kind, kind.version);
-        return Err(Status::bad_request(format!(
-            "{what} cannot be handled as a {}: strict decoding error: {}",
-            kind.kind,
-            listed.join(", ")
-        )));
-    }
-    let warn = options.validation == FieldValidation::Warn;
-    let warnings = unknown
+    let unknown: Vec<String> = unknown
         .into_iter()
-        .filter(|_| warn)
         .map(|field| format!("unknown field {field:?}"))
         .collect();
-    Ok((body, warnings))
+    match options.validation {
+        FieldValidation::Strict if !unknown.is_empty() => Err(refused(&format!(
+            "strict decoding error: {}",
+            unknown.join(", ")
+        ))),
+        FieldValidation::Warn => Ok((body, unknown)),
+        _ => Ok((body, Vec::new())),
+    }
 }
 
 pub(crate) fn validate(

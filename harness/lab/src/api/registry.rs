@@ -3,7 +3,7 @@
 //! Start from [`Kind`], the row, and [`Registry::find`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use serde_json::Value;
 
@@ -268,6 +268,15 @@ impl Kind {
         }
     }
 
+    /// Group, version and plural: where it is served.
+    fn place(&self) -> (String, String, String) {
+        (
+            self.group.clone(),
+            self.version.clone(),
+            self.plural.clone(),
+        )
+    }
+
     /// `deployments.apps`, as messages name it.
     pub(crate) fn qualified(&self) -> String {
         if self.group.is_empty() {
@@ -280,27 +289,25 @@ impl Kind {
 
 type Kinds = BTreeMap<(String, String, String), Arc<Kind>>;
 
+/// The built-in kinds, whose types take a while to read: once for all API servers of a process.
+static BUILTIN: LazyLock<Kinds> = LazyLock::new(|| {
+    let kinds = super::rows::all();
+    let described: Vec<Describe> = kinds.iter().filter_map(|kind| kind.describe).collect();
+    let mut types = Types::of(&described).into_iter();
+    let kinds = kinds.into_iter().map(|kind| {
+        let typed = kind.describe.and_then(|_| types.next());
+        (kind.place(), Arc::new(Kind { typed, ..kind }))
+    });
+    kinds.collect()
+});
+
 /// The kinds that are served now.
 pub(crate) struct Registry(RwLock<Kinds>);
 
 impl Registry {
     /// The built-in kinds.
     pub(crate) fn new() -> Self {
-        let kinds = super::rows::all();
-        let described: Vec<Describe> = kinds.iter().filter_map(|kind| kind.describe).collect();
-        let mut types = Types::of(&described).into_iter();
-        let kinds = kinds.into_iter().map(|kind| {
-            let typed = kind.describe.and_then(|_| types.next());
-            (
-                (
-                    kind.group.clone(),
-                    kind.version.clone(),
-                    kind.plural.clone(),
-                ),
-                Arc::new(Kind { typed, ..kind }),
-            )
-        });
-        Self(RwLock::new(kinds.collect()))
+        Self(RwLock::new(BUILTIN.clone()))
     }
 
     /// The kind at a path.
@@ -326,14 +333,7 @@ impl Registry {
         let mut kinds = self.0.write().unwrap_or_else(PoisonError::into_inner);
         kinds.retain(|(found, _, name), _| found != group || name != plural);
         for kind in versions {
-            kinds.insert(
-                (
-                    kind.group.clone(),
-                    kind.version.clone(),
-                    kind.plural.clone(),
-                ),
-                Arc::new(kind),
-            );
+            kinds.insert(kind.place(), Arc::new(kind));
         }
     }
 }
