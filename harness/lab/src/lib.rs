@@ -13,16 +13,18 @@
 //! ```
 //!
 //! All but `boot` talk to `api` through a `kube::Client`; `scripts/rooms` counts the lines and the arrows.
+//! `api` and `os` are crates of their own: the API server is what everything waits for, and is compiled
+//! with optimisation in every profile.
 
-pub mod api;
 pub mod boot;
 pub mod builtin;
 pub mod controllers;
-mod dial;
 mod event;
 pub mod l7;
 pub mod net;
 pub mod node;
-pub mod os;
 pub mod topology;
 mod world;
+
+pub use strata_api as api;
+pub use strata_os as os;

@@ -2,18 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-/// The Kubernetes version whose API the lab follows, as `/version` reports it.
-pub const KUBERNETES_VERSION: &str = "v1.34.0";
+pub use crate::api::flags::{
+    API_CLUSTER_IP, API_PORT, KUBERNETES_VERSION, NODE_PORT_RANGE, SERVICE_CIDR,
+};
+
 /// The cluster's DNS domain.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The control plane's node name; workers are `strata-worker`, `strata-worker2`, … as kind names them.
 pub const CONTROL_PLANE: &str = "strata-control-plane";
 /// Every pod's address is inside this network; each node owns a /24 of it.
 pub const POD_CIDR: &str = "10.244.0.0/16";
-/// Every ClusterIP is inside this network.
-pub const SERVICE_CIDR: &str = "10.96.0.0/16";
-/// The ClusterIP of `default/kubernetes`.
-pub const API_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The ClusterIP of `kube-system/kube-dns`.
 pub const DNS_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The underlay that joins the nodes and the outside; the outside itself is `.1`, the control
@@ -23,10 +21,6 @@ pub const UNDERLAY_CIDR: &str = "172.30.0.0/24";
 pub const OUTSIDE_IP: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 /// Addresses of `type: LoadBalancer` Services; the outside routes this network to the nodes.
 pub const LOAD_BALANCER_CIDR: &str = "172.30.1.0/24";
-/// The port that the API server listens on at the control plane's address.
-pub const API_PORT: u16 = 6443;
-/// Node ports are allocated from this range.
-pub const NODE_PORT_RANGE: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// The MTU of the underlay; a pod's is this less the 50 octets of VXLAN over IPv4 (RFC 7348 §5).
 pub const UNDERLAY_MTU: u32 = 1500;
 /// The MTU of a pod's interface.

@@ -19,7 +19,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
-use crate::api::tests::fixture::server;
 
 /// Only what hangs takes this long.
 const HANGS: Duration = Duration::from_secs(30);
@@ -35,7 +34,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// A cluster with some nodes and all controllers.
     pub(super) async fn with_nodes(nodes: &[&str]) -> Self {
-        let server: ApiServer = server();
+        let server = ApiServer::alone().unwrap();
         let client = server.client("test");
         let mut tasks = JoinSet::new();
         tasks.spawn(pretend(server.client("system:node:any")));

@@ -53,8 +53,8 @@ use crate::api::kubelet::{
 };
 use crate::api::webhook::Webhooks;
 use crate::builtin::Builtins;
-use crate::dial;
 use crate::net::cni::PodNetwork;
+use crate::os::dial;
 use crate::os::nft::Nft;
 
 /// What all nodes share.

@@ -14,12 +14,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod accept;
-#[path = "../support/api.rs"]
-mod api;
 mod deletion;
 mod driver;
 mod fields;
 mod kinds;
+#[path = "../support/line.rs"]
+mod line;
 mod lists;
 mod op;
 mod parts;

@@ -17,8 +17,8 @@ use proptest::test_runner::TestRunner;
 use serde_json::json;
 use strata_lab::api::ApiServer;
 
-use crate::api::{Line, api_server};
 use crate::config;
+use crate::line::Line;
 use crate::wire::PATIENCE;
 
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ fn versions(objects: impl IntoIterator<Item = ConfigMap>) -> Known {
 }
 
 async fn follows(case: &Case) -> Result<()> {
-    let server = api_server();
+    let server = ApiServer::alone().unwrap();
     let client = server.client("model");
     let namespace = json!({"metadata": {"name": "reflector"}});
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());

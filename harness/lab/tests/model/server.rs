@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use strata_lab::api::ApiServer;
 use tokio::runtime::Runtime;
 
-use crate::api::api_server;
 use crate::driver::Run;
 use crate::kinds::{ALL, GROUP, Kind, definition};
 use crate::op::Step;
@@ -31,7 +30,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn lab() -> Self {
         let runtime = Runtime::new().unwrap();
-        let api = api_server();
+        let api = ApiServer::alone().unwrap();
         let client = {
             let _inside = runtime.enter();
             api.client("model")

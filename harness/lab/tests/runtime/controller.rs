@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use strata_lab::api::ApiServer;
 
-use crate::api::{Line, api_server};
+use crate::line::Line;
 use crate::{from, soon};
 
 #[derive(CustomResource, Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -205,7 +205,7 @@ impl Drop for Stage {
 }
 
 async fn stage(cuts: impl IntoIterator<Item = u8>) -> Stage {
-    let server = api_server();
+    let server = ApiServer::alone().unwrap();
     let client = server.client("test");
     let definitions = Api::all(client.clone());
     definitions

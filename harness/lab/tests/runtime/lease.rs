@@ -4,8 +4,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
+use strata_lab::api::ApiServer;
 
-use crate::api::api_server;
 use crate::{from, soon};
 
 /// Tries to take a lease that it read in some state; whether it leads now.
@@ -30,7 +30,7 @@ async fn take(api: &Api<Lease>, read: Option<Lease>, who: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_reach_for_a_lease_at_once_one_leads() {
-    let server = api_server();
+    let server = ApiServer::alone().unwrap();
     let api = |client: Client| Api::<Lease>::default_namespaced(client);
     for term in 0..20 {
         let read = api(server.client("test")).get_opt("leader").await.unwrap();

@@ -6,10 +6,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-#[path = "../support/api.rs"]
-mod api;
 mod controller;
 mod lease;
+#[path = "../support/line.rs"]
+mod line;
 mod metadata;
 mod wait;
 

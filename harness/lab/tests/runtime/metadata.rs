@@ -6,8 +6,8 @@ use kube::api::{ListParams, PostParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+use strata_lab::api::ApiServer;
 
-use crate::api::api_server;
 use crate::{from, soon};
 
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
@@ -25,7 +25,7 @@ async fn ask(client: &Client, query: &str) -> Value {
 
 #[tokio::test]
 async fn who_wants_the_metadata_alone_gets_no_more() {
-    let client = api_server().client("test");
+    let client = ApiServer::alone().unwrap().client("test");
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let map = from(json!({"metadata": {"name": "c"}, "data": {"a": "1"}}));
     maps.create(&PostParams::default(), &map).await.unwrap();

@@ -5,13 +5,14 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions, delete::delete_and_finalize};
 use serde_json::json;
+use strata_lab::api::ApiServer;
 
-use crate::api::{Line, api_server};
+use crate::line::Line;
 use crate::{from, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_condition_that_comes_about_is_seen_over_a_line_that_breaks() {
-    let server = api_server();
+    let server = ApiServer::alone().unwrap();
     let client = server.client("test");
     let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
     accounts
@@ -48,7 +49,7 @@ async fn a_condition_that_comes_about_is_seen_over_a_line_that_breaks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_is_waited_for_until_the_last_finalizer_goes() {
-    let server = api_server();
+    let server = ApiServer::alone().unwrap();
     let api: Api<ConfigMap> = Api::default_namespaced(server.client("test"));
     let held = json!({"metadata": {"name": "c", "finalizers": ["runtime.strata.dev/hold"]}});
     let made = api

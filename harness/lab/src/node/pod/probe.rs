@@ -18,8 +18,8 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::dial;
 use crate::node::process::Process;
+use crate::os::dial;
 use crate::os::netns::NetNs;
 
 /// Between tries of what has not succeeded yet, at first and at most.

@@ -11,7 +11,6 @@ use kube::runtime::wait::{Condition as _, await_condition};
 
 use super::*;
 use crate::api::ApiServer;
-use crate::api::tests::fixture::server;
 use crate::l7::gateway::observe::Ask;
 
 /// Longer than anything here takes: a test that waits for what never comes must end, too.
@@ -19,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An API server that serves the Gateway API, and a client of it.
 async fn cluster() -> (ApiServer, Client) {
-    let server = server();
+    let server = ApiServer::alone().unwrap();
     let client = server.client("test");
     let manifest = include_str!("../../../../../../manifests/gateway/lab-crds.yaml");
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());

@@ -1,0 +1,302 @@
+//! EndpointSlices and Ingresses.
+
+use serde_json::{Value, json};
+
+use super::names;
+use crate::meta::{fill, items, map_at, text};
+use crate::registry::Admit;
+use crate::status::{Cause, Status};
+use crate::table::or_none;
+
+type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
+
+pub(super) fn validate_slice(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    let family = text(new, "/addressType");
+    if !matches!(family, "IPv4" | "IPv6" | "FQDN") {
+        causes.push(Cause::unsupported(
+            "addressType",
+            &family.into(),
+            &["FQDN", "IPv4", "IPv6"],
+        ));
+    }
+    if old.is_some_and(|old| old["addressType"] != new["addressType"]) {
+        causes.push(Cause::invalid(
+            "addressType",
+            &family.into(),
+            "field is immutable",
+        ));
+    }
+    for (at, endpoint) in items(new, "/endpoints").enumerate() {
+        let mut count = 0;
+        for (number, address) in items(endpoint, "/addresses").enumerate() {
+            count += 1;
+            let field = format!("endpoints[{at}].addresses[{number}]");
+            let parsed = address
+                .as_str()
+                .and_then(|address| address.parse::<std::net::IpAddr>().ok());
+            let fits = match family {
+                "IPv4" => parsed.is_some_and(|address| address.is_ipv4()),
+                "IPv6" => parsed.is_some_and(|address| address.is_ipv6()),
+                _ => true,
+            };
+            if !fits {
+                causes.push(Cause::invalid(
+                    field,
+                    address,
+                    &format!("must be a valid {family} address"),
+                ));
+            } else if parsed.is_some_and(|address| address.is_loopback()) {
+                causes.push(Cause::invalid(
+                    field,
+                    address,
+                    "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                ));
+            }
+        }
+        if count == 0 {
+            causes.push(Cause::required(
+                format!("endpoints[{at}].addresses"),
+                "must contain at least 1 address",
+            ));
+        }
+    }
+}
+
+/// Ingress (networking.k8s.io/v1, `validateIngress`).
+pub(super) fn validate_ingress(new: &Value, _: Option<&Value>, causes: &mut Vec<Cause>) {
+    let spec = &new["spec"];
+    let rules: Vec<&Value> = items(spec, "/rules").collect();
+    if rules.is_empty() && spec.get("defaultBackend").is_none() {
+        let invalid = Cause::invalid(
+            "spec",
+            &json!([]),
+            "either `defaultBackend` or `rules` must be specified",
+        );
+        causes.push(invalid);
+    }
+    if let Some(backend) = spec.get("defaultBackend") {
+        validate_backend(backend, "spec.defaultBackend", causes);
+    }
+    for (at, rule) in rules.iter().enumerate() {
+        let field = format!("spec.rules[{at}]");
+        let host = text(rule, "/host");
+        if let Some(rest) = host.strip_prefix("*.") {
+            if !names::is_subdomain(rest) {
+                let why = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+                causes.push(Cause::invalid(format!("{field}.host"), &host.into(), why));
+            }
+        } else if host.parse::<std::net::IpAddr>().is_ok() {
+            causes.push(Cause::invalid(
+                format!("{field}.host"),
+                &host.into(),
+                "must be a DNS name, not an IP address",
+            ));
+        } else if !host.is_empty() {
+            names::subdomain(&format!("{field}.host"), host, causes);
+        }
+        let Some(http) = rule.get("http") else {
+            continue;
+        };
+        let paths: Vec<&Value> = items(http, "/paths").collect();
+        if paths.is_empty() {
+            causes.push(Cause::required(format!("{field}.http.paths"), ""));
+        }
+        for (at, path) in paths.iter().enumerate() {
+            validate_path(path, &format!("{field}.http.paths[{at}]"), causes);
+        }
+    }
+}
+
+fn validate_path(path: &Value, field: &str, causes: &mut Vec<Cause>) {
+    let kind = text(path, "/pathType");
+    let value = text(path, "/path");
+    match kind {
+        "" => causes.push(Cause::required(
+            format!("{field}.pathType"),
+            "pathType must be specified",
+        )),
+        "Exact" | "Prefix" => {
+            if !value.starts_with('/') {
+                causes.push(Cause::invalid(
+                    format!("{field}.path"),
+                    &value.into(),
+                    "must be an absolute path",
+                ));
+            }
+            for wrong in ["//", "/./", "/../", "%2f", "%2F"] {
+                if value.contains(wrong) {
+                    causes.push(Cause::invalid(
+                        format!("{field}.path"),
+                        &value.into(),
+                        &format!("must not contain '{wrong}'"),
+                    ));
+                }
+            }
+        }
+        "ImplementationSpecific" => {
+            if !value.is_empty() && !value.starts_with('/') {
+                causes.push(Cause::invalid(
+                    format!("{field}.path"),
+                    &value.into(),
+                    "must be an absolute path",
+                ));
+            }
+        }
+        other => causes.push(Cause::unsupported(
+            format!("{field}.pathType"),
+            &other.into(),
+            &["Exact", "ImplementationSpecific", "Prefix"],
+        )),
+    }
+    validate_backend(
+        path.get("backend").unwrap_or(&Value::Null),
+        &format!("{field}.backend"),
+        causes,
+    );
+}
+
+fn validate_backend(backend: &Value, field: &str, causes: &mut Vec<Cause>) {
+    let service = backend.get("service").filter(|service| !service.is_null());
+    let resource = backend
+        .get("resource")
+        .filter(|resource| !resource.is_null());
+    match (service, resource) {
+        (Some(_), Some(_)) => causes.push(Cause::invalid(
+            field,
+            &json!(""),
+            "cannot set both resource and service backends",
+        )),
+        (None, None) => causes.push(Cause::required(
+            field,
+            "resource or service backend is required",
+        )),
+        (None, Some(_)) => {}
+        (Some(service), None) => {
+            let name = text(service, "/name");
+            if name.is_empty() {
+                causes.push(Cause::required(format!("{field}.service.name"), ""));
+            } else {
+                names::label_1035(&format!("{field}.service.name"), name, causes);
+            }
+            let number = service
+                .pointer("/port/number")
+                .and_then(Value::as_i64)
+                .unwrap_or(0);
+            match (text(service, "/port/name"), number) {
+                ("", 0) => causes.push(Cause::required(
+                    format!("{field}.service.port"),
+                    "port name or number is required",
+                )),
+                ("", number) => names::port(
+                    format!("{field}.service.port.number"),
+                    &number.into(),
+                    causes,
+                ),
+                (_, 0) => {}
+                _ => causes.push(Cause::invalid(
+                    format!("{field}.service.port"),
+                    &json!(""),
+                    "cannot set both port name & port number",
+                )),
+            }
+        }
+    }
+}
+
+/// An Ingress without a class takes the default one (admission plugin DefaultIngressClass).
+pub(super) fn admit_ingress(admit: &mut Admit<'_>) -> Result<(), Status> {
+    let annotated = admit
+        .new
+        .pointer("/metadata/annotations/kubernetes.io~1ingress.class")
+        .is_some();
+    if admit.old.is_some()
+        || annotated
+        || admit
+            .new
+            .pointer("/spec/ingressClassName")
+            .is_some_and(|name| !name.is_null())
+    {
+        return Ok(());
+    }
+    let standard = admit
+        .state
+        .all("ingressclasses.networking.k8s.io")
+        .find(|class| {
+            text(
+                class,
+                "/metadata/annotations/ingressclass.kubernetes.io~1is-default-class",
+            ) == "true"
+        })
+        .map(|class| text(class, "/metadata/name").to_owned());
+    if let Some(name) = standard {
+        map_at(admit.new, "spec").insert("ingressClassName".to_owned(), name.into());
+    }
+    Ok(())
+}
+
+pub(super) fn default_ingress(object: &mut Value) {
+    map_at(object, "status");
+    fill(&mut object["status"], "loadBalancer", json!({}));
+}
+
+pub(super) const INGRESS: Columns = &[
+    ("Class", 0, |object| {
+        or_none(object, "/spec/ingressClassName")
+    }),
+    ("Hosts", 0, |object| {
+        let hosts: Vec<&str> = items(object, "/spec/rules")
+            .map(|rule| text(rule, "/host"))
+            .filter(|host| !host.is_empty())
+            .collect();
+        if hosts.is_empty() {
+            "*".into()
+        } else {
+            hosts.join(",").into()
+        }
+    }),
+    ("Address", 0, |object| {
+        let addresses: Vec<&str> = items(object, "/status/loadBalancer/ingress")
+            .map(|one| text(one, "/ip"))
+            .collect();
+        addresses.join(",").into()
+    }),
+    ("Ports", 0, |object| {
+        if items(object, "/spec/tls").next().is_some() {
+            "80, 443".into()
+        } else {
+            "80".into()
+        }
+    }),
+];
+
+pub(super) const INGRESS_CLASS: Columns = &[
+    ("Controller", 0, |object| {
+        or_none(object, "/spec/controller")
+    }),
+    ("Parameters", 0, |_| "<none>".into()),
+];
+
+pub(super) const SLICE: Columns = &[
+    ("AddressType", 0, |object| object["addressType"].clone()),
+    ("Ports", 0, |object| {
+        let ports: Vec<String> = items(object, "/ports")
+            .map(|port| port["port"].to_string())
+            .collect();
+        if ports.is_empty() {
+            "<unset>".into()
+        } else {
+            ports.join(",").into()
+        }
+    }),
+    ("Endpoints", 0, |object| {
+        let addresses: Vec<&str> = items(object, "/endpoints")
+            .flat_map(|one| items(one, "/addresses"))
+            .filter_map(Value::as_str)
+            .collect();
+        match addresses.len() {
+            0 => "<unset>".into(),
+            1..=3 => addresses.join(",").into(),
+            more => format!("{} + {} more...", addresses[..3].join(","), more - 3).into(),
+        }
+    }),
+];
