@@ -3,6 +3,7 @@
 //! Start from [`SUITE`]. Checks with a namespace of their own attach to the fixture's Gateway `many`,
 //! whose listeners allow routes from everywhere, from labelled namespaces, or from its own only.
 
+use futures::future::try_join;
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use k8s_openapi::api::core::v1::Secret;
@@ -180,20 +181,24 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
                 observe: async || {
                     let gateway: Gateway = scope.get("changing").await?;
                     let Some(address) = gateway_address(&gateway) else {
-                        return Ok(["no address yet", "no address yet"].map(str::to_owned));
+                        return Ok(["no address yet"; 2].map(str::to_owned));
                     };
+                    // Before that there is nothing to be judged.
+                    let conditions = gateway.status.and_then(|status| status.conditions);
+                    let (programmed, _, observed) =
+                        of(&conditions.unwrap_or_default(), "Programmed");
+                    if programmed != "True" || observed != gateway.metadata.generation {
+                        return Ok(["not programmed yet"; 2].map(str::to_owned));
+                    }
                     let entrance = Entrance::at(scope, address)?;
-                    let first = said::said(
-                        &entrance
-                            .send(&quick(entrance.request_at(80, "", "/")))
-                            .await?,
-                    );
-                    let second = said::said(
-                        &entrance
-                            .send(&quick(entrance.request_at(8080, "", "/")))
-                            .await?,
-                    );
-                    Ok([first, second].map(said::closed))
+                    let at = async |port| {
+                        entrance
+                            .send(&quick(entrance.request_at(port, "", "/")))
+                            .await
+                    };
+                    // Side by side, since silence takes its time.
+                    let (first, second) = try_join(at(80), at(8080)).await?;
+                    Ok([first, second].map(|reply| said::closed(said::said(&reply))))
                 },
                 likely: "the Gateway's Service does not follow its listeners' ports",
             })

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -269,16 +270,16 @@ async fn affinity_is_switched_off(scope: &Scope) -> Outcome {
 
 async fn internal_traffic_policy(scope: &Scope) -> Outcome {
     let web = only(scope.ready_pods("app=web").await?)?;
-    let mut elsewhere = 0;
-    for pod in scope.ready_pods("app=client").await? {
-        let client = scope.from_pod(&pod);
+    let clients = scope.ready_pods("app=client").await?;
+    let spec = RequestSpec {
+        timeout_ms: 1000,
+        ..RequestSpec::get("http://web/")
+    };
+    // Side by side, since silence takes its time.
+    let judged = join_all(clients.iter().map(async |pod| {
+        let client = scope.from_pod(pod);
         let beside = pod.node == web.node;
-        elsewhere += usize::from(!beside);
         let expected = if beside { "200 by web" } else { "nobody" };
-        let spec = RequestSpec {
-            timeout_ms: 1000,
-            ..RequestSpec::get("http://web/")
-        };
         let outcome = scope
             .eventually(Eventually {
                 what: &format!(
@@ -293,9 +294,11 @@ async fn internal_traffic_policy(scope: &Scope) -> Outcome {
                 likely: "the proxy ignores internalTrafficPolicy",
             })
             .await;
-        explain(scope, outcome, "web", 80, &client).await?;
-    }
-    expect(elsewhere > 0, || Expect {
+        explain(scope, outcome, "web", 80, &client).await
+    }));
+    judged.await.into_iter().collect::<Outcome>()?;
+    let elsewhere = clients.iter().any(|pod| pod.node != web.node);
+    expect(elsewhere, || Expect {
         what: "clients on other nodes than the pod's".to_owned(),
         expected: "at least one".to_owned(),
         observed: "none".to_owned(),

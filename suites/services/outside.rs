@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Service};
 use strata::wire::{RequestSpec, UdpSpec};
 use strata::{
@@ -216,8 +217,10 @@ async fn local_traffic_policy(scope: &Scope) -> Outcome {
     let outside = scope.outside()?;
     let web = only(scope.ready_pods("app=web").await?)?;
     let port = node_port(&scope.get("web").await?);
-    for (node, ip) in addresses(&scope.nodes().await?)? {
-        let expected = if node == web.node {
+    // Side by side, since silence takes its time.
+    let nodes = addresses(&scope.nodes().await?)?;
+    let judged = join_all(nodes.iter().map(async |(node, ip)| {
+        let expected = if *node == web.node {
             "200 by web, its client's address kept"
         } else {
             "nobody"
@@ -237,9 +240,9 @@ async fn local_traffic_policy(scope: &Scope) -> Outcome {
                 likely: "the proxy ignores externalTrafficPolicy, and sends connections on to other nodes as its own",
             })
             .await;
-        explain(scope, outcome, "web", 80, &outside).await?;
-    }
-    Ok(())
+        explain(scope, outcome, "web", 80, &outside).await
+    }));
+    judged.await.into_iter().collect()
 }
 
 async fn load_balancer(scope: &Scope) -> Outcome {
