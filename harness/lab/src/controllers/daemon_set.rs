@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorTerm, Pod, PodS
 use kube::{Api, Client, ResourceExt as _};
 
 use super::fit::{selects, taints, tolerations, untolerated};
+use super::informer::Informers;
 use super::owner::{self, Owner, forgiving};
 use super::pod_control::PodControl;
 use super::pods::{self, REVISION_LABEL};
@@ -19,12 +20,12 @@ use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::Recorder;
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = DaemonSets {
-        sets: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
-        nodes: world.watch(Api::all(client.clone())),
+        sets: world.watch(),
+        pods: world.watch(),
+        nodes: world.watch(),
         events: Recorder::new(client.clone(), "daemonset-controller"),
         client,
     };

@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service};
 use kube::{Api, Client, ResourceExt as _};
 
+use super::informer::Informers;
 use super::owner;
 use super::pods::by_age;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
@@ -18,7 +19,7 @@ use crate::event::{Recorder, Type};
 use crate::topology::LOAD_BALANCER_CIDR;
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
+pub(super) async fn run(client: Client, informers: Informers) {
     let network = match LOAD_BALANCER_CIDR.parse() {
         Ok(network) => network,
         Err(error) => {
@@ -26,9 +27,9 @@ pub(super) async fn run(client: Client) {
             return;
         }
     };
-    let mut world = World::default();
+    let mut world = World::of(informers);
     let controller = LoadBalancers {
-        services: world.watch(Api::all(client.clone())),
+        services: world.watch(),
         events: Recorder::new(client.clone(), "service-controller"),
         network,
         client,

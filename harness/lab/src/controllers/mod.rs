@@ -1,7 +1,8 @@
 //! The controllers, and the scheduler: clients that only list, watch and write, as anyone's would.
 //!
 //! Start from [`run`]. Each controller has a user, caches ([`world`]) and a task of its own; they
-//! share no state but objects, so each could be replaced by the real one. Rule: a controller reacts
+//! share no state but objects, so each could be replaced by the real one, and watches of whole kinds
+//! ([`informer`]), as in kube-controller-manager. Rule: a controller reacts
 //! to what it sees at once, and never waits for a time unless an object asks for it.
 //!
 //! ```text
@@ -15,6 +16,7 @@ mod deployment;
 mod endpoints;
 mod fit;
 mod garbage;
+mod informer;
 mod job;
 mod load_balancer;
 mod namespace;
@@ -33,6 +35,8 @@ use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::informer::Informers;
+
 /// Runs all controllers until cancelled. `client_of` gives a user's client of the API server.
 ///
 /// The cluster's certificate authority, which every namespace gets a copy of, is read from ConfigMap
@@ -42,25 +46,43 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let account = |name: &str| client_of(&format!("system:serviceaccount:kube-system:{name}"));
+    let informers = Informers::new(client_of("system:kube-controller-manager"));
+    let shared = || informers.clone();
     let mut tasks = JoinSet::new();
-    tasks.spawn(namespace::run_accounts(account(
-        "service-account-controller",
-    )));
-    tasks.spawn(namespace::run_root_ca(account(
-        "root-ca-certificate-publisher",
-    )));
-    tasks.spawn(namespace::run_end(account("namespace-controller")));
-    tasks.spawn(scheduler::run(client_of("system:kube-scheduler")));
-    tasks.spawn(replica_set::run(account("replicaset-controller")));
-    tasks.spawn(deployment::run(account("deployment-controller")));
-    tasks.spawn(daemon_set::run(account("daemon-set-controller")));
-    tasks.spawn(stateful_set::run(account("statefulset-controller")));
-    tasks.spawn(job::run(account("job-controller")));
-    tasks.spawn(endpoints::run_slices(account("endpointslice-controller")));
-    tasks.spawn(endpoints::run_legacy(account("endpoint-controller")));
-    tasks.spawn(load_balancer::run(account("service-controller")));
-    tasks.spawn(nodes::run(account("node-controller")));
-    tasks.spawn(garbage::run(account("generic-garbage-collector")));
+    tasks.spawn(namespace::run_accounts(
+        account("service-account-controller"),
+        shared(),
+    ));
+    tasks.spawn(namespace::run_root_ca(
+        account("root-ca-certificate-publisher"),
+        shared(),
+    ));
+    tasks.spawn(namespace::run_end(
+        account("namespace-controller"),
+        shared(),
+    ));
+    tasks.spawn(replica_set::run(account("replicaset-controller"), shared()));
+    tasks.spawn(deployment::run(account("deployment-controller"), shared()));
+    tasks.spawn(daemon_set::run(account("daemon-set-controller"), shared()));
+    tasks.spawn(stateful_set::run(
+        account("statefulset-controller"),
+        shared(),
+    ));
+    tasks.spawn(job::run(account("job-controller"), shared()));
+    tasks.spawn(endpoints::run_slices(
+        account("endpointslice-controller"),
+        shared(),
+    ));
+    tasks.spawn(endpoints::run_legacy(
+        account("endpoint-controller"),
+        shared(),
+    ));
+    tasks.spawn(load_balancer::run(account("service-controller"), shared()));
+    tasks.spawn(nodes::run(account("node-controller"), shared()));
+    tasks.spawn(garbage::run(account("generic-garbage-collector"), shared()));
+    // A process of its own, elsewhere.
+    let scheduler = client_of("system:kube-scheduler");
+    tasks.spawn(scheduler::run(scheduler.clone(), Informers::new(scheduler)));
     let ended = async {
         while let Some(result) = tasks.join_next().await {
             if let Err(error) = result {

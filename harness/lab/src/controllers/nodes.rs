@@ -14,11 +14,13 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::fit::{is_tolerating, taints, tolerations};
+use super::informer::Informers;
 use super::owner;
 use super::pods;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
@@ -34,12 +36,15 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = Nodes {
-        nodes: world.watch(Api::all(client.clone())),
-        leases: world.watch(Api::namespaced(client.clone(), "kube-node-lease")),
-        pods: world.watch(Api::all(client.clone())),
+        nodes: world.watch(),
+        leases: world.watch_some(
+            Api::namespaced(client.clone(), "kube-node-lease"),
+            watcher::Config::default(),
+        ),
+        pods: world.watch(),
         events: Recorder::new(client.clone(), "node-controller"),
         heard: HashMap::new(),
         missing: HashMap::new(),

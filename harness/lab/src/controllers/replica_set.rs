@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
 
+use super::informer::Informers;
 use super::owner::{self, Owner, forgiving};
 use super::pod_control::PodControl;
 use super::pods;
@@ -17,11 +18,11 @@ use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::Recorder;
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = ReplicaSets {
-        sets: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
+        sets: world.watch(),
+        pods: world.watch(),
         events: Recorder::new(client.clone(), "replicaset-controller"),
         client,
     };

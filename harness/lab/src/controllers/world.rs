@@ -15,17 +15,15 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use futures::{Stream, StreamExt as _};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Namespace (empty for what is in none) and name.
-pub(super) type Key = (String, String);
+use super::informer::{Informers, Key, events, key_of};
 
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`] (client-go's rate limiter).
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -85,10 +83,6 @@ impl<K> Clone for Cache<K> {
     }
 }
 
-fn key_of<K: Resource>(object: &K) -> Key {
-    (object.namespace().unwrap_or_default(), object.name_any())
-}
-
 /// Resource versions of one kind are numbers that grow (KEP-5504).
 fn revision<K: Resource>(object: &K) -> u64 {
     object
@@ -131,7 +125,7 @@ impl<K: Resource> Cache<K> {
 
     /// Takes what a write answered; older news of the object is ignored from now on.
     pub(super) fn wrote(&self, object: K) {
-        self.learn(object);
+        self.learn(Arc::new(object));
     }
 
     /// Takes that an object was removed at once.
@@ -156,17 +150,17 @@ impl<K: Resource> Cache<K> {
             .insert(key_of(&object), Arc::new(object));
     }
 
-    fn learn(&self, object: K) {
+    fn learn(&self, object: Arc<K>) {
         let mut objects = lock(&self.objects);
         if object.uid().is_some_and(|uid| objects.gone.contains(&uid)) {
             return;
         }
-        let key = key_of(&object);
+        let key = key_of(&*object);
         let known = objects.live.get(&key);
-        let newer = known.is_none_or(|known| revision(&**known) < revision(&object));
+        let newer = known.is_none_or(|known| revision(&**known) < revision(&*object));
         if newer {
             self.marks.mark(&key.0);
-            objects.live.insert(key, Arc::new(object));
+            objects.live.insert(key, object);
         }
     }
 
@@ -205,9 +199,9 @@ impl<K: Resource> Cache<K> {
 }
 
 /// Keeps a cache from a stream of events, for as long as it is polled.
-async fn keep<K: Resource + Clone>(
+async fn keep<K: Resource>(
     cache: Cache<K>,
-    events: impl futures::Stream<Item = watcher::Result<Event<K>>>,
+    events: impl Stream<Item = Event<Arc<K>>>,
     listed: oneshot::Sender<()>,
 ) {
     let mut events = std::pin::pin!(events);
@@ -216,32 +210,30 @@ async fn keep<K: Resource + Clone>(
     let mut seen = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => {
+            Event::Init => {
                 before = cache.identities();
                 seen.clear();
             }
-            Ok(Event::InitApply(object)) => {
-                seen.insert(key_of(&object));
+            Event::InitApply(object) => {
+                seen.insert(key_of(&*object));
                 cache.learn(object);
             }
-            Ok(Event::InitDone) => {
+            Event::InitDone => {
                 cache.settle(&before, &seen);
                 if let Some(first) = first.take() {
                     // Nobody waits any more where only what follows matters.
                     let _ = first.send(());
                 }
             }
-            Ok(Event::Apply(object)) => cache.learn(object),
-            Ok(Event::Delete(object)) => cache.lost(&object),
-            // Not fatal: the watch starts again after a pause, and the cache keeps what it had.
-            Err(error) => tracing::debug!(%error, "a watch failed and starts again"),
+            Event::Apply(object) => cache.learn(object),
+            Event::Delete(object) => cache.lost(&object),
         }
     }
 }
 
-/// The watches of one controller. Everything stops when it is dropped.
-#[derive(Default)]
+/// What one controller watches. Everything stops when it is dropped.
 pub(super) struct World {
+    informers: Informers,
     marks: Marks,
     tasks: JoinSet<()>,
     ready: Vec<BoxFuture<'static, ()>>,
@@ -249,12 +241,27 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Watches every object of a kind.
-    pub(super) fn watch<K>(&mut self, api: Api<K>) -> Cache<K>
+    /// A world that hears of whole kinds from its process's informers.
+    pub(super) fn of(informers: Informers) -> Self {
+        Self {
+            informers,
+            marks: Marks::default(),
+            tasks: JoinSet::new(),
+            ready: Vec::new(),
+            failures: HashMap::new(),
+        }
+    }
+
+    /// Follows every object of a kind.
+    pub(super) fn watch<K>(&mut self) -> Cache<K>
     where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        self.watch_some(api, watcher::Config::default())
+        let mut heard = self.informers.hear();
+        self.keep(futures::stream::poll_fn(move |context| {
+            heard.poll_recv(context)
+        }))
+        .0
     }
 
     /// Watches a selection of a kind.
@@ -274,9 +281,18 @@ impl World {
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
+        self.keep(events(api, config))
+    }
+
+    fn keep<K>(
+        &mut self,
+        events: impl Stream<Item = Event<Arc<K>>> + Send + 'static,
+    ) -> (Cache<K>, AbortHandle)
+    where
+        K: Resource + Send + Sync + 'static,
+    {
         let cache = Cache::new(self.marks.clone());
         let (sender, listed) = oneshot::channel();
-        let events = watcher(api, config).default_backoff();
         let watch = self.tasks.spawn(keep(cache.clone(), events, sender));
         self.ready.push(Box::pin(async move {
             // A watch that is aborted before its first list will not have one.

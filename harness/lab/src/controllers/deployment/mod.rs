@@ -18,18 +18,19 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 
 use self::rolling::{Plan, Rollout};
+use super::informer::Informers;
 use super::owner::{self, Owner};
 use super::pods;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::{Recorder, Type};
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = Deployments {
-        deployments: world.watch(Api::all(client.clone())),
-        sets: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
+        deployments: world.watch(),
+        sets: world.watch(),
+        pods: world.watch(),
         events: Recorder::new(client.clone(), "deployment-controller"),
         client,
     };

@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 
 use super::backends::{self, Backend, Port};
 use super::slices::HEADLESS;
+use crate::controllers::informer::Informers;
 use crate::controllers::owner;
 use crate::controllers::owner::forgiving;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
@@ -20,12 +21,12 @@ const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpoint-controller";
 
 /// Runs the controller.
-pub(in crate::controllers) async fn run(client: Client) {
-    let mut world = World::default();
+pub(in crate::controllers) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = Legacy {
-        services: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
-        endpoints: world.watch(Api::all(client.clone())),
+        services: world.watch(),
+        pods: world.watch(),
+        endpoints: world.watch(),
         client,
     };
     drive(world, controller).await;

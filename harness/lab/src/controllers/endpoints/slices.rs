@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, ResourceExt as _};
 
 use super::backends::{self, Backend, Port};
+use crate::controllers::informer::Informers;
 use crate::controllers::owner;
 use crate::controllers::owner::forgiving;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
@@ -24,13 +25,13 @@ pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 const MOST: usize = 100;
 
 /// Runs the controller.
-pub(in crate::controllers) async fn run(client: Client) {
-    let mut world = World::default();
+pub(in crate::controllers) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = Slices {
-        services: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
-        nodes: world.watch(Api::all(client.clone())),
-        slices: world.watch(Api::all(client.clone())),
+        services: world.watch(),
+        pods: world.watch(),
+        nodes: world.watch(),
+        slices: world.watch(),
         client,
     };
     drive(world, controller).await;

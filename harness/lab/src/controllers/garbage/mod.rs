@@ -21,13 +21,14 @@ use serde_json::json;
 use tokio::task::AbortHandle;
 
 use self::graph::{Item, Step, decide};
+use super::informer::Informers;
 use super::world::{Cache, Next, Steps, World};
 
 type Meta = PartialObjectMeta<DynamicObject>;
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let mut collector = Collector {
         client,
         kinds: BTreeMap::new(),

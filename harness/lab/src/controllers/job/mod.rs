@@ -20,6 +20,7 @@ use serde_json::json;
 
 use self::count::{FINALIZER, INDEX, is_tracked};
 use self::plan::{Plan, plan};
+use super::informer::Informers;
 use super::owner::{self, Owner, forgiving};
 use super::pod_control::PodControl;
 use super::pods;
@@ -27,11 +28,11 @@ use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::{Recorder, Type};
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = Jobs {
-        jobs: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
+        jobs: world.watch(),
+        pods: world.watch(),
         events: Recorder::new(client.clone(), "job-controller"),
         client,
     };

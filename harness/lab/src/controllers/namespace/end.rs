@@ -15,6 +15,7 @@ use kube::discovery::{Scope, verbs};
 use kube::{Api, Client, Discovery, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::controllers::informer::Informers;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
 
 /// The finalizer that this controller takes away.
@@ -24,11 +25,11 @@ const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
 /// Runs the controller.
-pub(in crate::controllers) async fn run(client: Client) {
-    let mut world = World::default();
+pub(in crate::controllers) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = Ends {
-        namespaces: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
+        namespaces: world.watch(),
+        pods: world.watch(),
         looks: BTreeMap::new(),
         client,
     };

@@ -12,6 +12,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
+use super::informer::Informers;
 use super::owner;
 use super::owner::forgiving;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
@@ -33,11 +34,11 @@ fn is_active(namespace: &Namespace) -> bool {
 }
 
 /// Keeps a ServiceAccount `default` in every namespace.
-pub(super) async fn run_accounts(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run_accounts(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let named = watcher::Config::default().fields("metadata.name=default");
     let controller = Accounts {
-        namespaces: world.watch(Api::all(client.clone())),
+        namespaces: world.watch(),
         accounts: world.watch_some(Api::all(client.clone()), named),
         client,
     };
@@ -79,11 +80,11 @@ impl Controller for Accounts {
 }
 
 /// Keeps the cluster's certificate authority in a ConfigMap of every namespace.
-pub(super) async fn run_root_ca(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run_root_ca(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
     let controller = RootCa {
-        namespaces: world.watch(Api::all(client.clone())),
+        namespaces: world.watch(),
         published: world.watch_some(
             Api::namespaced(client.clone(), PUBLISHED.0),
             named(PUBLISHED.1),

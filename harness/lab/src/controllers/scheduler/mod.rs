@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use self::place::{Placed, place};
+use super::informer::Informers;
 use super::pods;
 use super::world::{Cache, Next, Steps, World};
 use crate::event::{Recorder, Type};
@@ -22,12 +23,12 @@ use crate::event::{Recorder, Type};
 const NAME: &str = "default-scheduler";
 
 /// Runs the scheduler.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let scheduler = Scheduler {
-        pods: world.watch(Api::all(client.clone())),
-        nodes: world.watch(Api::all(client.clone())),
-        services: world.watch(Api::all(client.clone())),
+        pods: world.watch(),
+        nodes: world.watch(),
+        services: world.watch(),
         events: Recorder::new(client.clone(), NAME),
         client,
     };

@@ -17,6 +17,7 @@ use kube::{Api, Client, ResourceExt as _};
 
 use self::plan::{Plan, Slots, plan};
 use self::revision::Revisions;
+use super::informer::Informers;
 use super::owner::{self, Owner, forgiving, is_ending};
 use super::pods::{self, REVISION_LABEL};
 use super::world::{Cache, Controller, Next, Steps, World, drive};
@@ -30,12 +31,12 @@ const NO_VOLUMES: &str = "spec.volumeClaimTemplates need PersistentVolumes, whic
      put an emptyDir volume of the same name into the template instead";
 
 /// Runs the controller.
-pub(super) async fn run(client: Client) {
-    let mut world = World::default();
+pub(super) async fn run(client: Client, informers: Informers) {
+    let mut world = World::of(informers);
     let controller = StatefulSets {
-        sets: world.watch(Api::all(client.clone())),
-        pods: world.watch(Api::all(client.clone())),
-        revisions: world.watch(Api::all(client.clone())),
+        sets: world.watch(),
+        pods: world.watch(),
+        revisions: world.watch(),
         events: Recorder::new(client.clone(), "statefulset-controller"),
         client,
     };
