@@ -167,7 +167,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         images: store.clone(),
         root: root.clone(),
         webhooks: webhooks.clone(),
-        nft,
+        nft: nft.clone(),
         host_pids: host_pids.clone(),
     });
     let commands = root.join("outside");
@@ -235,7 +235,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         );
         parts.spawn(async move { ("the load balancer", balancer.await) });
         for (plan, sandbox) in plans.into_iter().zip(sandboxes) {
-            let network = NodePods::new(config.cni, sandbox.netns(), plan.pod_cidr);
+            let network = NodePods::new(config.cni, sandbox.netns(), nft.clone(), plan.pod_cidr);
             let config = NodeConfig {
                 name: plan.name,
                 ip: plan.ip,

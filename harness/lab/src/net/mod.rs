@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod cni;
+mod conntrack;
 pub mod dns;
 mod kept;
 mod link;

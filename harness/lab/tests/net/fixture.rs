@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use strata_lab::net::agent::{Member, Ways};
-use strata_lab::net::cni::{Cni, NodePods, PodNetwork};
+use strata_lab::net::cni::{Cni, HostPort, NodePods, PodNetwork};
 use strata_lab::net::proxy::{NodeFacts, Ruleset, rules};
 use strata_lab::net::underlay::{self, NodeLink};
 use strata_lab::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
@@ -74,6 +74,7 @@ impl Net {
     pub(super) async fn new(cni: Cni) -> Self {
         let own = sandbox("outside").await;
         let outside = own.netns();
+        let nft = Nft::new("/usr/sbin/nft");
         let mut nodes = Vec::new();
         for (number, name) in [CONTROL_PLANE, "strata-worker", "strata-worker2"]
             .iter()
@@ -87,7 +88,7 @@ impl Net {
                 netns: sandbox.netns(),
                 pod_cidr: format!("10.244.{last}.0/24").parse().unwrap(),
             };
-            let pods = NodePods::new(cni, sandbox.netns(), link.pod_cidr);
+            let pods = NodePods::new(cni, sandbox.netns(), nft.clone(), link.pod_cidr);
             nodes.push(Node {
                 link,
                 pods,
@@ -100,7 +101,7 @@ impl Net {
             cni,
             outside,
             nodes,
-            nft: Nft::new("/usr/sbin/nft"),
+            nft,
             _sandbox: own,
         };
         net.connect(&[0, 1, 2]).await;
@@ -122,9 +123,18 @@ impl Net {
     }
 
     pub(super) async fn pod(&self, node: usize, id: &'static str) -> Pod {
+        self.pod_at(node, id, &[]).await
+    }
+
+    /// A pod that these ports of its node lead to.
+    pub(super) async fn pod_at(&self, node: usize, id: &'static str, ports: &[HostPort]) -> Pod {
         let sandbox = sandbox(id).await;
         let netns = sandbox.netns();
-        let ip = self.nodes[node].pods.attach(&netns, id).await.unwrap();
+        let ip = self.nodes[node]
+            .pods
+            .attach(&netns, id, ports)
+            .await
+            .unwrap();
         serve(&netns, id);
         Pod {
             netns,

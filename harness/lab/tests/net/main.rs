@@ -8,6 +8,7 @@ mod bridges;
 #[path = "../support/enclosed.rs"]
 mod enclosed;
 mod fixture;
+mod host_ports;
 mod policies;
 mod services;
 
@@ -45,6 +46,7 @@ async fn cases(cni: Cni) {
     outside_sees_nodes_only(&net, &pods);
     addresses_of_the_gone_answer_nobody(&net, &pods).await;
     the_ways_follow_the_nodes(&net, &pods).await;
+    host_ports::cases(&net, &pods).await;
     services::cases(&net, &pods).await;
     match cni {
         // What else there is does not depend on it.

@@ -12,7 +12,7 @@ use super::addresses::gateway;
 use crate::net::link::{sysctl, to_everything};
 
 /// The bridge, as Flannel calls it.
-const BRIDGE: &str = "cni0";
+pub(super) const BRIDGE: &str = "cni0";
 /// The kernel parameter that has nftables see what a bridge passes on.
 pub(super) const CALL_IPTABLES: &str = "net/bridge/bridge-nf-call-iptables";
 

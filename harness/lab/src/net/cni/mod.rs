@@ -14,6 +14,7 @@
 
 mod addresses;
 mod bridge;
+mod port_map;
 mod proxied;
 mod ptp;
 
@@ -29,8 +30,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use self::addresses::Addresses;
+pub use self::port_map::HostPort;
+use self::port_map::PortMap;
 use super::link::{ETH0, Links, Peer, sysctl};
 use crate::os::netns::NetNs;
+use crate::os::nft::Nft;
 use crate::topology::{POD_MTU, UNDERLAY_MTU};
 
 /// A CNI plugin, by the name of the one whose data path it has.
@@ -121,8 +125,8 @@ impl FromStr for Cni {
 /// What joins a node's pods to the cluster's network.
 #[async_trait::async_trait]
 pub trait PodNetwork: Send + Sync + 'static {
-    /// Gives the pod `id` an interface and an address.
-    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr>;
+    /// Gives the pod `id` an interface and an address, and leads these ports of the node to it.
+    async fn attach(&self, pod: &NetNs, id: &str, ports: &[HostPort]) -> anyhow::Result<Ipv4Addr>;
     /// Takes back what [`Self::attach`] gave.
     async fn detach(&self, id: &str) -> anyhow::Result<()>;
 }
@@ -136,6 +140,7 @@ pub struct NodePods {
     /// Held while what all pods share is made.
     shared: tokio::sync::Mutex<()>,
     addresses: Mutex<Addresses>,
+    ports: PortMap,
 }
 
 /// A pod that is being wired.
@@ -179,9 +184,10 @@ impl Wiring<'_> {
 impl NodePods {
     /// The pods of the node with this namespace, which get addresses of this network.
     #[must_use]
-    pub fn new(cni: Cni, node: NetNs, pod_cidr: Ipv4Net) -> Self {
+    pub fn new(cni: Cni, node: NetNs, nft: Nft, pod_cidr: Ipv4Net) -> Self {
         Self {
             cni,
+            ports: PortMap::new(node.clone(), nft),
             node,
             pod_cidr,
             links: OnceCell::new(),
@@ -219,6 +225,14 @@ impl NodePods {
             Cni::Calico => proxied::connect(&wiring).await,
         }
     }
+
+    /// The device through which the node reaches a pod.
+    fn towards(&self, id: &str) -> String {
+        match self.cni {
+            Cni::Flannel => bridge::BRIDGE.to_owned(),
+            Cni::Vxlan | Cni::Kindnet | Cni::Calico => interface(self.cni, id),
+        }
+    }
 }
 
 /// The name of the node's end of a pod's link, as the plugin begins it.
@@ -238,9 +252,15 @@ fn interface(cni: Cni, id: &str) -> String {
 
 #[async_trait::async_trait]
 impl PodNetwork for NodePods {
-    async fn attach(&self, pod: &NetNs, id: &str) -> anyhow::Result<Ipv4Addr> {
+    async fn attach(&self, pod: &NetNs, id: &str, ports: &[HostPort]) -> anyhow::Result<Ipv4Addr> {
         let address = self.addresses().take(id)?;
-        let connected = self.connect(pod, id, address).await;
+        let connected = async {
+            self.connect(pod, id, address).await?;
+            let device = self.towards(id);
+            let mapped = self.ports.add(id, address, &device, ports).await;
+            mapped.context("cannot lead its hostPorts to it")
+        };
+        let connected = connected.await;
         if connected.is_err() {
             self.addresses().release(id);
         }
@@ -249,6 +269,8 @@ impl PodNetwork for NodePods {
     }
 
     async fn detach(&self, id: &str) -> anyhow::Result<()> {
+        let unmapped = self.ports.remove(id).await;
+        unmapped.with_context(|| format!("cannot take pod {id}'s hostPorts from the node"))?;
         // Its host route goes with it.
         let deleted = self.links().await?.delete(&interface(self.cni, id)).await;
         deleted.with_context(|| format!("cannot detach pod {id} from the network"))?;

@@ -11,7 +11,6 @@
 //!                                └─────► health, conntrack
 //! ```
 
-mod conntrack;
 mod health;
 mod model;
 mod rules;
@@ -29,8 +28,9 @@ use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt as _};
 
 use self::health::HealthChecks;
-use self::model::{ServicePort, ports_of, service_ports};
+use self::model::{Endpoints, ServicePort, ports_of, service_ports};
 pub use self::rules::{TABLE, rules};
+use super::conntrack::{self, UdpService};
 use super::kept::Kept;
 pub use super::nftables::{LONGEST, Ruleset};
 use super::nftables::{Rhythm, Say, Table};
@@ -146,7 +146,7 @@ impl Part {
 struct Proxy {
     netns: NetNs,
     table: Table,
-    udp: BTreeSet<conntrack::UdpService>,
+    udp: BTreeSet<UdpService>,
     health: HealthChecks,
 }
 
@@ -164,7 +164,7 @@ impl Proxy {
         let Some(done) = self.table.sync(wanted, say).await? else {
             return Ok(None);
         };
-        let udp = conntrack::udp_services(ports.clone(), node);
+        let udp = udp_services(ports.clone(), node);
         if udp != self.udp {
             // After the rules, so that what is forgotten is not learned again from the old ones.
             conntrack::forget_stale(&self.netns, &udp)?;
@@ -220,6 +220,33 @@ pub(super) fn local_load_balancers(
         let nodes: BTreeSet<String> = nodes.filter_map(|endpoint| endpoint.node.clone()).collect();
         for ip in &port.load_balancer_ips {
             found.entry(*ip).or_default().extend(nodes.iter().cloned());
+        }
+    }
+    found
+}
+
+/// The UDP Services of a node. One without endpoints is among them: what it answered is over.
+fn udp_services<'a>(
+    ports: impl Iterator<Item = &'a ServicePort>,
+    node: &NodeFacts,
+) -> BTreeSet<UdpService> {
+    let mut found = BTreeSet::new();
+    for port in ports.filter(|port| port.protocol == "udp") {
+        let endpoints: BTreeSet<_> = Endpoints::choose(port, node)
+            .reachable()
+            .into_iter()
+            .map(|endpoint| (endpoint.ip, endpoint.port))
+            .collect();
+        let addresses = [port.cluster_ip]
+            .into_iter()
+            .chain(port.external_ips.iter().copied())
+            .chain(port.load_balancer_ips.iter().copied());
+        let fronts = addresses.map(|ip| (Some(ip), port.port));
+        for front in fronts.chain(port.node_port.map(|number| (None, number))) {
+            found.insert(UdpService {
+                front,
+                endpoints: endpoints.clone(),
+            });
         }
     }
     found

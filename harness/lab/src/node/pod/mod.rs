@@ -37,6 +37,7 @@ use super::rootfs::Bind;
 use super::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use super::volumes::{VolumeContext, Volumes};
 use crate::event::{Type, reference};
+use crate::net::cni::HostPort;
 use crate::os::netns::NetNs;
 use crate::topology::HOST_PID_ANNOTATION;
 
@@ -395,7 +396,8 @@ async fn make_sandbox(
         };
         let sandbox = Sandbox::create(config).await?;
         let netns = sandbox.netns();
-        let attached = node.network.attach(&netns, &pod.uid).await;
+        let ports = object.spec.as_ref().map(HostPort::of).unwrap_or_default();
+        let attached = node.network.attach(&netns, &pod.uid, &ports).await;
         let address = attached.context("plugin failed to set up the pod's network")?;
         let pid = sandbox.pid();
         (Some(sandbox), pid, netns, IpAddr::from(address))

@@ -12,43 +12,15 @@ use std::net::Ipv4Addr;
 
 use rtnetlink::sys::{Socket, SocketAddr};
 
-use super::NodeFacts;
-use super::model::{Endpoints, ServicePort};
 use crate::os::netns::NetNs;
 
-/// Where a UDP Service is reached, and where its flows may lead.
+/// Where UDP is translated, and where its flows may lead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UdpService {
-    /// An address of the Service and its port, or a node port, which is every address's.
-    front: (Option<Ipv4Addr>, u16),
-    endpoints: BTreeSet<(Ipv4Addr, u16)>,
-}
-
-/// The UDP Services of a node. One without endpoints is among them: what it answered is over.
-pub(super) fn udp_services<'a>(
-    ports: impl Iterator<Item = &'a ServicePort>,
-    node: &NodeFacts,
-) -> BTreeSet<UdpService> {
-    let mut found = BTreeSet::new();
-    for port in ports.filter(|port| port.protocol == "udp") {
-        let endpoints: BTreeSet<_> = Endpoints::choose(port, node)
-            .reachable()
-            .into_iter()
-            .map(|endpoint| (endpoint.ip, endpoint.port))
-            .collect();
-        let addresses = [port.cluster_ip]
-            .into_iter()
-            .chain(port.external_ips.iter().copied())
-            .chain(port.load_balancer_ips.iter().copied());
-        let fronts = addresses.map(|ip| (Some(ip), port.port));
-        for front in fronts.chain(port.node_port.map(|number| (None, number))) {
-            found.insert(UdpService {
-                front,
-                endpoints: endpoints.clone(),
-            });
-        }
-    }
-    found
+    /// An address and a port, or a port of every address.
+    pub(super) front: (Option<Ipv4Addr>, u16),
+    /// The addresses and ports behind it.
+    pub(super) endpoints: BTreeSet<(Ipv4Addr, u16)>,
 }
 
 /// Deletes the entries of flows to these Services that lead to none of their endpoints.
