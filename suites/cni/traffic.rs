@@ -75,6 +75,14 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(pods_of_a_node_share_no_ports(scope)),
     },
     Check {
+        id: "cni::host_ports",
+        claim: "A hostPort of a pod is reached at its node's address, from pods of every node and from itself; by TCP and by UDP the same number leads to different pods.",
+        source: "sig-network: HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol",
+        needs: &[],
+        manifest: Some("cni/host_ports.yaml"),
+        run: |scope| Box::pin(host_ports(scope)),
+    },
+    Check {
         id: "cni::interfaces_carry_the_reported_address",
         claim: "The address that the API reports for a pod is the one on its interface.",
         source: "CNI specification 1.0.0, result of ADD; Kubernetes: Pod status.podIPs",
@@ -209,6 +217,45 @@ async fn pods_of_a_node_share_no_ports(scope: &Scope) -> Outcome {
         Ok(said::who(reply.error.as_ref(), reply.answer.as_ref()))
     })
     .await
+}
+
+async fn host_ports(scope: &Scope) -> Outcome {
+    const PORT: u16 = 24080;
+    let web = first(scope.ready_pods("app=web").await?)?;
+    let mut clients = scope.ready_pods("app=client").await?;
+    clients.push(web.clone());
+    let expected: BTreeMap<_, _> = clients
+        .iter()
+        .map(|pod| {
+            let answers = ("200 by web".to_owned(), "datagrams".to_owned());
+            (pod.name.clone(), answers)
+        })
+        .collect();
+    let node = at(web.host_ip, PORT);
+    let ask = async |pod: &PodView| {
+        let client = scope.from_pod(pod);
+        let reply = client.get(format!("http://{node}/")).await?;
+        let datagrams = client.udp(&UdpSpec::new(at(web.host_ip, PORT))).await?;
+        let answers = (said::said(&reply), said::udp(&datagrams));
+        Ok::<_, NoVerdict>((pod.name.clone(), answers))
+    };
+    let outcome = scope
+        .eventually(Eventually {
+            what: &format!("GET http://{node}/ and a datagram to {node}, by client"),
+            expected,
+            observe: async || {
+                let seen = try_join_all(clients.iter().map(ask)).await?;
+                Ok(seen.into_iter().collect::<BTreeMap<_, _>>())
+            },
+            likely: "the CNI configuration does not chain the portmap plugin, or its rules on the node are gone",
+        })
+        .await;
+    let client = scope.from_pod(&clients[0]);
+    let subject = Subject::PodPath {
+        from: &client,
+        to: &web,
+    };
+    scope.explain(outcome, subject).await
 }
 
 async fn interfaces_carry_the_reported_address(scope: &Scope) -> Outcome {
