@@ -36,10 +36,12 @@ pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
     /// A number, or a Service port's name; empty where it is not said.
     pub(crate) port: &'a str,
+    /// All of it, as it was said.
+    pub(crate) text: &'a str,
 }
 
 impl<'a> Place<'a> {
-    fn of(text: &'a str) -> Option<Self> {
+    pub(crate) fn of(text: &'a str) -> Option<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         let (scheme, name, port) = match *parts {
             [name] => ("", name, ""),
@@ -52,7 +54,12 @@ impl<'a> Place<'a> {
             "https" => true,
             _ => return None,
         };
-        (!name.is_empty()).then_some(Self { secure, name, port })
+        (!name.is_empty()).then_some(Self {
+            secure,
+            name,
+            port,
+            text,
+        })
     }
 }
 
@@ -248,17 +255,18 @@ mod tests {
 
     #[test]
     fn a_place_has_a_scheme_and_a_port_if_it_is_said() {
-        let place = |secure, name, port| Some(Place { secure, name, port });
         for (text, expected) in [
-            ("web", place(false, "web", "")),
-            ("web:80", place(false, "web", "80")),
-            ("https:web:", place(true, "web", "")),
-            ("http:web:http", place(false, "web", "http")),
+            ("web", Some((false, "web", ""))),
+            ("web:80", Some((false, "web", "80"))),
+            ("https:web:", Some((true, "web", ""))),
+            ("http:web:http", Some((false, "web", "http"))),
             ("ftp:web:80", None),
             (":80", None),
             ("a:b:c:d", None),
         ] {
-            assert_eq!(Place::of(text), expected, "{text}");
+            let found = Place::of(text);
+            let found = found.map(|place| (place.secure, place.name, place.port));
+            assert_eq!(found, expected, "{text}");
         }
     }
 

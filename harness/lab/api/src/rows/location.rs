@@ -48,8 +48,8 @@ pub(super) fn service(
     namespace: &str,
     place: &Place<'_>,
 ) -> Result<SocketAddr, Status> {
-    let Place { name, port, .. } = *place;
-    let mut port = port;
+    let name = place.name;
+    let mut port = place.port;
     if let Ok(wanted) = port.parse::<u16>() {
         let service = state.get("services.", namespace, name);
         let service = service.ok_or_else(|| Status::not_found(super::service(), name))?;
@@ -64,7 +64,14 @@ pub(super) fn service(
         port = text(found, "/name");
     }
     let endpoints = state.get("endpoints.", namespace, name);
-    let endpoints = endpoints.ok_or_else(|| Status::not_found(super::endpoints(), name))?;
+    // What is missing is said to be of the kind that was asked for.
+    let endpoints = endpoints.ok_or_else(|| Status::not_found(super::service(), name))?;
+    let none = |what: &str| {
+        Status::service_unavailable(format!("no endpoints available for service {what:?}"))
+    };
+    if items(endpoints, "/subsets").next().is_none() {
+        return Err(none(name));
+    }
     let targets = items(endpoints, "/subsets").flat_map(|subset| {
         let ports = items(subset, "/ports").filter(|one| text(one, "/name") == port);
         let ports: Vec<u16> = ports.filter_map(|one| number(&one["port"])).collect();
@@ -75,15 +82,13 @@ pub(super) fn service(
         })
     });
     let targets: Vec<SocketAddr> = targets.collect();
-    let none =
-        || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
     if targets.is_empty() {
-        return Err(none());
+        return Err(none(place.text));
     }
     targets
         .get(rand::random_range(..targets.len()))
         .copied()
-        .ok_or_else(none)
+        .ok_or_else(|| none(place.text))
 }
 
 #[cfg(test)]
@@ -127,37 +132,35 @@ mod tests {
             let said = found.map_or_else(|why| why.message, |address| address.to_string());
             assert_eq!(said, expected);
         };
-        let place = |name, port| Place {
-            secure: false,
-            name,
-            port,
-        };
-        is(pod(&state, "n", &place("p", "")), "10.244.1.2:8080");
-        is(pod(&state, "n", &place("p", "81")), "10.244.1.2:81");
+        let place = |text| Place::of(text).unwrap();
+        is(pod(&state, "n", &place("p")), "10.244.1.2:8080");
+        is(pod(&state, "n", &place("p:81")), "10.244.1.2:81");
+        is(pod(&state, "n", &place("waiting")), "address not allowed");
+        is(pod(&state, "n", &place("q")), "pods \"q\" not found");
+        is(service(&state, "n", &place("web:80")), "10.244.1.2:8080");
+        is(service(&state, "n", &place("web:admin")), "10.244.1.2:9090");
         is(
-            pod(&state, "n", &place("waiting", "")),
-            "address not allowed",
-        );
-        is(pod(&state, "n", &place("q", "")), "pods \"q\" not found");
-        is(service(&state, "n", &place("web", "80")), "10.244.1.2:8080");
-        is(
-            service(&state, "n", &place("web", "admin")),
-            "10.244.1.2:9090",
-        );
-        is(
-            service(&state, "n", &place("web", "8080")),
+            service(&state, "n", &place("web:8080")),
             "no service port 8080 found for service \"web\"",
         );
         is(
-            service(&state, "n", &place("empty", "80")),
+            service(&state, "n", &place("empty:80")),
             "no endpoints available for service \"empty\"",
         );
         is(
-            service(&state, "n", &place("web", "")),
+            service(&state, "n", &place("web")),
             "no endpoints available for service \"web\"",
         );
         is(
-            service(&state, "n", &place("q", "80")),
+            service(&state, "n", &place("https:web:absent")),
+            "no endpoints available for service \"https:web:absent\"",
+        );
+        is(
+            service(&state, "n", &place("q")),
+            "services \"q\" not found",
+        );
+        is(
+            service(&state, "n", &place("q:80")),
             "services \"q\" not found",
         );
     }
