@@ -81,6 +81,21 @@ pub struct ApiConfig {
     pub network: NetNs,
 }
 
+impl ApiConfig {
+    /// What an API server without a cluster is made from: it has no nodes, and is called `localhost`.
+    ///
+    /// # Errors
+    /// When its certificate authority cannot be made, or `/proc` is not mounted.
+    pub fn alone() -> anyhow::Result<Self> {
+        Ok(Self {
+            kubelet: Arc::new(NoNodes),
+            webhooks: Webhooks::default(),
+            pki: Arc::new(ClusterPki::new(&["localhost".to_owned()])?),
+            network: NetNs::current()?,
+        })
+    }
+}
+
 /// What every request may use.
 pub(crate) struct Shared {
     pub(crate) store: Store,
@@ -120,14 +135,9 @@ impl ApiServer {
     /// An API server with no cluster around it, as tests of clients want: its pods run nowhere.
     ///
     /// # Errors
-    /// When its certificate authority cannot be made, or `/proc` is not mounted.
+    /// As [`ApiConfig::alone`].
     pub fn alone() -> anyhow::Result<Self> {
-        Self::new(ApiConfig {
-            kubelet: Arc::new(NoNodes),
-            webhooks: Webhooks::default(),
-            pki: Arc::new(ClusterPki::new(&["localhost".to_owned()])?),
-            network: NetNs::current()?,
-        })
+        Self::new(ApiConfig::alone()?)
     }
 
     /// Serves further routes, to members of `system:masters` only.

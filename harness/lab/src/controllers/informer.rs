@@ -41,15 +41,15 @@ struct Known {
 
 /// One kind's: what it holds, and who hears of it.
 struct Informer<K> {
-    live: BTreeMap<Key, Arc<K>>,
+    /// Nothing until there was a whole list.
+    live: Option<BTreeMap<Key, Arc<K>>>,
     /// The list that is coming, until it is whole; nothing between lists.
     coming: Option<BTreeMap<Key, Arc<K>>>,
-    /// Whether there was a whole list yet.
-    listed: bool,
     hearers: Vec<UnboundedSender<Event<Arc<K>>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What is behind a mutex, whatever became of who held it before.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -85,9 +85,8 @@ impl Informers {
 impl<K> Default for Informer<K> {
     fn default() -> Self {
         Self {
-            live: BTreeMap::new(),
+            live: None,
             coming: None,
-            listed: false,
             hearers: Vec::new(),
         }
     }
@@ -130,9 +129,9 @@ impl<K: Resource> Informer<K> {
     fn hear(&mut self) -> UnboundedReceiver<Event<Arc<K>>> {
         let (sender, receiver) = unbounded_channel();
         let mut told = Vec::new();
-        if self.listed {
+        if let Some(live) = &self.live {
             told.push(Event::Init);
-            told.extend(self.live.values().cloned().map(Event::InitApply));
+            told.extend(live.values().cloned().map(Event::InitApply));
             told.push(Event::InitDone);
         }
         if let Some(coming) = &self.coming {
@@ -155,12 +154,18 @@ impl<K: Resource> Informer<K> {
                 let coming = coming.get_or_insert_default();
                 coming.insert(key_of(&**object), object.clone());
             }
-            Event::InitDone => {
-                self.live = coming.take().unwrap_or_default();
-                self.listed = true;
+            Event::InitDone => self.live = Some(coming.take().unwrap_or_default()),
+            // Nothing of either kind comes before the first list is whole.
+            Event::Apply(object) => {
+                if let Some(live) = &mut self.live {
+                    live.insert(key_of(&**object), object.clone());
+                }
             }
-            Event::Apply(object) => drop(self.live.insert(key_of(&**object), object.clone())),
-            Event::Delete(object) => drop(self.live.remove(&key_of(&**object))),
+            Event::Delete(object) => {
+                if let Some(live) = &mut self.live {
+                    live.remove(&key_of(&**object));
+                }
+            }
         }
         self.hearers
             .retain(|hearer| hearer.send(event.clone()).is_ok());

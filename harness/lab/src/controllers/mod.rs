@@ -2,8 +2,8 @@
 //!
 //! Start from [`run`]. Each controller has a user, caches ([`world`]) and a task of its own; they
 //! share no state but objects, so each could be replaced by the real one, and watches of whole kinds
-//! ([`informer`]), as in kube-controller-manager. Rule: a controller reacts
-//! to what it sees at once, and never waits for a time unless an object asks for it.
+//! ([`informer`]), as in kube-controller-manager. Rule: a controller reacts to what it sees at once,
+//! and never waits for a time unless an object asks for it.
 //!
 //! ```text
 //! Deployment ──► ReplicaSet ──► Pod ──► scheduler ──► (kubelet)

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use rand::seq::IndexedRandom as _;
 use serde_json::Value;
 
 use crate::meta::{items, text};
@@ -82,13 +83,8 @@ pub(super) fn service(
         })
     });
     let targets: Vec<SocketAddr> = targets.collect();
-    if targets.is_empty() {
-        return Err(none(place.text));
-    }
-    targets
-        .get(rand::random_range(..targets.len()))
-        .copied()
-        .ok_or_else(|| none(place.text))
+    let chosen = targets.choose(&mut rand::rng()).copied();
+    chosen.ok_or_else(|| none(place.text))
 }
 
 #[cfg(test)]

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use strata_os::netns::NetNs;
-
 use crate::kubelet::Kubelet;
-use crate::pki::ClusterPki;
-use crate::webhook::Webhooks;
 use crate::{ApiConfig, ApiServer};
 
 /// A server without nodes.
@@ -16,12 +12,6 @@ pub(crate) fn server() -> ApiServer {
 
 /// A server whose nodes are another's.
 pub(crate) fn configured(kubelet: Arc<dyn Kubelet>) -> ApiServer {
-    let pki = Arc::new(ClusterPki::new(&["localhost".to_owned()]).unwrap());
-    ApiServer::new(ApiConfig {
-        kubelet,
-        webhooks: Webhooks::default(),
-        pki,
-        network: NetNs::current().unwrap(),
-    })
-    .unwrap()
+    let alone = ApiConfig::alone().unwrap();
+    ApiServer::new(ApiConfig { kubelet, ..alone }).unwrap()
 }
