@@ -1,7 +1,9 @@
 //! The objects that every cluster begins with.
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::rows::service_cidr::DEFAULT;
 use super::write::{FieldValidation, Options};
 use super::{Shared, write};
 use crate::flags::{API_CLUSTER_IP, API_PORT};
@@ -10,7 +12,7 @@ use crate::flags::{API_CLUSTER_IP, API_PORT};
 ///
 /// # Errors
 /// When one is refused, which would be a defect.
-pub(crate) fn objects(shared: &Shared) -> anyhow::Result<()> {
+pub(crate) fn objects(shared: &Shared, service_cidrs: &[IpNet]) -> anyhow::Result<()> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let labels = json!({"kubernetes.io/metadata.name": name});
         create(
@@ -21,6 +23,13 @@ pub(crate) fn objects(shared: &Shared) -> anyhow::Result<()> {
             json!({"metadata": {"name": name, "labels": labels}}),
         )?;
     }
+    create(
+        shared,
+        "networking.k8s.io",
+        "servicecidrs",
+        "",
+        json!({"metadata": {"name": DEFAULT}, "spec": {"cidrs": service_cidrs}}),
+    )?;
     // Where clients learn whom the API server trusts; its own authority is the same one.
     create(
         shared,

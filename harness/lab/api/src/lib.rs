@@ -21,6 +21,7 @@ mod container;
 mod crd;
 mod delete;
 mod discovery;
+mod family;
 mod fields;
 pub mod flags;
 mod forward;
@@ -58,6 +59,7 @@ mod write;
 use std::sync::Arc;
 
 use axum::Router;
+use ipnet::IpNet;
 use strata_os::netns::NetNs;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,7 @@ use self::store::Store;
 use self::webhook::Webhooks;
 
 pub use self::auth::User;
+pub use self::family::IpFamily;
 
 /// What an API server is made from.
 pub struct ApiConfig {
@@ -79,6 +82,9 @@ pub struct ApiConfig {
     pub pki: Arc<ClusterPki>,
     /// Where connections to pods are made from: the control plane's network.
     pub network: NetNs,
+    /// The networks of ClusterIPs, one a family; the first is that of Services that ask for none
+    /// (`--service-cluster-ip-range`).
+    pub service_cidrs: Vec<IpNet>,
 }
 
 impl ApiConfig {
@@ -92,6 +98,7 @@ impl ApiConfig {
             webhooks: Webhooks::default(),
             pki: Arc::new(ClusterPki::new(&["localhost".to_owned()])?),
             network: NetNs::current()?,
+            service_cidrs: vec![flags::service_cidr(IpFamily::V4)],
         })
     }
 }
@@ -127,7 +134,7 @@ impl ApiServer {
             pki: config.pki,
             network: config.network,
         });
-        bootstrap::objects(&shared)?;
+        bootstrap::objects(&shared, &config.service_cidrs)?;
         let router = router::router(shared.clone());
         Ok(Self { shared, router })
     }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod basics;
+mod families;
 pub(crate) mod fixture;
 mod kubectl;
 mod streams;

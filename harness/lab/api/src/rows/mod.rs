@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -49,6 +49,7 @@ mod networking;
 mod pod;
 mod policy;
 mod service;
+pub(crate) mod service_cidr;
 mod storage;
 
 /// Every built-in kind.
@@ -222,6 +223,12 @@ pub(crate) fn all() -> Vec<Kind> {
             .cluster()
             .generation()
             .columns(networking::INGRESS_CLASS),
+        Kind::builtin::<ServiceCIDR>("servicecidrs", &[])
+            .cluster()
+            .status()
+            .default(service_cidr::default)
+            .validate(service_cidr::validate)
+            .columns(service_cidr::COLUMNS),
         Kind::builtin::<NetworkPolicy>("networkpolicies", &["netpol"])
             .generation()
             .default(network_policy::default)
