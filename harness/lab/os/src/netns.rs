@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::LazyLock;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -121,8 +123,14 @@ impl NetNs {
     }
 }
 
-/// The unspecified IPv4 address with a port: every address of a namespace.
+/// The unspecified address with a port: every address of a namespace, of either family where the
+/// kernel has both.
 #[must_use]
 pub fn any(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+    static V6: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/sys/net/ipv6").exists());
+    if *V6 {
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+    } else {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+    }
 }

@@ -8,19 +8,22 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rtnetlink::sys::{Socket, SocketAddr};
 
 use crate::os::netns::NetNs;
+use crate::topology::IpFamily;
 
 /// Where UDP is translated, and where its flows may lead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UdpService {
-    /// An address and a port, or a port of every address.
-    pub(super) front: (Option<Ipv4Addr>, u16),
+    /// Of which family it is.
+    pub(super) family: IpFamily,
+    /// An address and a port, or a port of every address of the family.
+    pub(super) front: (Option<IpAddr>, u16),
     /// The addresses and ports behind it.
-    pub(super) endpoints: BTreeSet<(Ipv4Addr, u16)>,
+    pub(super) endpoints: BTreeSet<(IpAddr, u16)>,
 }
 
 /// Deletes the entries of flows to these Services that lead to none of their endpoints.
@@ -46,8 +49,8 @@ struct Flow {
     /// The attribute `CTA_TUPLE_ORIG` as it came, which names the entry.
     tuple: Vec<u8>,
     protocol: u8,
-    to: (Ipv4Addr, u16),
-    answered_by: (Ipv4Addr, u16),
+    to: (IpAddr, u16),
+    answered_by: (IpAddr, u16),
 }
 
 impl Flow {
@@ -55,7 +58,9 @@ impl Flow {
         self.protocol == UDP
             && services.iter().any(|service| {
                 let (ip, port) = service.front;
-                let meant = port == self.to.1 && ip.is_none_or(|ip| ip == self.to.0);
+                let meant = service.family == IpFamily::of(self.to.0)
+                    && port == self.to.1
+                    && ip.is_none_or(|ip| ip == self.to.0);
                 meant && !service.endpoints.contains(&self.answered_by)
             })
     }
@@ -75,13 +80,16 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 /// The bits of an attribute's type that say how it is to be read.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-fn request(kind: u16, flags: i32, attributes: &[u8]) -> Vec<u8> {
+/// A message about entries of a family, or, where it is `AF_UNSPEC`, of all.
+fn request(kind: u16, flags: i32, family: i32, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + GENERIC + attributes.len()).unwrap_or_default();
     let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or_default();
     let mut message = Vec::new();
@@ -89,7 +97,7 @@ fn request(kind: u16, flags: i32, attributes: &[u8]) -> Vec<u8> {
     message.extend((NFNL_SUBSYS_CTNETLINK << 8 | kind).to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([libc::AF_INET as u8, 0, 0, 0]);
+    message.extend([u8::try_from(family).unwrap_or_default(), 0, 0, 0]);
     message.extend(attributes);
     message
 }
@@ -99,7 +107,8 @@ fn send(socket: &Socket, message: &[u8]) -> io::Result<()> {
 }
 
 fn flows(socket: &Socket) -> io::Result<Vec<Flow>> {
-    send(socket, &request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, &[]))?;
+    let all = request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, libc::AF_UNSPEC, &[]);
+    send(socket, &all)?;
     let mut flows = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
@@ -115,10 +124,12 @@ fn flows(socket: &Socket) -> io::Result<Vec<Flow>> {
 
 fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
     let tuple = attribute(CTA_TUPLE_ORIG, &flow.tuple);
-    send(
-        socket,
-        &request(IPCTNL_MSG_CT_DELETE, libc::NLM_F_ACK, &tuple),
-    )?;
+    let family = match flow.to.0 {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
+    let this = request(IPCTNL_MSG_CT_DELETE, libc::NLM_F_ACK, family, &tuple);
+    send(socket, &this)?;
     let (datagram, _) = socket.recv_from_full()?;
     for (kind, body) in messages(&datagram) {
         if i32::from(kind) == libc::NLMSG_ERROR
@@ -195,18 +206,20 @@ fn flow(attributes: &[u8]) -> Option<Flow> {
     Some(Flow {
         tuple: original.to_vec(),
         protocol: *protocol.first()?,
-        to: end(original, CTA_IP_V4_DST, CTA_PROTO_DST_PORT)?,
-        answered_by: end(reply, CTA_IP_V4_SRC, CTA_PROTO_SRC_PORT)?,
+        to: end(original, [CTA_IP_V4_DST, CTA_IP_V6_DST], CTA_PROTO_DST_PORT)?,
+        answered_by: end(reply, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], CTA_PROTO_SRC_PORT)?,
     })
 }
 
-fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
-    let address = find(find(tuple, CTA_TUPLE_IP)?, address)?;
+/// An address, by its attribute in either family, and a port.
+fn end(tuple: &[u8], [v4, v6]: [u16; 2], port: u16) -> Option<(IpAddr, u16)> {
+    let addresses = find(tuple, CTA_TUPLE_IP)?;
+    let address = match find(addresses, v4) {
+        Some(address) => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+        None => IpAddr::from(<[u8; 16]>::try_from(find(addresses, v6)?).ok()?),
+    };
     let port = find(find(tuple, CTA_TUPLE_PROTO)?, port)?;
-    Some((
-        Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?),
-        u16::from_be_bytes(<[u8; 2]>::try_from(port).ok()?),
-    ))
+    Some((address, u16::from_be_bytes(<[u8; 2]>::try_from(port).ok()?)))
 }
 
 #[cfg(test)]
@@ -243,18 +256,20 @@ mod tests {
         ]
         .concat();
         let flow = flow(&entry).unwrap();
-        assert_eq!(flow.to, (Ipv4Addr::new(10, 96, 0, 10), 53));
-        assert_eq!(flow.answered_by, (Ipv4Addr::new(10, 244, 2, 9), 5353));
+        assert_eq!(flow.to, (IpAddr::from([10, 96, 0, 10]), 53));
+        assert_eq!(flow.answered_by, (IpAddr::from([10, 244, 2, 9]), 5353));
     }
 
     #[test]
     fn a_flow_is_stale_when_it_leads_to_no_endpoint_of_the_service_it_was_for() {
-        let ip = |last| Ipv4Addr::new(10, 244, 1, last);
+        let ip = |last| IpAddr::from([10, 244, 1, last]);
         let service = |front, endpoints: &[u8]| UdpService {
+            family: IpFamily::V4,
             front,
             endpoints: endpoints.iter().map(|last| (ip(*last), 5353)).collect(),
         };
-        let cluster_ip = Ipv4Addr::new(10, 96, 0, 10);
+        let cluster_ip = IpAddr::from([10, 96, 0, 10]);
+        let v6 = IpAddr::from([0xfd00, 0x172, 0x30, 0, 0, 0, 0, 3]);
         let flow = |to, by| Flow {
             tuple: Vec::new(),
             protocol: UDP,
@@ -272,10 +287,11 @@ mod tests {
             ("to another port", (cluster_ip, 54), (cluster_ip, 54), false),
             (
                 "to a node port",
-                (Ipv4Addr::new(172, 30, 0, 3), 30053),
+                (IpAddr::from([172, 30, 0, 3]), 30053),
                 (ip(3), 5353),
                 true,
             ),
+            ("of the other family", (v6, 30053), (v6, 5353), false),
             ("pod to pod", (ip(9), 53), (ip(9), 53), false),
         ] {
             assert_eq!(flow(to, by).is_stale(&services), stale, "{what}");

@@ -33,7 +33,7 @@ impl<V> Default for Kept<V> {
 }
 
 impl<V> Kept<V> {
-    /// What `make` makes of each Service and its EndpointSlices of IPv4, in order of their names.
+    /// What `make` makes of each Service and its EndpointSlices of addresses, in order of their names.
     pub(super) fn of(
         &mut self,
         services: &[Arc<Service>],
@@ -41,7 +41,7 @@ impl<V> Kept<V> {
         make: impl Fn(&Service, &[Arc<EndpointSlice>]) -> V,
     ) -> impl Iterator<Item = &V> + Clone {
         let mut by_service: BTreeMap<Key, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
-        for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+        for slice in slices.iter().filter(|slice| slice.address_type != "FQDN") {
             if let Some(name) = slice.labels().get(SERVICE_NAME) {
                 let key = (slice.namespace().unwrap_or_default(), name.clone());
                 by_service.entry(key).or_default().push(slice.clone());
@@ -112,7 +112,7 @@ mod tests {
         };
         let (a, b) = (service("a"), service("b"));
         let [one, two] = ["1", "2"].map(|name| slice("a", name, "IPv4"));
-        let other = slice("a", "6", "IPv6");
+        let other = slice("a", "6", "FQDN");
         let both = [b.clone(), a.clone()];
         for (slices, text, times) in [
             (vec![one.clone(), other.clone()], "a 1, b ", 2),

@@ -4,21 +4,22 @@
 //! second time changes nothing.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context as _, anyhow};
 use futures::{StreamExt as _, TryStreamExt as _};
-use ipnet::Ipv4Net;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::neighbour_table::{
     NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter,
 };
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{LinkUnspec, LinkVeth};
 
+use super::route::Route;
 use crate::os::netns::NetNs;
 
 /// The name of the one interface that a pod or node has beside its loopback.
@@ -147,10 +148,12 @@ impl Links {
     pub(super) async fn address(
         &self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> anyhow::Result<()> {
-        let request = self.0.address().add(index, IpAddr::V4(address), prefix);
+        let mut request = self.0.address().add(index, address, prefix);
+        // Nobody else has it, and it must not wait for a second until that is sure (RFC 4862 §5.4).
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         let added = request.replace().execute().await;
         added.map_err(|error| failed("add address", address, error))
     }
@@ -169,28 +172,11 @@ impl Links {
     }
 
     /// Puts a route in place of whatever led to the same destination.
-    pub(super) async fn route(&self, route: RouteMessage) -> anyhow::Result<()> {
-        let added = self.0.route().add(route.clone()).replace().execute().await;
-        added.map_err(|error| failed("add route", format!("{:?}", route.attributes), error))
+    pub(super) async fn route(&self, route: Route) -> anyhow::Result<()> {
+        let message = route.message()?;
+        let added = self.0.route().add(message).replace().execute().await;
+        added.map_err(|error| failed("add route", route, error))
     }
-}
-
-/// A route to a network.
-pub(super) fn to(network: Ipv4Net) -> RouteMessageBuilder<Ipv4Addr> {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(network.network(), network.prefix_len())
-}
-
-/// A route to one address that is right behind an interface.
-pub(super) fn to_host(address: Ipv4Addr, index: u32) -> RouteMessageBuilder<Ipv4Addr> {
-    to(address.into())
-        .output_interface(index)
-        .scope(RouteScope::Link)
-}
-
-/// The default route.
-pub(super) fn to_everything() -> RouteMessageBuilder<Ipv4Addr> {
-    to(Ipv4Net::default())
 }
 
 /// A link's hardware address.

@@ -21,10 +21,26 @@ mod link;
 mod nftables;
 pub mod policy;
 pub mod proxy;
+mod route;
 pub mod underlay;
+
+use std::net::IpAddr;
 
 use self::cni::Cni;
 use crate::builtin::Builtins;
+
+/// A hardware address made from an address, as `kubenet` did it: everybody knows it at once.
+fn mac(address: IpAddr) -> [u8; 6] {
+    let octets: [u8; 4] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d]
+        }
+    };
+    let [a, b, c, d] = octets;
+    [0x0a, 0x58, a, b, c, d]
+}
 
 /// Adds the network's components to the lab's.
 #[must_use]

@@ -6,21 +6,21 @@
 //! load balancer that knows which nodes to send to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::Context as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
-use rtnetlink::packet_route::route::{RouteMessage, RouteNextHop};
-use rtnetlink::{LinkBridge, LinkUnspec, RouteNextHopBuilder};
+use rtnetlink::{LinkBridge, LinkUnspec};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{ETH0, Links, Peer, sysctl, to, to_everything};
+use super::link::{ETH0, Links, Peer, sysctl};
 use super::proxy;
+use super::route::{Route, to, to_everything};
 use crate::os::netns::NetNs;
-use crate::topology;
+use crate::topology::{self, IpFamilies, IpFamily, load_balancer_cidr, nth, underlay_cidr};
 use crate::world::World;
 
 /// A node, as the underlay sees it.
@@ -28,12 +28,17 @@ use crate::world::World;
 pub struct NodeLink {
     /// Its name.
     pub name: String,
-    /// Its address on the underlay.
-    pub ip: Ipv4Addr,
+    /// Its addresses on the underlay, one a family.
+    pub ips: Vec<IpAddr>,
     /// Its network namespace.
     pub netns: NetNs,
-    /// Its pods' addresses.
-    pub pod_cidr: Ipv4Net,
+}
+
+impl NodeLink {
+    fn ip(&self, family: IpFamily) -> Option<IpAddr> {
+        let mut ips = self.ips.iter().copied();
+        ips.find(|ip| IpFamily::of(*ip) == family)
+    }
 }
 
 /// The bridge's name in the outside's namespace.
@@ -52,7 +57,16 @@ const ROUTER: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/accept_redirects", "0"),
 ];
 
-/// The lab is IPv4 only; without this, every interface would have an IPv6 address nobody gave it.
+/// The same for IPv6. Link-local addresses are used at once: nobody else can have them (RFC 4862 §5.4).
+const ROUTER_V6: &[(&str, &str)] = &[
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv6/conf/all/accept_redirects", "0"),
+    ("net/ipv6/conf/default/accept_redirects", "0"),
+];
+
+/// Where there is only IPv4: every interface would have an IPv6 address nobody gave it.
 const NO_IPV6: &[(&str, &str)] = &[
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
@@ -62,34 +76,50 @@ const NO_IPV6: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// When the kernel refuses an interface, an address or a route; the text names it.
-pub async fn join(outside: &NetNs, nodes: &[NodeLink]) -> anyhow::Result<()> {
-    prepare(outside)?;
+pub async fn join(outside: &NetNs, nodes: &[NodeLink], families: IpFamilies) -> anyhow::Result<()> {
+    prepare(outside, families)?;
     // Connections are spread over nodes, not only clients: by their ports too.
-    sysctl(outside, &[("net/ipv4/fib_multipath_hash_policy", "1")])?;
-    let underlay: Ipv4Net = topology::UNDERLAY_CIDR.parse()?;
+    for family in families.each() {
+        let policy = match family {
+            IpFamily::V4 => "net/ipv4/fib_multipath_hash_policy",
+            IpFamily::V6 => "net/ipv6/fib_multipath_hash_policy",
+        };
+        sysctl(outside, &[(policy, "1")])?;
+    }
     let links = Links::of(outside)?;
     links.up(links.index("lo").await?).await?;
     let bridge = LinkBridge::new(BRIDGE).mtu(topology::UNDERLAY_MTU).build();
     links.add(BRIDGE, bridge).await?;
     let bridge = links.index(BRIDGE).await?;
-    links
-        .address(bridge, topology::OUTSIDE_IP, underlay.prefix_len())
-        .await?;
+    for family in families.each() {
+        let (address, length) = outside_of(*family);
+        links.address(bridge, address, length).await?;
+    }
     links.up(bridge).await?;
-    let connected = nodes.iter().map(|node| connect(&links, bridge, node));
+    let connected = nodes
+        .iter()
+        .map(|node| connect(&links, bridge, node, families));
     futures::future::try_join_all(connected).await?;
-    if let Some(route) = to_nodes(
-        topology::LOAD_BALANCER_CIDR.parse()?,
-        bridge,
-        &balanced(nodes),
-    )? {
-        links.route(route).await?;
+    for family in families.each() {
+        let hops = balanced(nodes, *family);
+        if let Some(route) = to_nodes(load_balancer_cidr(*family), bridge, &hops) {
+            links.route(route).await?;
+        }
     }
     Ok(())
 }
 
-fn prepare(netns: &NetNs) -> anyhow::Result<()> {
+/// The outside's address, and how long the underlay's prefix is.
+fn outside_of(family: IpFamily) -> (IpAddr, u8) {
+    let underlay = underlay_cidr(family);
+    (nth(underlay, 1), underlay.prefix_len())
+}
+
+fn prepare(netns: &NetNs, families: IpFamilies) -> anyhow::Result<()> {
     sysctl(netns, ROUTER)?;
+    if families.each().contains(&IpFamily::V6) {
+        return sysctl(netns, ROUTER_V6);
+    }
     // A kernel without IPv6 has nothing to be switched off.
     if let Err(error) = sysctl(netns, NO_IPV6) {
         tracing::debug!("IPv6 stays as it is: {error:#}");
@@ -97,15 +127,20 @@ fn prepare(netns: &NetNs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn connect(links: &Links, bridge: u32, node: &NodeLink) -> anyhow::Result<()> {
-    let NodeLink {
-        name, ip, netns, ..
-    } = node;
-    let underlay: Ipv4Net = topology::UNDERLAY_CIDR.parse()?;
-    // The whole address is just as long as an interface's name may be.
-    let port = format!("to-{ip}");
+async fn connect(
+    links: &Links,
+    bridge: u32,
+    node: &NodeLink,
+    families: IpFamilies,
+) -> anyhow::Result<()> {
+    let NodeLink { name, ips, netns } = node;
+    let first = ips
+        .first()
+        .with_context(|| format!("node {name} has no address"))?;
+    // The whole address, of IPv4, is just as long as an interface's name may be.
+    let port = format!("to-{first}");
     let join = async {
-        prepare(netns)?;
+        prepare(netns, families)?;
         let peer = Peer { netns, name: ETH0 };
         links.veth(&port, peer, topology::UNDERLAY_MTU).await?;
         let index = links.index(&port).await?;
@@ -120,10 +155,16 @@ async fn connect(links: &Links, bridge: u32, node: &NodeLink) -> anyhow::Result<
         let inside = Links::of(netns)?;
         inside.up(inside.index("lo").await?).await?;
         let eth0 = inside.index(ETH0).await?;
-        inside.address(eth0, *ip, underlay.prefix_len()).await?;
+        for ip in ips {
+            let (_, length) = outside_of(IpFamily::of(*ip));
+            inside.address(eth0, *ip, length).await?;
+        }
         inside.up(eth0).await?;
-        let default = to_everything().gateway(topology::OUTSIDE_IP).build();
-        inside.route(default).await
+        for family in ips.iter().map(|ip| IpFamily::of(*ip)) {
+            let (outside, _) = outside_of(family);
+            inside.route(to_everything(family).by(outside)).await?;
+        }
+        anyhow::Ok(())
     };
     join.await
         .with_context(|| format!("cannot join node {name} to the underlay"))
@@ -131,30 +172,23 @@ async fn connect(links: &Links, bridge: u32, node: &NodeLink) -> anyhow::Result<
 
 /// The nodes that a load balancer sends to: not the control plane, which kubeadm labels
 /// `node.kubernetes.io/exclude-from-external-load-balancers`, unless it is all there is.
-fn balanced(nodes: &[NodeLink]) -> Vec<Ipv4Addr> {
+fn balanced(nodes: &[NodeLink], family: IpFamily) -> Vec<IpAddr> {
     let workers: Vec<_> = nodes
         .iter()
         .filter(|node| node.name != topology::CONTROL_PLANE)
-        .map(|node| node.ip)
+        .filter_map(|node| node.ip(family))
         .collect();
     if workers.is_empty() {
-        return nodes.iter().map(|node| node.ip).collect();
+        return nodes.iter().filter_map(|node| node.ip(family)).collect();
     }
     workers
 }
 
 /// A route to a network through any of the nodes; nothing when there is none.
-fn to_nodes(
-    network: Ipv4Net,
-    bridge: u32,
-    nodes: &[Ipv4Addr],
-) -> anyhow::Result<Option<RouteMessage>> {
-    let hop = |ip: &Ipv4Addr| -> anyhow::Result<RouteNextHop> {
-        let hop = RouteNextHopBuilder::new_ipv4().interface(bridge);
-        Ok(hop.via(IpAddr::V4(*ip))?.build())
-    };
-    let hops = nodes.iter().map(hop).collect::<Result<Vec<_>, _>>()?;
-    Ok((!hops.is_empty()).then(|| to(network).multipath(hops).build()))
+fn to_nodes(network: IpNet, bridge: u32, nodes: &[IpAddr]) -> Option<Route> {
+    let route = to(network).through(bridge);
+    let route = nodes.iter().copied().fold(route, Route::by);
+    (!nodes.is_empty()).then_some(route)
 }
 
 /// Sends each load balancer's address to the nodes that answer for it: with `externalTrafficPolicy:
@@ -171,7 +205,6 @@ pub async fn balance(
 ) -> anyhow::Result<()> {
     let links = Links::of(&outside)?;
     let bridge = links.index(BRIDGE).await?;
-    let all = balanced(&nodes);
     let mut world = World::default();
     let services = world.watch::<Service>(Api::all(client.clone()));
     let slices = world.watch::<EndpointSlice>(Api::all(client));
@@ -182,10 +215,12 @@ pub async fn balance(
             let local = proxy::local_load_balancers(&services.state(), &slices.state());
             let mut now = BTreeMap::new();
             for (address, names) in local {
-                let hops: BTreeSet<_> = nodes
-                    .iter()
-                    .filter(|node| names.contains(&node.name) && all.contains(&node.ip))
-                    .map(|node| node.ip)
+                let family = IpFamily::of(address);
+                let all = balanced(&nodes, family);
+                let named = nodes.iter().filter(|node| names.contains(&node.name));
+                let hops: BTreeSet<_> = named
+                    .filter_map(|node| node.ip(family))
+                    .filter(|ip| all.contains(ip))
                     .collect();
                 // With no such node, the address goes where all go, and the proxies there say why.
                 if !hops.is_empty() {
@@ -208,18 +243,18 @@ pub async fn balance(
 async fn announce(
     links: &Links,
     bridge: u32,
-    before: &BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
-    now: &BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
+    before: &BTreeMap<IpAddr, Vec<IpAddr>>,
+    now: &BTreeMap<IpAddr, Vec<IpAddr>>,
 ) -> anyhow::Result<()> {
     for (&address, hops) in now {
         if before.get(&address) != Some(hops)
-            && let Some(route) = to_nodes(address.into(), bridge, hops)?
+            && let Some(route) = to_nodes(address.into(), bridge, hops)
         {
             links.route(route).await?;
         }
     }
     for &address in before.keys().filter(|address| !now.contains_key(address)) {
-        links.delete_route(to(address.into()).build()).await?;
+        links.delete_route(to(address.into()).message()?).await?;
     }
     Ok(())
 }

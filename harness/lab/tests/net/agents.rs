@@ -19,13 +19,14 @@ use strata_lab::net::underlay;
 use strata_lab::node::images::Store;
 use strata_lab::node::{HostPids, Nodes, NodesConfig};
 use strata_lab::os::netns::NetNs;
-use strata_lab::topology::OUTSIDE_IP;
+use strata_lab::topology::{OUTSIDE_IP, service_cidr};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Net, PATIENCE, Pod, answers, ask, at, connect, everybody, names, object};
-use crate::fixture::{public, service};
+use crate::fixture::{
+    FAMILIES, Net, PATIENCE, Pod, answers, ask, connect, everybody, names, object,
+};
 
 /// Before a test that waits for something is given up.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -56,6 +57,7 @@ impl Agents {
             webhooks: Webhooks::default(),
             pki: Arc::new(ClusterPki::new(&[]).unwrap()),
             network: net.outside.clone(),
+            service_cidrs: FAMILIES.each().iter().copied().map(service_cidr).collect(),
         })
         .unwrap();
         let client = api.client("system:admin");
@@ -113,15 +115,19 @@ impl Agents {
 
     async fn node(&self, net: &Net, number: usize) {
         let link = &net.nodes[number].link;
+        let pod_cidrs = &net.nodes[number].pod_cidrs;
         let nodes: Api<Node> = Api::all(self.client.clone());
         let node = object(json!({
             "metadata": { "name": link.name },
-            "spec": { "podCIDR": link.pod_cidr, "podCIDRs": [link.pod_cidr] },
+            "spec": { "podCIDR": pod_cidrs[0], "podCIDRs": pod_cidrs },
         }));
         nodes.create(&PostParams::default(), &node).await.unwrap();
-        let status = json!({ "status": {
-            "addresses": [{ "type": "InternalIP", "address": link.ip }],
-        } });
+        let addresses = link
+            .ips
+            .iter()
+            .map(|ip| json!({ "type": "InternalIP", "address": ip }));
+        let addresses: Vec<_> = addresses.collect();
+        let status = json!({ "status": { "addresses": addresses } });
         let merge = Patch::Merge(status);
         nodes
             .patch_status(&link.name, &PatchParams::default(), &merge)
@@ -177,12 +183,12 @@ async fn overlay(net: &Net, pods: &[Pod], agents: &mut Agents) {
     let (b, d) = (&pods[1], &pods[3]);
     agents.node(net, 0).await;
     agents.node(net, 1).await;
-    let gone = || ask(&b.netns, at(d.ip, 8080)).is_err();
+    let gone = || ask(&b.netns, net.at(d.ip, 8080)).is_err();
     agents
         .until("the node that is not there has no route", gone)
         .await;
     agents.node(net, 2).await;
-    let reached = || ask(&b.netns, at(d.ip, 8080)).is_ok();
+    let reached = || ask(&b.netns, net.at(d.ip, 8080)).is_ok();
     agents.until("the node that came is reached", reached).await;
     let nodes: Api<Node> = Api::all(agents.client.clone());
     let name = &net.nodes[2].link.name;
@@ -199,9 +205,9 @@ async fn overlay(net: &Net, pods: &[Pod], agents: &mut Agents) {
 
 async fn services(net: &Net, pods: &[Pod], agents: &mut Agents) {
     let (a, b, d) = (&pods[0], &pods[1], &pods[3]);
-    let to = at([10, 96, 7, 1], 80);
+    let to = net.at([10, 96, 7, 1], 80);
     agents
-        .service(&service("web", "10.96.7.1", json!({})))
+        .service(&net.service("web", "10.96.7.1", json!({})))
         .await;
     let refused = || {
         let error = ask(&a.netns, to).map(drop).unwrap_err();
@@ -227,10 +233,10 @@ async fn services(net: &Net, pods: &[Pod], agents: &mut Agents) {
 /// What somebody deletes on purpose stays deleted while other Services come and go.
 async fn deleted_rules(net: &Net, pods: &[Pod], agents: &mut Agents) {
     let (a, netns) = (&pods[0], &net.nodes[0].link.netns);
-    let (web, other) = (at([10, 96, 7, 1], 80), at([10, 96, 7, 2], 80));
+    let (web, other) = (net.at([10, 96, 7, 1], 80), net.at([10, 96, 7, 2], 80));
     let table = net
         .nft
-        .run(netns, &["list", "table", "ip", "kube-proxy"], "")
+        .run(netns, &["list", "table", net.word(), "kube-proxy"], "")
         .await
         .unwrap();
     let chains = table
@@ -241,7 +247,11 @@ async fn deleted_rules(net: &Net, pods: &[Pod], agents: &mut Agents) {
         .find(|chain| chain.starts_with("endpoint-") && chain.contains("default/web/tcp"))
         .unwrap();
     net.nft
-        .run(netns, &["flush", "chain", "ip", "kube-proxy", chain], "")
+        .run(
+            netns,
+            &["flush", "chain", net.word(), "kube-proxy", chain],
+            "",
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -249,7 +259,7 @@ async fn deleted_rules(net: &Net, pods: &[Pod], agents: &mut Agents) {
         ErrorKind::ConnectionRefused
     );
     agents
-        .service(&service("other", "10.96.7.2", json!({})))
+        .service(&net.service("other", "10.96.7.2", json!({})))
         .await;
     agents.slice(&net.slice("other", "TCP", &[&pods[1]])).await;
     agents
@@ -270,14 +280,14 @@ async fn deleted_rules(net: &Net, pods: &[Pod], agents: &mut Agents) {
 async fn flows(net: &Net, pods: &[Pod], agents: &mut Agents) {
     let (a, b, d) = (&pods[0], &pods[1], &pods[3]);
     let udp = json!({ "spec": { "ports": [{ "port": 53, "protocol": "UDP" }] } });
-    agents.service(&service("dns", "10.96.0.77", udp)).await;
+    agents.service(&net.service("dns", "10.96.0.77", udp)).await;
     agents.slice(&net.slice("dns", "UDP", &[b])).await;
     let socket = a
         .netns
-        .run(|| UdpSocket::bind(at(Ipv4Addr::UNSPECIFIED, 0)))
+        .run(|| UdpSocket::bind(net.at(Ipv4Addr::UNSPECIFIED, 0)))
         .unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.connect(at([10, 96, 0, 77], 53)).unwrap();
+    socket.connect(net.at([10, 96, 0, 77], 53)).unwrap();
     let who = || {
         let mut buffer = [0; 100];
         socket.send(b"who").ok()?;
@@ -303,29 +313,31 @@ async fn load_balancer(net: &Net, pods: &[Pod], agents: &mut Agents) {
         "externalTrafficPolicy": "Local",
         "healthCheckNodePort": 31999,
     } });
-    agents.service(&public("front", "10.96.7.3", local)).await;
+    agents
+        .service(&net.public("front", "10.96.7.3", local))
+        .await;
     agents.slice(&net.slice("front", "TCP", &[&pods[1]])).await;
-    let health = |netns: &NetNs, ip: Ipv4Addr| {
-        let mut stream = connect(netns, at(ip, 31999)).ok()?;
+    let health = |netns: &NetNs, ip: IpAddr| {
+        let mut stream = connect(netns, net.at(ip, 31999)).ok()?;
         stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").ok()?;
         let mut said = String::new();
         stream.read_to_string(&mut said).ok()?;
         Some(said.split(' ').nth(1)?.to_owned())
     };
     for (number, status) in [(0, "503"), (1, "200"), (2, "503")] {
-        let ip = net.nodes[number].link.ip;
+        let ip = net.nodes[number].ip;
         let what = format!("node {number} says {status}");
         let says = || health(&net.outside, ip).as_deref() == Some(status);
         agents.until(&what, says).await;
     }
-    let address = at([172, 30, 1, 7], 80);
+    let address = net.at([172, 30, 1, 7], 80);
     let only = |pod: &'static str| {
         let outside = &net.outside;
         let answered = move |_: i32| ask(outside, address).is_ok_and(|(name, _)| name == pod);
         move || (0..20).all(answered)
     };
     agents.until("every connection reaches b", only("b")).await;
-    assert_eq!(answers(&net.outside, address).1, IpAddr::V4(OUTSIDE_IP));
+    assert_eq!(answers(&net.outside, address).1, net.like(OUTSIDE_IP));
     // When the endpoint moves, so does the load balancer's traffic.
     agents.slice(&net.slice("front", "TCP", &[&pods[3]])).await;
     agents.until("every connection reaches d", only("d")).await;

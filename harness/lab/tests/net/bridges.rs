@@ -3,10 +3,16 @@
 use std::io::ErrorKind;
 
 use serde_json::json;
+use strata_lab::topology::IpFamily;
 
-use crate::fixture::{Net, Pod, answers, ask, at, everybody, names, service};
+use crate::fixture::{Net, Pod, answers, ask, everybody, names};
 
-const CALL_IPTABLES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+const fn sees(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "/proc/sys/net/bridge/bridge-nf-call-iptables",
+        IpFamily::V6 => "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+    }
+}
 
 pub(super) async fn cases(net: &Net, pods: &[Pod]) {
     services_of_one_node_need_br_netfilter(net, pods).await;
@@ -16,13 +22,13 @@ pub(super) async fn cases(net: &Net, pods: &[Pod]) {
 /// What a Service sends back to the pod that asked leaves the bridge by the port that it came in by.
 async fn pods_that_reach_themselves_need_hairpin(net: &Net, pods: &[Pod]) {
     let b = &pods[1];
-    let own = service("own", "10.96.7.1", json!({}));
+    let own = net.service("own", "10.96.7.1", json!({}));
     net.services(&[own], &[net.slice("own", "TCP", &[b])]).await;
-    let to = at([10, 96, 7, 1], 80);
+    let to = net.at([10, 96, 7, 1], 80);
     // Seen as its node: it would answer itself directly.
     assert_eq!(
         answers(&b.netns, to),
-        ("b".to_owned(), [10, 244, 1, 1].into())
+        ("b".to_owned(), net.like([10, 244, 1, 1]))
     );
     let mut command = tokio::process::Command::new("bridge");
     command.arg("-d").arg("link");
@@ -43,24 +49,25 @@ async fn pods_that_reach_themselves_need_hairpin(net: &Net, pods: &[Pod]) {
 /// the bridge, as the endpoint's own, and belongs to no connection of the client's.
 async fn services_of_one_node_need_br_netfilter(net: &Net, pods: &[Pod]) {
     let (b, c, d) = (&pods[1], &pods[2], &pods[3]);
-    let near = service("near", "10.96.7.1", json!({}));
-    let far = service("far", "10.96.7.2", json!({}));
+    let near = net.service("near", "10.96.7.1", json!({}));
+    let far = net.service("far", "10.96.7.2", json!({}));
     let slices = [
         net.slice("near", "TCP", &[c]),
         net.slice("far", "TCP", &[d]),
     ];
     net.services(&[near, far], &slices).await;
-    let (near, far) = (at([10, 96, 7, 1], 80), at([10, 96, 7, 2], 80));
+    let (near, far) = (net.at([10, 96, 7, 1], 80), net.at([10, 96, 7, 2], 80));
     let write = |value: &str| {
         let node = &net.nodes[1].link.netns;
-        node.run(|| std::fs::write(CALL_IPTABLES, value)).unwrap();
+        node.run(|| std::fs::write(sees(net.family), value))
+            .unwrap();
     };
     assert_eq!(everybody(&b.netns, near), names(&["c"]));
     write("0");
     let error = ask(&b.netns, near).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
     // Pods themselves, and Services across nodes, do not need it.
-    assert_eq!(answers(&b.netns, at(c.ip, 8080)).0, "c");
+    assert_eq!(answers(&b.netns, net.at(c.ip, 8080)).0, "c");
     assert_eq!(answers(&b.netns, far).0, "d");
     write("1");
     assert_eq!(everybody(&b.netns, near), names(&["c"]));

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -16,31 +17,41 @@ use strata_lab::net::underlay::{self, NodeLink};
 use strata_lab::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
 use strata_lab::os::netns::NetNs;
 use strata_lab::os::nft::Nft;
-use strata_lab::topology::CONTROL_PLANE;
+use strata_lab::topology::{
+    CONTROL_PLANE, IpFamilies, IpFamily, node_cidr_mask_size, nth, pod_cidr, underlay_cidr,
+};
 
 /// How long a connection may take before it counts as lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long nothing must come where nothing may; longer than the first packet sent again.
 pub(super) const SILENCE: Duration = Duration::from_millis(1500);
 
+/// What every network here has, whichever of them is looked at.
+pub(super) const FAMILIES: IpFamilies = IpFamilies::Dual;
+
 pub(super) struct Node {
     pub(super) link: NodeLink,
+    /// Its address of the family that is looked at.
+    pub(super) ip: IpAddr,
+    pub(super) pod_cidrs: Vec<IpNet>,
     pub(super) pods: NodePods,
     _sandbox: Sandbox,
 }
 
 impl Node {
-    pub(super) fn member(&self) -> Member {
-        Member {
-            ip: self.link.ip,
-            pod_cidr: self.link.pod_cidr,
-        }
+    pub(super) fn members(&self) -> Vec<Member> {
+        let both = self.link.ips.iter().zip(&self.pod_cidrs);
+        let member = |(ip, pod_cidr): (&IpAddr, &IpNet)| Member {
+            ip: *ip,
+            pod_cidr: *pod_cidr,
+        };
+        both.map(member).collect()
     }
 
     pub(super) fn facts(&self) -> NodeFacts {
         NodeFacts {
             name: self.link.name.clone(),
-            ips: vec![self.link.ip],
+            ips: self.link.ips.clone(),
             zone: None,
         }
     }
@@ -48,7 +59,8 @@ impl Node {
 
 pub(super) struct Pod {
     pub(super) netns: NetNs,
-    pub(super) ip: Ipv4Addr,
+    /// Its address of the family that is looked at.
+    pub(super) ip: IpAddr,
     pub(super) node: usize,
     pub(super) id: &'static str,
     _sandbox: Sandbox,
@@ -56,6 +68,8 @@ pub(super) struct Pod {
 
 pub(super) struct Net {
     pub(super) cni: Cni,
+    /// The family that is looked at.
+    pub(super) family: IpFamily,
     pub(super) outside: NetNs,
     pub(super) nodes: Vec<Node>,
     pub(super) nft: Nft,
@@ -71,7 +85,107 @@ pub(super) async fn sandbox(hostname: &str) -> Sandbox {
 }
 
 impl Net {
-    pub(super) async fn new(cni: Cni) -> Self {
+    /// Where to go; an address of IPv4 is its [counterpart](Self::like).
+    pub(super) fn at(&self, ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
+        SocketAddr::new(self.like(ip), port)
+    }
+
+    /// The counterpart of an address in the family that is looked at: cases are written in IPv4.
+    pub(super) fn like(&self, ip: impl Into<IpAddr>) -> IpAddr {
+        let ip = ip.into();
+        let IpAddr::V4(v4) = ip else { return ip };
+        if self.family == IpFamily::V4 {
+            return ip;
+        }
+        let [_, _, c, d] = v4.octets().map(u16::from);
+        let v6 = match v4.octets() {
+            [0, 0, 0, 0] => Ipv6Addr::UNSPECIFIED,
+            [127, ..] => Ipv6Addr::LOCALHOST,
+            [10, 244, ..] => Ipv6Addr::new(0xfd00, 0x10, 0x244, c, 0, 0, 0, d),
+            [10, 96, ..] => Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, c << 8 | d),
+            [172, 30, ..] => Ipv6Addr::new(0xfd00, 0x172, 0x30, c, 0, 0, 0, d),
+            [192, 0, 2, _] => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, d),
+            _ => panic!("{ip} has no counterpart"),
+        };
+        IpAddr::V6(v6)
+    }
+
+    /// An object with the counterparts of all addresses and networks in it.
+    pub(super) fn alike(&self, mut value: Value) -> Value {
+        match &mut value {
+            Value::String(text) => {
+                if let Ok(ip) = text.parse::<IpAddr>() {
+                    *text = self.like(ip).to_string();
+                } else if let Ok(network) = text.parse::<IpNet>() {
+                    *text = self.like_network(network).to_string();
+                }
+            }
+            Value::Array(items) => {
+                for item in items {
+                    *item = self.alike(item.take());
+                }
+            }
+            Value::Object(fields) => {
+                for field in fields.values_mut() {
+                    *field = self.alike(field.take());
+                }
+            }
+            _ => {}
+        }
+        value
+    }
+
+    fn like_network(&self, network: IpNet) -> IpNet {
+        if self.family == IpFamily::V4 || network.addr().is_ipv6() {
+            return network;
+        }
+        if network == pod_cidr(IpFamily::V4) {
+            return pod_cidr(self.family);
+        }
+        // What is behind the prefix is the last octets, which are the last of the counterpart, too.
+        let length = 128 - (32 - network.prefix_len());
+        IpNet::new(self.like(network.addr()), length).unwrap()
+    }
+
+    /// The family as nftables has it.
+    pub(super) fn word(&self) -> &'static str {
+        match self.family {
+            IpFamily::V4 => "ip",
+            IpFamily::V6 => "ip6",
+        }
+    }
+
+    pub(super) fn service(&self, name: &str, ip: &str, spec: Value) -> Service {
+        let mut merged = json!({
+            "type": "ClusterIP",
+            "clusterIP": ip,
+            "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP" }],
+        });
+        if let Some(spec) = spec.get("spec") {
+            json_patch::merge(&mut merged, spec);
+        }
+        object(self.alike(json!({
+            "metadata": { "namespace": "default", "name": name },
+            "spec": merged,
+            "status": spec["status"],
+        })))
+    }
+
+    pub(super) fn public(&self, name: &str, ip: &str, more: Value) -> Service {
+        let mut spec = json!({
+            "spec": {
+                "type": "LoadBalancer",
+                "ports": [{ "port": 80, "nodePort": 30080, "protocol": "TCP" }],
+            },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "172.30.1.7" }] } },
+        });
+        json_patch::merge(&mut spec, &more);
+        self.service(name, ip, spec)
+    }
+}
+
+impl Net {
+    pub(super) async fn new(cni: Cni, family: IpFamily) -> Self {
         let own = sandbox("outside").await;
         let outside = own.netns();
         let nft = Nft::new("/usr/sbin/nft");
@@ -81,24 +195,36 @@ impl Net {
             .enumerate()
         {
             let sandbox = sandbox(name).await;
-            let last = u8::try_from(number).unwrap();
+            let offset = u32::try_from(number).unwrap() + 2;
+            let ip = |family: &IpFamily| nth(underlay_cidr(*family), offset);
+            let part = |family: &IpFamily| {
+                let length = node_cidr_mask_size(*family);
+                pod_cidr(*family)
+                    .subnets(length)
+                    .unwrap()
+                    .nth(number)
+                    .unwrap()
+            };
             let link = NodeLink {
                 name: (*name).to_owned(),
-                ip: Ipv4Addr::new(172, 30, 0, 2 + last),
+                ips: FAMILIES.each().iter().map(ip).collect(),
                 netns: sandbox.netns(),
-                pod_cidr: format!("10.244.{last}.0/24").parse().unwrap(),
             };
-            let pods = NodePods::new(cni, sandbox.netns(), nft.clone(), link.pod_cidr);
+            let pod_cidrs: Vec<_> = FAMILIES.each().iter().map(part).collect();
+            let pods = NodePods::new(cni, sandbox.netns(), nft.clone(), pod_cidrs.clone());
             nodes.push(Node {
+                ip: ip(&family),
                 link,
+                pod_cidrs,
                 pods,
                 _sandbox: sandbox,
             });
         }
         let links: Vec<_> = nodes.iter().map(|node| node.link.clone()).collect();
-        underlay::join(&outside, &links).await.unwrap();
+        underlay::join(&outside, &links, FAMILIES).await.unwrap();
         let net = Self {
             cni,
+            family,
             outside,
             nodes,
             nft,
@@ -112,13 +238,14 @@ impl Net {
     pub(super) async fn connect(&self, members: &[usize]) {
         for &number in members {
             let node = &self.nodes[number];
-            let others: Vec<_> = members
-                .iter()
-                .filter(|other| **other != number)
-                .map(|other| self.nodes[*other].member())
-                .collect();
-            let ways = Ways::new(self.cni, node.link.netns.clone(), node.member()).unwrap();
-            ways.apply(&self.nft, &others).await.unwrap();
+            for own in node.members() {
+                let others = members.iter().filter(|other| **other != number);
+                let others = others.flat_map(|other| self.nodes[*other].members());
+                let of_family = others.filter(|other| other.ip.is_ipv4() == own.ip.is_ipv4());
+                let others: Vec<_> = of_family.collect();
+                let ways = Ways::new(self.cni, node.link.netns.clone(), own).unwrap();
+                ways.apply(&self.nft, &others).await.unwrap();
+            }
         }
     }
 
@@ -130,11 +257,9 @@ impl Net {
     pub(super) async fn pod_at(&self, node: usize, id: &'static str, ports: &[HostPort]) -> Pod {
         let sandbox = sandbox(id).await;
         let netns = sandbox.netns();
-        let ip = self.nodes[node]
-            .pods
-            .attach(&netns, id, ports)
-            .await
-            .unwrap();
+        let attached = self.nodes[node].pods.attach(&netns, id, ports).await;
+        let mut ips = attached.unwrap().into_iter();
+        let ip = ips.find(|ip| IpFamily::of(*ip) == self.family).unwrap();
         serve(&netns, id);
         Pod {
             netns,
@@ -155,7 +280,7 @@ impl Net {
         let slices: Vec<_> = slices.iter().cloned().map(Arc::new).collect();
         let mut tables = Vec::new();
         for node in &self.nodes {
-            let table = rules(&services, &slices, &node.facts());
+            let table = rules(&services, &slices, &node.facts(), self.family);
             self.nft
                 .apply(&node.link.netns, &table.replace())
                 .await
@@ -182,7 +307,7 @@ impl Net {
                 "name": format!("{service}-abcde"),
                 "labels": { "kubernetes.io/service-name": service },
             },
-            "addressType": "IPv4",
+            "addressType": self.family.name(),
             "ports": [{ "port": 8080, "protocol": protocol }],
             "endpoints": endpoints,
         }))
@@ -193,30 +318,14 @@ pub(super) fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-pub(super) fn service(name: &str, ip: &str, spec: Value) -> Service {
-    let mut merged = json!({
-        "type": "ClusterIP",
-        "clusterIP": ip,
-        "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP" }],
-    });
-    if let Some(spec) = spec.get("spec") {
-        json_patch::merge(&mut merged, spec);
-    }
-    object(json!({
-        "metadata": { "namespace": "default", "name": name },
-        "spec": merged,
-        "status": spec["status"],
-    }))
-}
-
 /// Says on port 8080 who it is and whom it sees, over TCP and UDP; on 9000, how much it was sent.
 pub(super) fn serve(netns: &NetNs, name: &'static str) {
-    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let listener = netns.run(|| TcpListener::bind(any(8080))).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let from = stream.peer_addr().unwrap().ip();
+            let from = stream.peer_addr().unwrap().ip().to_canonical();
             let _ = write!(stream, "{name} {from}");
         }
     });
@@ -234,13 +343,12 @@ pub(super) fn serve(netns: &NetNs, name: &'static str) {
     std::thread::spawn(move || {
         let mut buffer = [0; 2000];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(format!("{name} {} {length}", from.ip()).as_bytes(), from);
+            let _ = socket.send_to(
+                format!("{name} {} {length}", from.ip().to_canonical()).as_bytes(),
+                from,
+            );
         }
     });
-}
-
-pub(super) fn at(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
-    SocketAddrV4::new(ip.into(), port).into()
 }
 
 pub(super) fn connect(netns: &NetNs, to: SocketAddr) -> io::Result<TcpStream> {
@@ -290,16 +398,4 @@ pub(super) fn everybody(netns: &NetNs, to: SocketAddr) -> BTreeSet<String> {
 
 pub(super) fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()
-}
-
-pub(super) fn public(name: &str, ip: &str, more: Value) -> Service {
-    let mut spec = json!({
-        "spec": {
-            "type": "LoadBalancer",
-            "ports": [{ "port": 80, "nodePort": 30080, "protocol": "TCP" }],
-        },
-        "status": { "loadBalancer": { "ingress": [{ "ip": "172.30.1.7" }] } },
-    });
-    json_patch::merge(&mut spec, &more);
-    service(name, ip, spec)
 }

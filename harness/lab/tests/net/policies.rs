@@ -2,16 +2,17 @@
 //! before it.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use strata_lab::net::policy::{TABLE, rules};
 use strata_lab::os::netns::NetNs;
 
-use crate::fixture::{Net, Pod, SILENCE, answers, at, connect, is_silent, object, service};
+use crate::fixture::{Net, Pod, SILENCE, answers, connect, is_silent, object};
 
 pub(super) async fn cases(net: &Net, pods: &[Pod]) {
     net.services(&[], &[]).await;
@@ -38,7 +39,7 @@ async fn enforce(net: &Net, pods: &[Pod], policies: &[(&Pod, Value)]) {
         .enumerate()
         .map(|(number, (pod, spec))| {
             let mut all = json!({ "podSelector": { "matchLabels": { "app": pod.id } } });
-            json_patch::merge(&mut all, spec);
+            json_patch::merge(&mut all, &net.alike(spec.clone()));
             let name = format!("policy-{number}");
             let metadata = json!({ "namespace": namespace(pod), "name": name });
             Arc::new(object(json!({ "metadata": metadata, "spec": all })))
@@ -63,7 +64,13 @@ async fn enforce(net: &Net, pods: &[Pod], policies: &[(&Pod, Value)]) {
         ))
     });
     for node in &net.nodes {
-        let table = rules(&policies, &objects, &namespaces, &node.link.name);
+        let table = rules(
+            &policies,
+            &objects,
+            &namespaces,
+            &node.link.name,
+            net.family,
+        );
         net.nft
             .apply(&node.link.netns, &table.replace())
             .await
@@ -77,12 +84,16 @@ fn app(name: &str) -> Value {
 
 #[track_caller]
 fn passes(from: &NetNs, to: &Pod) {
-    assert_eq!(answers(from, at(to.ip, 8080)).0, to.id);
+    assert_eq!(answers(from, SocketAddr::new(to.ip, 8080)).0, to.id);
 }
 
 /// Whether a datagram is answered.
 fn echoes(from: &NetNs, to: SocketAddr) -> bool {
-    let socket = from.run(|| UdpSocket::bind(at([0, 0, 0, 0], 0))).unwrap();
+    let any = match to.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = from.run(|| UdpSocket::bind((any, 0))).unwrap();
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     socket.send_to(b"who", to).unwrap();
     socket.recv(&mut [0; 100]).is_ok()
@@ -96,20 +107,20 @@ async fn default_deny(net: &Net, pods: &[Pod]) {
             passes(&from.netns, to);
         }
     }
-    assert!(echoes(&b.netns, at(d.ip, 8080)));
+    assert!(echoes(&b.netns, net.at(d.ip, 8080)));
     let deny = json!({ "policyTypes": ["Ingress"] });
     enforce(net, pods, &[(c, deny.clone()), (d, deny)]).await;
     for to in [c, d] {
         // From the pod's own node and from another.
-        is_silent(&b.netns, at(to.ip, 8080));
-        assert!(!echoes(&b.netns, at(to.ip, 8080)));
-        is_silent(&net.nodes[0].link.netns, at(to.ip, 8080));
+        is_silent(&b.netns, net.at(to.ip, 8080));
+        assert!(!echoes(&b.netns, net.at(to.ip, 8080)));
+        is_silent(&net.nodes[0].link.netns, net.at(to.ip, 8080));
         // As the kubelet's probes need it; and no pod can be kept from itself.
         passes(&net.nodes[to.node].link.netns, to);
         passes(&to.netns, to);
         // The other way, with the answers.
         passes(&to.netns, b);
-        assert!(echoes(&to.netns, at(b.ip, 8080)));
+        assert!(echoes(&to.netns, net.at(b.ip, 8080)));
     }
 }
 
@@ -118,8 +129,7 @@ async fn peers(net: &Net, pods: &[Pod]) {
     let near = json!({ "namespaceSelector": { "matchLabels": { "is": "near" } } });
     let from_b =
         json!({ "podSelector": { "matchLabels": { "app": "b" } }, "namespaceSelector": {} });
-    let except =
-        json!({ "ipBlock": { "cidr": "10.244.0.0/16", "except": [format!("{}/32", b.ip)] } });
+    let except = json!({ "ipBlock": { "cidr": "10.244.0.0/16", "except": [IpNet::from(b.ip)] } });
     for (to, peers, allowed, denied) in [
         (c, json!([app("b")]), vec![b], vec![a, d]),
         // Another namespace's pod of that name is not meant.
@@ -140,14 +150,14 @@ async fn peers(net: &Net, pods: &[Pod]) {
             passes(&from.netns, to);
         }
         for from in denied {
-            is_silent(&from.netns, at(to.ip, 8080));
+            is_silent(&from.netns, net.at(to.ip, 8080));
         }
     }
 }
 
 async fn ports(net: &Net, pods: &[Pod]) {
     let (b, d) = (&pods[1], &pods[3]);
-    let (who, count) = (at(d.ip, 8080), at(d.ip, 9000));
+    let (who, count) = (net.at(d.ip, 8080), net.at(d.ip, 9000));
     for (ports, tcp, udp, other) in [
         (json!([{ "port": 8080 }]), true, false, false),
         (json!([{ "port": "who" }]), true, false, false),
@@ -193,13 +203,13 @@ async fn ports(net: &Net, pods: &[Pod]) {
 
 async fn egress(net: &Net, pods: &[Pod]) {
     let (b, c, d) = (&pods[1], &pods[2], &pods[3]);
-    let web = service("web", "10.96.7.1", json!({}));
+    let web = net.service("web", "10.96.7.1", json!({}));
     net.services(&[web], &[net.slice("web", "TCP", &[d])]).await;
-    let web = at([10, 96, 7, 1], 80);
+    let web = net.at([10, 96, 7, 1], 80);
     enforce(net, pods, &[]).await;
     assert_eq!(answers(&b.netns, web).0, "d");
     passes(&b.netns, c);
-    let node = at(net.nodes[1].link.ip, 8080);
+    let node = net.at(net.nodes[1].ip, 8080);
     answers(&b.netns, node);
     // What a Service leads to is what counts, not its address.
     let to_d = json!({ "policyTypes": ["Egress"], "egress": [{ "to": [{ "namespaceSelector": {
@@ -208,7 +218,7 @@ async fn egress(net: &Net, pods: &[Pod]) {
     enforce(net, pods, &[(b, to_d)]).await;
     assert_eq!(answers(&b.netns, web).0, "d");
     passes(&b.netns, d);
-    is_silent(&b.netns, at(c.ip, 8080));
+    is_silent(&b.netns, net.at(c.ip, 8080));
     // As on a node of Calico's, the pod's own node is no exception on the way out.
     is_silent(&b.netns, node);
     passes(&c.netns, b);
@@ -220,7 +230,7 @@ async fn egress(net: &Net, pods: &[Pod]) {
     enforce(net, pods, &[(b, to_c.clone()), (c, from_b)]).await;
     passes(&b.netns, c);
     enforce(net, pods, &[(b, to_c), (c, deny)]).await;
-    is_silent(&b.netns, at(c.ip, 8080));
+    is_silent(&b.netns, net.at(c.ip, 8080));
     net.services(&[], &[]).await;
 }
 
@@ -228,10 +238,10 @@ async fn egress(net: &Net, pods: &[Pod]) {
 async fn connections_go_on(net: &Net, pods: &[Pod]) {
     let (b, d) = (&pods[1], &pods[3]);
     enforce(net, pods, &[]).await;
-    let mut open = connect(&b.netns, at(d.ip, 9000)).unwrap();
+    let mut open = connect(&b.netns, net.at(d.ip, 9000)).unwrap();
     open.write_all(&[7; 1000]).unwrap();
     enforce(net, pods, &[(d, json!({ "policyTypes": ["Ingress"] }))]).await;
-    is_silent(&b.netns, at(d.ip, 9000));
+    is_silent(&b.netns, net.at(d.ip, 9000));
     open.write_all(&[7; 1000]).unwrap();
     open.shutdown(Shutdown::Write).unwrap();
     let mut said = String::new();
@@ -243,8 +253,8 @@ async fn connections_go_on(net: &Net, pods: &[Pod]) {
 async fn what_is_flushed_holds_nothing_back(net: &Net, pods: &[Pod]) {
     let (b, d) = (&pods[1], &pods[3]);
     let node = &net.nodes[d.node].link.netns;
-    is_silent(&b.netns, at(d.ip, 8080));
-    let flush = ["flush", "table", "ip", TABLE];
+    is_silent(&b.netns, net.at(d.ip, 8080));
+    let flush = ["flush", "table", net.word(), TABLE];
     net.nft.run(node, &flush, "").await.unwrap();
     passes(&b.netns, d);
     enforce(net, pods, &[]).await;

@@ -4,34 +4,39 @@
 //! (`--ip-masq`), kindnet and Calico (`natOutgoing`) draw the same line. Between pods nothing is ever
 //! translated.
 
-use ipnet::Ipv4Net;
-
 use crate::net::cni::Cni;
-use crate::topology::POD_CIDR;
+use crate::net::nftables::word;
+use crate::topology::{IpFamily, pod_cidr};
 
 /// A table of the plugin's own, by the name that it has where the plugin uses nftables.
-const fn table(cni: Cni) -> &'static str {
+const fn table(cni: Cni, family: IpFamily) -> &'static str {
     match cni {
         Cni::Vxlan => "vxlan-cni",
         Cni::Kindnet => "kindnet",
-        Cni::Flannel => "flannel-ipv4",
+        Cni::Flannel => match family {
+            IpFamily::V4 => "flannel-ipv4",
+            IpFamily::V6 => "flannel-ipv6",
+        },
         // Policies have the table that is called as the plugin.
         Cni::Calico => "calico-nat",
     }
 }
 
 /// The script that puts the table in place.
-pub(super) fn rules(cni: Cni) -> anyhow::Result<String> {
-    let pods: Ipv4Net = POD_CIDR.parse()?;
-    let table = table(cni);
-    Ok(format!(
-        r#"add table ip {table} {{ comment "masquerading of pods' traffic out of the cluster" ; }}
-add chain ip {table} postrouting {{ type nat hook postrouting priority 100 ; }}
-flush chain ip {table} postrouting
-add rule ip {table} postrouting ip saddr != {pods} return
-add rule ip {table} postrouting ip daddr {pods} return
-add rule ip {table} postrouting ip daddr 224.0.0.0/4 return
-add rule ip {table} postrouting masquerade fully-random
+pub(super) fn rules(cni: Cni, family: IpFamily) -> String {
+    let (ip, pods, table) = (word(family), pod_cidr(family), table(cni, family));
+    let multicast = match family {
+        IpFamily::V4 => "224.0.0.0/4",
+        IpFamily::V6 => "ff00::/8",
+    };
+    format!(
+        r#"add table {ip} {table} {{ comment "masquerading of pods' traffic out of the cluster" ; }}
+add chain {ip} {table} postrouting {{ type nat hook postrouting priority 100 ; }}
+flush chain {ip} {table} postrouting
+add rule {ip} {table} postrouting {ip} saddr != {pods} return
+add rule {ip} {table} postrouting {ip} daddr {pods} return
+add rule {ip} {table} postrouting {ip} daddr {multicast} return
+add rule {ip} {table} postrouting masquerade fully-random
 "#
-    ))
+    )
 }

@@ -9,48 +9,67 @@ mod masquerade;
 mod vxlan;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt as _};
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::RouteType;
 use tokio::time::MissedTickBehavior;
 
 use super::cni::Cni;
-use super::link::{ETH0, Links, sysctl, to};
+use super::link::{ETH0, Links, sysctl};
 use super::policy;
+use super::route::{Route, to, way};
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
-use crate::topology::POD_CIDR;
+use crate::topology::{IpFamily, pod_cidr};
 use crate::world::World;
 
 /// How long a change made by somebody else can last: Flannel's own period for its routes, and kindnet's.
 pub const PERIOD: Duration = Duration::from_secs(10);
 
-/// A node, as the others see it.
+/// A node, as the others see it in one family.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// Its address on the underlay.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Its pods' addresses; the first, the network's own, is that of its end of the overlay.
-    pub pod_cidr: Ipv4Net,
+    pub pod_cidr: IpNet,
 }
 
 impl Member {
-    /// A node that has both an address and pods' addresses.
-    fn of(node: &Node) -> Option<Self> {
-        let addresses = node.status.as_ref()?.addresses.as_ref()?;
-        let internal = addresses.iter().find(|a| a.type_ == "InternalIP")?;
-        Some(Self {
-            ip: internal.address.parse().ok()?,
-            pod_cidr: node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?,
-        })
+    /// A node in each family in which it has both an address and pods' addresses.
+    fn all_of(node: &Node) -> Vec<Self> {
+        let (status, spec) = (node.status.as_ref(), node.spec.as_ref());
+        let addresses = status
+            .into_iter()
+            .flat_map(|of| of.addresses.iter().flatten());
+        let internal = addresses.filter(|address| address.type_ == "InternalIP");
+        let ips: Vec<IpAddr> = internal
+            .filter_map(|one| one.address.parse().ok())
+            .collect();
+        let cidrs = spec.into_iter().flat_map(|spec| {
+            let first = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.is_none());
+            first.chain(spec.pod_cidrs.iter().flatten())
+        });
+        let cidrs = cidrs.filter_map(|cidr| cidr.parse::<IpNet>().ok());
+        let member = |pod_cidr: IpNet| {
+            let family = IpFamily::of(pod_cidr.addr());
+            let ip = ips.iter().copied().find(|ip| IpFamily::of(*ip) == family)?;
+            Some(Self { ip, pod_cidr })
+        };
+        cidrs.filter_map(member).collect()
+    }
+
+    /// Of which family it is.
+    fn family(&self) -> IpFamily {
+        IpFamily::of(self.ip)
     }
 }
 
@@ -80,30 +99,41 @@ async fn connect(context: &BuiltinContext, cni: Cni) -> anyhow::Result<()> {
     let mut period = tokio::time::interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = String::new();
-    let mut ways: Option<Ways> = None;
+    let mut ways: Vec<Ways> = Vec::new();
     loop {
-        let mut own = None;
-        let mut others = Vec::new();
+        let (mut own, mut others) = (Vec::new(), Vec::new());
         for node in nodes.state() {
-            match Member::of(&node) {
-                Some(member) if node.name_any() == context.node => own = Some(member),
-                Some(member) => others.push(member),
-                None => {}
+            match node.name_any() == context.node {
+                true => own = Member::all_of(&node),
+                false => others.extend(Member::all_of(&node)),
             }
         }
-        if ways.as_ref().map(|ways| &ways.own) != own.as_ref() {
-            ways = own
-                .map(|own| Ways::new(cni, context.netns.clone(), own))
-                .transpose()?;
+        if !ways.iter().map(|ways| &ways.own).eq(&own) {
+            let each = own.into_iter();
+            let each = each.map(|own| Ways::new(cni, context.netns.clone(), own));
+            ways = each.collect::<Result<_, _>>()?;
         }
-        let outcome = match &ways {
-            Some(ways) => ways
-                .apply(&context.nft, &others)
-                .await
-                .map(|()| format!("routes to {} other nodes are in place", others.len()))
-                .unwrap_or_else(|error| format!("error: {error:#}")),
-            None => format!("node {} has no InternalIP or no podCIDR yet", context.node),
-        };
+        let mut outcomes = Vec::new();
+        for ways in &ways {
+            let family = ways.own.family();
+            let of_family = others.iter().filter(|other| other.family() == family);
+            let others: Vec<_> = of_family.cloned().collect();
+            let applied = ways.apply(&context.nft, &others).await;
+            outcomes.push(match applied {
+                Ok(()) => format!(
+                    "{family} routes to {} other nodes are in place",
+                    others.len()
+                ),
+                Err(error) => format!("error: {family}: {error:#}"),
+            });
+        }
+        if ways.is_empty() {
+            outcomes.push(format!(
+                "node {} has no InternalIP or no podCIDR yet",
+                context.node
+            ));
+        }
+        let outcome = outcomes.join(", ");
         if outcome != said {
             (context.log)(&outcome);
             said = outcome;
@@ -115,7 +145,7 @@ async fn connect(context: &BuiltinContext, cni: Cni) -> anyhow::Result<()> {
     }
 }
 
-/// One node's ways to the others.
+/// One node's ways to the others, in one family.
 pub struct Ways {
     cni: Cni,
     netns: NetNs,
@@ -144,17 +174,21 @@ impl Ways {
     /// # Errors
     /// When the kernel or `nft` refuses something; the text names it.
     pub async fn apply(&self, nft: &Nft, others: &[Member]) -> anyhow::Result<()> {
-        sysctl(&self.netns, &[("net/ipv4/ip_forward", "1")])?;
+        let family = self.own.family();
+        let forwarding = match family {
+            IpFamily::V4 => "net/ipv4/ip_forward",
+            IpFamily::V6 => "net/ipv6/conf/all/forwarding",
+        };
+        sysctl(&self.netns, &[(forwarding, "1")])?;
         if let Some(kind) = nobody(self.cni) {
-            let nobody = to(self.own.pod_cidr).kind(kind).build();
-            self.links.route(nobody).await?;
+            self.links.route(to(self.own.pod_cidr).kind(kind)).await?;
         }
         let others: BTreeSet<_> = others.iter().collect();
-        match self.cni.overlay() {
+        match self.cni.overlay(family) {
             Some(device) => self.overlay(device, &others).await?,
             None => self.host_routes(&others).await?,
         }
-        nft.apply(&self.netns, &masquerade::rules(self.cni)?)
+        nft.apply(&self.netns, &masquerade::rules(self.cni, family))
             .await
             .context("cannot set up masquerading")
     }
@@ -164,7 +198,7 @@ impl Ways {
         let eth0 = self.links.index(ETH0).await?;
         let wanted = others.iter().map(|other| (other.pod_cidr, other.ip));
         self.routes(eth0, &wanted.collect(), |network, node| {
-            to(network).output_interface(eth0).gateway(node).build()
+            to(network).through(eth0).by(node)
         })
         .await
     }
@@ -173,11 +207,15 @@ impl Ways {
     async fn routes(
         &self,
         device: u32,
-        wanted: &BTreeSet<(Ipv4Net, Ipv4Addr)>,
-        route: impl Fn(Ipv4Net, Ipv4Addr) -> RouteMessage,
+        wanted: &BTreeSet<(IpNet, IpAddr)>,
+        route: impl Fn(IpNet, IpAddr) -> Route,
     ) -> anyhow::Result<()> {
-        let pods: Ipv4Net = POD_CIDR.parse()?;
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let family = self.own.family();
+        let pods = pod_cidr(family);
+        let all = match family {
+            IpFamily::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            IpFamily::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        };
         let mut found = std::pin::pin!(self.links.handle().route().get(all).execute());
         let mut there = BTreeSet::new();
         let mut stale = Vec::new();
@@ -209,24 +247,4 @@ const fn nobody(cni: Cni) -> Option<RouteType> {
         Cni::Calico => Some(RouteType::BlackHole),
         Cni::Kindnet | Cni::Flannel => None,
     }
-}
-
-/// Where a route of a device leads, and through which gateway.
-fn way(route: &RouteMessage, device: u32) -> Option<(Ipv4Net, Option<Ipv4Addr>)> {
-    let mut network = Ipv4Addr::UNSPECIFIED;
-    let (mut gateway, mut ours) = (None, false);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => ours = *index == device,
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => network = *address,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
-            // The kernel's own table of local addresses.
-            RouteAttribute::Table(table) if *table != u32::from(libc::RT_TABLE_MAIN) => {
-                return None;
-            }
-            _ => {}
-        }
-    }
-    let network = Ipv4Net::new(network, route.header.destination_prefix_length).ok()?;
-    ours.then_some((network, gateway))
 }

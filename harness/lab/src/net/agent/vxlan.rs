@@ -2,7 +2,7 @@
 //! its pods, a permanent neighbour and a forwarding entry, so that nothing is ever learned or flooded.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
@@ -13,8 +13,9 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::{LinkUnspec, LinkVxlan};
 
 use super::{Member, Ways};
-use crate::net::link::{ETH0, hardware_address, to};
-use crate::topology::POD_MTU;
+use crate::net::link::{ETH0, hardware_address};
+use crate::net::mac;
+use crate::net::route::to;
 
 /// Flannel's VXLAN network identifier.
 const VNI: u32 = 1;
@@ -23,14 +24,13 @@ const PORT: u16 = 8472;
 
 impl Member {
     /// The hardware address of its end of the overlay. Flannel publishes a random one in an
-    /// annotation; made from the address, as `kubenet` did it, everybody knows it at once.
+    /// annotation; one made from the address need not be told.
     fn mac(&self) -> [u8; 6] {
-        let [a, b, c, d] = self.ip.octets();
-        [0x0a, 0x58, a, b, c, d]
+        mac(self.ip)
     }
 
     /// The address of its end of the overlay.
-    fn endpoint(&self) -> Ipv4Addr {
+    fn endpoint(&self) -> IpAddr {
         self.pod_cidr.network()
     }
 }
@@ -49,8 +49,7 @@ impl Ways {
             .iter()
             .map(|other| (other.pod_cidr, other.endpoint()));
         self.routes(device, &wanted.collect(), |network, endpoint| {
-            let route = to(network).output_interface(device).onlink();
-            route.gateway(endpoint).build()
+            to(network).through(device).on_link().by(endpoint)
         })
         .await
     }
@@ -58,27 +57,34 @@ impl Ways {
     /// The device, made anew if it is not as it should be.
     async fn device(&self, name: &str) -> anyhow::Result<u32> {
         let mac = self.own.mac();
+        let mtu = self.cni.mtu(self.own.family());
         if let Some(found) = self.links.find(name).await?
             && hardware_address(&found) != Some(&mac)
         {
             self.links.delete(name).await?;
         }
         if self.links.find(name).await?.is_none() {
-            let message = LinkVxlan::new(name, VNI)
-                .dev(self.links.index(ETH0).await?)
-                .local(self.own.ip)
+            let message = LinkVxlan::new(name, VNI).dev(self.links.index(ETH0).await?);
+            let message = match self.own.ip {
+                IpAddr::V4(ip) => message.local(ip),
+                IpAddr::V6(ip) => message.local6(ip),
+            };
+            let message = message
                 .port(PORT)
                 .learning(false)
                 .address(mac.to_vec())
-                .mtu(POD_MTU)
+                .mtu(mtu)
                 .build();
             self.links.add(name, message).await?;
         }
         let index = self.links.index(name).await?;
         self.links
-            .set(LinkUnspec::new_with_index(index).mtu(POD_MTU).up().build())
+            .set(LinkUnspec::new_with_index(index).mtu(mtu).up().build())
             .await?;
-        self.links.address(index, self.own.endpoint(), 32).await?;
+        let alone = self.own.pod_cidr.max_prefix_len();
+        self.links
+            .address(index, self.own.endpoint(), alone)
+            .await?;
         Ok(index)
     }
 
@@ -88,11 +94,15 @@ impl Ways {
             .iter()
             .map(|other| (other.mac(), other.endpoint()))
             .collect();
-        let missing = self.entries(device, AddressFamily::Inet, wanted).await?;
+        let family = match self.own.ip {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let missing = self.entries(device, family, wanted).await?;
         for (mac, endpoint) in missing {
             let request = self.links.handle().neighbours();
             request
-                .add(device, IpAddr::V4(endpoint))
+                .add(device, endpoint)
                 .link_layer_address(&mac)
                 .replace()
                 .execute()
@@ -110,7 +120,7 @@ impl Ways {
             let request = self.links.handle().neighbours();
             request
                 .add_bridge(device, &mac)
-                .destination(IpAddr::V4(ip))
+                .destination(ip)
                 .flags(NeighbourFlags::Own)
                 .replace()
                 .execute()
@@ -125,8 +135,8 @@ impl Ways {
         &self,
         device: u32,
         family: AddressFamily,
-        wanted: BTreeSet<([u8; 6], Ipv4Addr)>,
-    ) -> anyhow::Result<BTreeSet<([u8; 6], Ipv4Addr)>> {
+        wanted: BTreeSet<([u8; 6], IpAddr)>,
+    ) -> anyhow::Result<BTreeSet<([u8; 6], IpAddr)>> {
         let table = self.links.handle().neighbours();
         let request = table.get().set_address_family(family);
         let mut found = std::pin::pin!(request.execute());
@@ -160,17 +170,22 @@ impl Ways {
     }
 }
 
-fn pair(entry: &NeighbourMessage) -> Option<([u8; 6], Ipv4Addr)> {
+fn pair(entry: &NeighbourMessage) -> Option<([u8; 6], IpAddr)> {
     let (mut mac, mut address) = (None, None);
     for attribute in &entry.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                address = Some(IpAddr::V4(*ip));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                address = Some(IpAddr::V6(*ip));
+            }
             // A forwarding entry's destination, whose family the message does not tell.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes.as_slice())
-                    .ok()
-                    .map(Ipv4Addr::from);
+                let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+                let v6 = || <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from);
+                address = v4.or_else(|_| v6()).ok();
             }
             _ => {}
         }

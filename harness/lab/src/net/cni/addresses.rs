@@ -1,52 +1,59 @@
 //! Which addresses of a node's network are whose, as the `host-local` plugin keeps it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::bail;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+
+use crate::topology::nth;
 
 /// The address that a node keeps for itself: the first of its network.
-pub(super) fn gateway(pod_cidr: Ipv4Net) -> Ipv4Addr {
-    pod_cidr.hosts().next().unwrap_or(pod_cidr.network())
+pub(super) fn gateway(pod_cidr: IpNet) -> IpAddr {
+    nth(pod_cidr, GATEWAY)
 }
+
+/// How far the gateway is from the network's own address.
+const GATEWAY: u32 = 1;
+/// Of how many bits of a larger network use is made: no node has more pods than that.
+const MOST_BITS: u8 = 16;
 
 /// The addresses of a node's network, handed out in order and round again, so that the address of a
 /// pod that is gone answers nobody for as long as possible.
 pub(super) struct Addresses {
-    network: Ipv4Net,
-    last: Ipv4Addr,
-    taken: BTreeMap<Ipv4Addr, String>,
+    network: IpNet,
+    /// How far from the network's own the one handed out last is.
+    last: u32,
+    taken: BTreeMap<u32, String>,
 }
 
 impl Addresses {
-    pub(super) fn new(network: Ipv4Net) -> Self {
+    pub(super) fn new(network: IpNet) -> Self {
         Self {
             network,
-            last: gateway(network),
+            last: GATEWAY,
             taken: BTreeMap::new(),
         }
     }
 
-    pub(super) fn take(&mut self, id: &str) -> anyhow::Result<Ipv4Addr> {
+    pub(super) fn take(&mut self, id: &str) -> anyhow::Result<IpAddr> {
         self.release(id);
-        // Without the network's own address, the gateway, and broadcast.
-        let usable = || self.network.hosts().skip(1);
-        let after = usable().filter(|address| *address > self.last);
-        let before = usable().filter(|address| *address <= self.last);
-        let free = after
-            .chain(before)
-            .find(|address| !self.taken.contains_key(address));
-        let Some(address) = free else {
+        // Without the network's own address, the gateway, and broadcast, which IPv6 has not.
+        let bits = (self.network.max_prefix_len() - self.network.prefix_len()).min(MOST_BITS);
+        let end = (1_u32 << bits).saturating_sub(1);
+        let after = self.last + 1..end;
+        let before = GATEWAY + 1..end.min(self.last + 1);
+        let mut offsets = after.chain(before);
+        let Some(offset) = offsets.find(|offset| !self.taken.contains_key(offset)) else {
             bail!(
                 "no address is free in {}: all {} are taken by pods of this node",
                 self.network,
                 self.taken.len()
             );
         };
-        self.last = address;
-        self.taken.insert(address, id.to_owned());
-        Ok(address)
+        self.last = offset;
+        self.taken.insert(offset, id.to_owned());
+        Ok(nth(self.network, offset))
     }
 
     pub(super) fn release(&mut self, id: &str) {
@@ -76,12 +83,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_ipv6_is_used_from_its_beginning() {
+        let mut addresses = addresses("fd00:10:244:1::/64");
+        assert_eq!(gateway(addresses.network).to_string(), "fd00:10:244:1::1");
+        let taken = ["a", "b"].map(|id| addresses.take(id).unwrap().to_string());
+        assert_eq!(taken, ["fd00:10:244:1::2", "fd00:10:244:1::3"]);
+    }
+
+    #[test]
     fn every_address_is_usable_but_three() {
         let mut addresses = addresses("10.244.1.0/24");
         let all: Vec<_> = (0..253)
-            .map(|pod| addresses.take(&pod.to_string()).unwrap().octets()[3])
+            .map(|pod| addresses.take(&pod.to_string()).unwrap().to_string())
             .collect();
-        assert_eq!(all, (2..=254).collect::<Vec<_>>());
+        let expected = (2..=254).map(|last| format!("10.244.1.{last}"));
+        assert_eq!(all, expected.collect::<Vec<_>>());
         assert_eq!(
             addresses.take("one more").unwrap_err().to_string(),
             "no address is free in 10.244.1.0/24: all 253 are taken by pods of this node"

@@ -7,19 +7,21 @@
 
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkUnspec};
 
-use super::Wiring;
-use super::addresses::gateway;
-use crate::net::link::{sysctl, to_everything};
+use super::{Net, Wiring};
+use crate::net::link::sysctl;
+use crate::net::mac;
+use crate::net::route::to_everything;
+use crate::topology::IpFamily;
 
 /// The bridge, as Flannel calls it.
 pub(super) const BRIDGE: &str = "cni0";
 /// The kernel parameter that has nftables see what a bridge passes on.
 pub(super) const CALL_IPTABLES: &str = "net/bridge/bridge-nf-call-iptables";
+/// The same for IPv6.
+const CALL_IP6TABLES: &str = "net/bridge/bridge-nf-call-ip6tables";
 
 pub(super) async fn connect(wiring: &Wiring<'_>) -> anyhow::Result<()> {
-    let Wiring {
-        links, pod_cidr, ..
-    } = *wiring;
+    let links = wiring.links;
     let bridge = bridge(wiring).await?;
     let veth = wiring.veth().await?;
     let port = LinkUnspec::new_with_index(veth).controller(bridge).up();
@@ -27,9 +29,14 @@ pub(super) async fn connect(wiring: &Wiring<'_>) -> anyhow::Result<()> {
     // A pod that reaches itself through a Service comes back by the port that it came from.
     let hairpin = LinkBridgePort::new(veth).hairpin(true);
     links.set_port(hairpin.build()).await?;
-    let (inside, _) = wiring.inside(pod_cidr.prefix_len()).await?;
-    let default = to_everything().gateway(gateway(pod_cidr));
-    inside.route(default.build()).await
+    let as_neighbours = |net: &Net| net.pod_cidr.prefix_len();
+    let (inside, _) = wiring.inside(as_neighbours).await?;
+    for net in wiring.nets {
+        inside
+            .route(to_everything(net.family).by(net.gateway))
+            .await?;
+    }
+    Ok(())
 }
 
 /// The bridge, made with the node's first pod.
@@ -37,7 +44,7 @@ async fn bridge(wiring: &Wiring<'_>) -> anyhow::Result<u32> {
     let Wiring {
         node,
         links,
-        pod_cidr,
+        nets,
         shared,
         mtu,
         ..
@@ -46,16 +53,24 @@ async fn bridge(wiring: &Wiring<'_>) -> anyhow::Result<u32> {
     if let Some(found) = links.find(BRIDGE).await? {
         return Ok(found.header.index);
     }
-    let gateway = gateway(pod_cidr);
-    let [a, b, c, d] = gateway.octets();
-    // One of its own; else it is the lowest of its ports', and changes as pods come and go.
-    let mac = vec![0x0a, 0x58, a, b, c, d];
-    let message = LinkBridge::new(BRIDGE).mtu(mtu).address(mac).build();
-    links.add(BRIDGE, message).await?;
+    let mut message = LinkBridge::new(BRIDGE).mtu(mtu);
+    if let Some(net) = nets.first() {
+        // One of its own; else it is the lowest of its ports', and changes as pods come and go.
+        message = message.address(mac(net.gateway).to_vec());
+    }
+    links.add(BRIDGE, message.build()).await?;
     let index = links.index(BRIDGE).await?;
-    links.address(index, gateway, pod_cidr.prefix_len()).await?;
-    // What a node is prepared with, not what the plugin does: who switches it off has it off.
-    sysctl(node, &[(CALL_IPTABLES, "1")])?;
+    for net in nets {
+        links
+            .address(index, net.gateway, net.pod_cidr.prefix_len())
+            .await?;
+        // What a node is prepared with, not what the plugin does: who switches it off has it off.
+        let sees = match net.family {
+            IpFamily::V4 => CALL_IPTABLES,
+            IpFamily::V6 => CALL_IP6TABLES,
+        };
+        sysctl(node, &[(sees, "1")])?;
+    }
     links.up(index).await?;
     Ok(index)
 }

@@ -19,23 +19,24 @@ mod proxied;
 mod ptp;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
-use self::addresses::Addresses;
+use self::addresses::{Addresses, gateway};
 pub use self::port_map::HostPort;
 use self::port_map::PortMap;
 use super::link::{ETH0, Links, Peer, sysctl};
+use super::route::to_host;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
-use crate::topology::{POD_MTU, UNDERLAY_MTU};
+use crate::topology::{IpFamilies, IpFamily, UNDERLAY_MTU};
 
 /// A CNI plugin, by the name of the one whose data path it has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,22 +69,32 @@ impl Cni {
         }
     }
 
-    /// The device of its overlay, if it has one, as the real plugin calls it.
-    pub(super) const fn overlay(self) -> Option<&'static str> {
-        match self {
-            Self::Vxlan => Some("vxlan0"),
-            Self::Flannel => Some("flannel.1"),
-            Self::Kindnet | Self::Calico => None,
+    /// The device of its overlay over a family, if it has one, as the real plugin calls it.
+    pub(super) const fn overlay(self, family: IpFamily) -> Option<&'static str> {
+        match (self, family) {
+            (Self::Vxlan, IpFamily::V4) => Some("vxlan0"),
+            (Self::Vxlan, IpFamily::V6) => Some("vxlan0-v6"),
+            (Self::Flannel, IpFamily::V4) => Some("flannel.1"),
+            (Self::Flannel, IpFamily::V6) => Some("flannel-v6.1"),
+            (Self::Kindnet | Self::Calico, _) => None,
         }
     }
 
-    /// The MTU of its pods' interfaces: an overlay takes its part.
-    #[must_use]
-    pub const fn mtu(self) -> u32 {
-        match self.overlay() {
-            Some(_) => POD_MTU,
-            None => UNDERLAY_MTU,
+    /// The MTU of what goes between nodes over a family: an overlay takes its part, VXLAN 50 octets
+    /// over IPv4 (RFC 7348 §5) and 20 more over IPv6.
+    pub(super) const fn mtu(self, family: IpFamily) -> u32 {
+        match (self.overlay(family), family) {
+            (Some(_), IpFamily::V4) => UNDERLAY_MTU - 50,
+            (Some(_), IpFamily::V6) => UNDERLAY_MTU - 70,
+            (None, _) => UNDERLAY_MTU,
         }
+    }
+
+    /// The MTU of pods' interfaces, which all families share.
+    #[must_use]
+    pub fn pod_mtu(self, families: IpFamilies) -> u32 {
+        let each = families.each().iter().map(|family| self.mtu(*family));
+        each.min().unwrap_or(UNDERLAY_MTU)
     }
 
     /// Says why this kernel cannot do what the plugin needs.
@@ -125,8 +136,14 @@ impl FromStr for Cni {
 /// What joins a node's pods to the cluster's network.
 #[async_trait::async_trait]
 pub trait PodNetwork: Send + Sync + 'static {
-    /// Gives the pod `id` an interface and an address, and leads these ports of the node to it.
-    async fn attach(&self, pod: &NetNs, id: &str, ports: &[HostPort]) -> anyhow::Result<Ipv4Addr>;
+    /// Gives the pod `id` an interface and an address of each family, the cluster's first choice
+    /// first, and leads these ports of the node to it.
+    async fn attach(
+        &self,
+        pod: &NetNs,
+        id: &str,
+        ports: &[HostPort],
+    ) -> anyhow::Result<Vec<IpAddr>>;
     /// Takes back what [`Self::attach`] gave.
     async fn detach(&self, id: &str) -> anyhow::Result<()>;
 }
@@ -135,26 +152,45 @@ pub trait PodNetwork: Send + Sync + 'static {
 pub struct NodePods {
     cni: Cni,
     node: NetNs,
-    pod_cidr: Ipv4Net,
+    pod_cidrs: Vec<IpNet>,
     links: OnceCell<Links>,
     /// Held while what all pods share is made.
     shared: tokio::sync::Mutex<()>,
-    addresses: Mutex<Addresses>,
+    /// One a family.
+    addresses: Mutex<Vec<Addresses>>,
     ports: PortMap,
+}
+
+/// One family's part of a pod's link.
+#[derive(Debug, Clone, Copy)]
+struct Net {
+    family: IpFamily,
+    /// The node's end, or its bridge.
+    gateway: IpAddr,
+    /// The addresses of the node's pods.
+    pod_cidr: IpNet,
+    /// The pod's.
+    address: IpAddr,
 }
 
 /// A pod that is being wired.
 struct Wiring<'a> {
     node: &'a NetNs,
     links: &'a Links,
-    pod_cidr: Ipv4Net,
     shared: &'a tokio::sync::Mutex<()>,
     pod: &'a NetNs,
     /// The name of the node's end.
     interface: &'a str,
-    address: Ipv4Addr,
+    /// One a family.
+    nets: &'a [Net],
     mtu: u32,
 }
+
+/// Of a pod with IPv6: its addresses are used at once.
+const POD_V6: &[(&str, &str)] = &[
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+];
 
 impl Wiring<'_> {
     /// Makes both ends; the number of the node's.
@@ -165,41 +201,69 @@ impl Wiring<'_> {
             netns: self.pod,
             name: ETH0,
         };
+        let v6 = self.nets.iter().any(|net| net.family == IpFamily::V6);
+        if v6 {
+            sysctl(self.pod, POD_V6)?;
+        }
         self.links.veth(self.interface, peer, self.mtu).await?;
-        // The lab's pods are IPv4 only; a kernel without IPv6 has nothing to switch off.
-        let _ = sysctl(self.pod, &[("net/ipv6/conf/eth0/disable_ipv6", "1")]);
+        if !v6 {
+            // A kernel without IPv6 has nothing to switch off.
+            let _ = sysctl(self.pod, &[("net/ipv6/conf/eth0/disable_ipv6", "1")]);
+        }
         self.links.index(self.interface).await
     }
 
-    /// The pod's end, up and with its address; its number.
-    async fn inside(&self, prefix: u8) -> anyhow::Result<(Links, u32)> {
+    /// The pod's end, up and with its addresses; its number.
+    async fn inside(&self, prefix: impl Fn(&Net) -> u8) -> anyhow::Result<(Links, u32)> {
         let inside = Links::of(self.pod)?;
         let eth0 = inside.index(ETH0).await?;
-        inside.address(eth0, self.address, prefix).await?;
+        for net in self.nets {
+            inside.address(eth0, net.address, prefix(net)).await?;
+        }
         inside.up(eth0).await?;
         Ok((inside, eth0))
+    }
+
+    /// The routes to the pod's addresses through the node's end.
+    async fn routes_back(&self, veth: u32) -> anyhow::Result<()> {
+        for net in self.nets {
+            self.links.route(to_host(net.address, veth)).await?;
+        }
+        Ok(())
     }
 }
 
 impl NodePods {
-    /// The pods of the node with this namespace, which get addresses of this network.
+    /// The pods of the node with this namespace, which get addresses of these networks, one a family.
     #[must_use]
-    pub fn new(cni: Cni, node: NetNs, nft: Nft, pod_cidr: Ipv4Net) -> Self {
+    pub fn new(cni: Cni, node: NetNs, nft: Nft, pod_cidrs: Vec<IpNet>) -> Self {
         Self {
             cni,
             ports: PortMap::new(node.clone(), nft),
             node,
-            pod_cidr,
+            addresses: Mutex::new(pod_cidrs.iter().copied().map(Addresses::new).collect()),
+            pod_cidrs,
             links: OnceCell::new(),
             shared: tokio::sync::Mutex::default(),
-            addresses: Mutex::new(Addresses::new(pod_cidr)),
         }
     }
 
-    fn addresses(&self) -> std::sync::MutexGuard<'_, Addresses> {
-        self.addresses
+    fn take(&self, id: &str) -> anyhow::Result<Vec<IpAddr>> {
+        let mut all = self
+            .addresses
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner);
+        all.iter_mut().map(|of_family| of_family.take(id)).collect()
+    }
+
+    fn release(&self, id: &str) {
+        let mut all = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for of_family in all.iter_mut() {
+            of_family.release(id);
+        }
     }
 
     async fn links(&self) -> anyhow::Result<&Links> {
@@ -208,16 +272,24 @@ impl NodePods {
             .await
     }
 
-    async fn connect(&self, pod: &NetNs, id: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+    async fn connect(&self, pod: &NetNs, id: &str, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        let nets = self.pod_cidrs.iter().zip(addresses);
+        let nets = nets.map(|(pod_cidr, address)| Net {
+            family: IpFamily::of(*address),
+            gateway: gateway(*pod_cidr),
+            pod_cidr: *pod_cidr,
+            address: *address,
+        });
+        let nets: Vec<_> = nets.collect();
+        let mtu = nets.iter().map(|net| self.cni.mtu(net.family)).min();
         let wiring = Wiring {
             node: &self.node,
             links: self.links().await?,
-            pod_cidr: self.pod_cidr,
             shared: &self.shared,
             pod,
             interface: &interface(self.cni, id),
-            address,
-            mtu: self.cni.mtu(),
+            nets: &nets,
+            mtu: mtu.unwrap_or(UNDERLAY_MTU),
         };
         match self.cni {
             Cni::Vxlan | Cni::Kindnet => ptp::connect(&wiring).await,
@@ -252,20 +324,25 @@ fn interface(cni: Cni, id: &str) -> String {
 
 #[async_trait::async_trait]
 impl PodNetwork for NodePods {
-    async fn attach(&self, pod: &NetNs, id: &str, ports: &[HostPort]) -> anyhow::Result<Ipv4Addr> {
-        let address = self.addresses().take(id)?;
+    async fn attach(
+        &self,
+        pod: &NetNs,
+        id: &str,
+        ports: &[HostPort],
+    ) -> anyhow::Result<Vec<IpAddr>> {
+        let addresses = self.take(id)?;
         let connected = async {
-            self.connect(pod, id, address).await?;
+            self.connect(pod, id, &addresses).await?;
             let device = self.towards(id);
-            let mapped = self.ports.add(id, address, &device, ports).await;
+            let mapped = self.ports.add(id, &addresses, &device, ports).await;
             mapped.context("cannot lead its hostPorts to it")
         };
         let connected = connected.await;
         if connected.is_err() {
-            self.addresses().release(id);
+            self.release(id);
         }
         connected.with_context(|| format!("cannot attach pod {id} to the network"))?;
-        Ok(address)
+        Ok(addresses)
     }
 
     async fn detach(&self, id: &str) -> anyhow::Result<()> {
@@ -274,7 +351,7 @@ impl PodNetwork for NodePods {
         // Its host route goes with it.
         let deleted = self.links().await?.delete(&interface(self.cni, id)).await;
         deleted.with_context(|| format!("cannot detach pod {id} from the network"))?;
-        self.addresses().release(id);
+        self.release(id);
         Ok(())
     }
 }

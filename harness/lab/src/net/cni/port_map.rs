@@ -7,23 +7,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::PodSpec;
 
 use crate::net::conntrack::{self, UdpService};
 use crate::net::link::sysctl;
+use crate::net::nftables;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
+use crate::topology::IpFamily;
 
-/// The table's name, in family `ip`.
+/// The table's name, in each family.
 const TABLE: &str = "cni_hostport";
 
 /// A port of the node that leads to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
-    /// Only at this address of the node's; at each of them, where there is none.
-    pub ip: Option<Ipv4Addr>,
+    /// Only at this address of the node's: `0.0.0.0` and `::` are all of a family. At each of them,
+    /// where there is none.
+    pub ip: Option<IpAddr>,
     /// The protocol, in small letters.
     pub protocol: String,
     /// The node's port.
@@ -43,7 +46,7 @@ impl HostPort {
                 let ip = port.host_ip.as_deref().and_then(|ip| ip.parse().ok());
                 let number = |number: i32| u16::try_from(number).ok().filter(|port| *port > 0);
                 Some(Self {
-                    ip: ip.filter(|ip| *ip != Ipv4Addr::UNSPECIFIED),
+                    ip,
                     protocol: port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
                     port: number(port.host_port?)?,
                     container_port: number(port.container_port)?,
@@ -51,11 +54,17 @@ impl HostPort {
             })
             .collect()
     }
+
+    /// Whether it can lead to an address of this one's family.
+    fn is_for(&self, address: IpAddr) -> bool {
+        self.ip
+            .is_none_or(|ip| IpFamily::of(ip) == IpFamily::of(address))
+    }
 }
 
 /// A pod's ports, and where they lead.
 struct Mapped {
-    address: Ipv4Addr,
+    addresses: Vec<IpAddr>,
     ports: Vec<HostPort>,
 }
 
@@ -81,7 +90,7 @@ impl PortMap {
     pub(super) async fn add(
         &self,
         id: &str,
-        address: Ipv4Addr,
+        addresses: &[IpAddr],
         interface: &str,
         ports: &[HostPort],
     ) -> anyhow::Result<()> {
@@ -92,12 +101,20 @@ impl PortMap {
         sysctl(&self.node, &[(&local, "1")])?;
         let mut pods = self.pods.lock().await;
         let udp = ports.iter().filter(|port| port.protocol == "udp");
-        let udp = udp.map(|port| UdpService {
-            front: (port.ip, port.port),
-            endpoints: BTreeSet::from([(address, port.container_port)]),
+        let udp = udp.flat_map(|port| {
+            let meant = addresses.iter().filter(|address| port.is_for(**address));
+            meant.map(|address| UdpService {
+                family: IpFamily::of(*address),
+                front: (port.ip.filter(|ip| !ip.is_unspecified()), port.port),
+                endpoints: BTreeSet::from([(*address, port.container_port)]),
+            })
         });
-        let (udp, ports) = (udp.collect(), ports.to_vec());
-        pods.insert(id.to_owned(), Mapped { address, ports });
+        let udp = udp.collect();
+        let mapped = Mapped {
+            addresses: addresses.to_vec(),
+            ports: ports.to_vec(),
+        };
+        pods.insert(id.to_owned(), mapped);
         self.nft.apply(&self.node, &rules(&pods)).await?;
         // What a pod before this one answered goes on to nobody.
         Ok(conntrack::forget_stale(&self.node, &udp)?)
@@ -113,38 +130,60 @@ impl PortMap {
     }
 }
 
-/// The script that makes the table what it has to be.
+/// The script that makes the tables what they have to be.
 fn rules(pods: &BTreeMap<String, Mapped>) -> String {
-    let mut script = format!("add table ip {TABLE}\ndelete table ip {TABLE}\n");
-    if pods.is_empty() {
-        return script;
+    let mut script = String::new();
+    for family in [IpFamily::V4, IpFamily::V6] {
+        let ip = nftables::word(family);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            script,
+            "add table {ip} {TABLE}\ndelete table {ip} {TABLE}\n"
+        );
+        let of_family = pods.iter().flat_map(|(id, Mapped { addresses, ports })| {
+            let addresses = addresses.iter().copied();
+            let addresses = addresses.filter(move |address| IpFamily::of(*address) == family);
+            addresses.map(move |address| (id.as_str(), address, ports.as_slice()))
+        });
+        let of_family: Vec<_> = of_family.collect();
+        if !of_family.is_empty() {
+            script.push_str(&table(family, &of_family));
+        }
     }
+    script
+}
+
+/// The table of a family, for these pods: their ids, addresses and ports.
+fn table(family: IpFamily, pods: &[(&str, IpAddr, &[HostPort])]) -> String {
+    let ip = nftables::word(family);
+    // The loopback of IPv6 has no way to a pod: the kernel has no `route_localnet` for it.
+    let loopback = match family {
+        IpFamily::V4 => ", 127.0.0.0/8",
+        IpFamily::V6 => "",
+    };
     let (mut at_one, mut at_all, mut masquerading) = (String::new(), String::new(), String::new());
-    for (id, Mapped { address, ports }) in pods {
-        for HostPort {
-            ip,
-            protocol,
-            port,
-            container_port,
-        } in ports
-        {
-            let to = format!(
-                "{protocol} dport {port} dnat to {address}:{container_port} comment \"{id}\""
-            );
-            // Writing to a string cannot fail.
-            let _ = match ip {
-                Some(ip) => writeln!(at_one, "    ip daddr {ip} {to}"),
+    for (id, address, ports) in pods {
+        for port in ports.iter().filter(|port| port.is_for(*address)) {
+            let HostPort {
+                ip: own,
+                protocol,
+                port,
+                container_port,
+            } = port;
+            let endpoint = SocketAddr::new(*address, *container_port);
+            let to = format!("{protocol} dport {port} dnat to {endpoint} comment \"{id}\"");
+            let _ = match own.filter(|own| !own.is_unspecified()) {
+                Some(own) => writeln!(at_one, "    {ip} daddr {own} {to}"),
                 None => writeln!(at_all, "    {to}"),
             };
         }
         let _ = writeln!(
             masquerading,
-            "    ip saddr {{ {address}, 127.0.0.0/8 }} ip daddr {address} masquerade comment \"{id}\""
+            "    {ip} saddr {{ {address}{loopback} }} {ip} daddr {address} masquerade comment \"{id}\""
         );
     }
-    let _ = write!(
-        script,
-        r#"table ip {TABLE} {{
+    format!(
+        r#"table {ip} {TABLE} {{
   comment "CNI portmap plugin"
   chain hostip_hostports {{
 {at_one}  }}
@@ -165,8 +204,7 @@ fn rules(pods: &BTreeMap<String, Mapped>) -> String {
 {masquerading}  }}
 }}
 "#
-    );
-    script
+    )
 }
 
 #[cfg(test)]
@@ -189,7 +227,7 @@ mod tests {
             ] },
         ] }));
         let port = |ip: Option<[u8; 4]>, protocol: &str, port, container_port| HostPort {
-            ip: ip.map(Ipv4Addr::from),
+            ip: ip.map(IpAddr::from),
             protocol: protocol.to_owned(),
             port,
             container_port,
@@ -199,7 +237,7 @@ mod tests {
             [
                 port(None, "tcp", 8080, 80),
                 port(Some([127, 0, 0, 1]), "udp", 5353, 53),
-                port(None, "tcp", 82, 82),
+                port(Some([0, 0, 0, 0]), "tcp", 82, 82),
             ]
         );
     }

@@ -10,13 +10,12 @@
 //! | is ours, and not there | NXDOMAIN, the zone's SOA (RFC 2308 §2.1) |
 //! | is not ours | NXDOMAIN, without authority: the lab is all the world there is, and it has no such name |
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::zone::{Entry, TTL, Zone, is_below};
+use super::zone::{Entry, TTL, Zone, address_record, is_below};
 use crate::topology::CLUSTER_DOMAIN;
 
 /// How many aliases are followed.
@@ -128,8 +127,9 @@ fn entries(zone: &Zone, name: &str) -> Option<Vec<Entry>> {
     }
     let rest = name.strip_suffix(CLUSTER_DOMAIN)?.strip_suffix(".pod.")?;
     let (pod, namespace) = rest.split_once('.')?;
-    let address: Ipv4Addr = pod.replace('-', ".").parse().ok()?;
-    let data = RData::A(A(address));
+    // An address with dashes, of either family.
+    let address = [".", ":"].map(|point| pod.replace('-', point).parse::<IpAddr>());
+    let data = address_record(address.into_iter().find_map(Result::ok)?);
     zone.has_namespace(namespace)
         .then(|| vec![Entry { ttl: TTL, data }])
 }
@@ -142,7 +142,7 @@ fn add_addresses(zone: &Zone, data: &RData, additionals: &mut Vec<Record>) {
         _ => return,
     };
     for entry in entries(zone, &key(target)).unwrap_or_default() {
-        if entry.data.record_type() == RecordType::A {
+        if matches!(entry.data.record_type(), RecordType::A | RecordType::AAAA) {
             let record = Record::from_rdata(target.clone(), entry.ttl, entry.data);
             if !additionals.contains(&record) {
                 additionals.push(record);

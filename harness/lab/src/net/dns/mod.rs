@@ -16,7 +16,6 @@ mod server;
 mod tests;
 mod zone;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -51,9 +50,7 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     let services = world.watch(Api::<Service>::all(context.client.clone()));
     let slices = world.watch(Api::<EndpointSlice>::all(context.client.clone()));
     let namespaces = world.watch(Api::<Namespace>::all(context.client.clone()));
-    let status = context.pod.status.as_ref();
-    let address = status.and_then(|status| status.pod_ip.as_ref());
-    let own: Vec<Ipv4Addr> = address.and_then(|ip| ip.parse().ok()).into_iter().collect();
+    let own = context.ips();
     let _health = serve_http(&context.netns, HEALTH_PORT, "/health", || StatusCode::OK)?;
     let (sender, zone) = watch::channel(None::<Arc<Zone>>);
     let seen = zone.clone();

@@ -4,18 +4,18 @@
 //! that "no such name" and "no such record" are told apart by looking the name up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use hickory_proto::rr::rdata::{A, CNAME, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt as _;
 
 use crate::net::kept::Kept;
-use crate::topology::{CLUSTER_DOMAIN, POD_CIDR, SERVICE_CIDR};
+use crate::topology::{CLUSTER_DOMAIN, IpFamily, pod_cidr, service_cidr};
 
 /// How long an answer may be kept, in seconds (CoreDNS' `kubernetes` plugin's own).
 pub(super) const TTL: u32 = 5;
@@ -23,8 +23,8 @@ pub(super) const TTL: u32 = 5;
 const VERSION_TTL: u32 = 28_800;
 /// The specification that is followed.
 const VERSION: &str = "1.1.0";
-/// Addresses' names.
-const REVERSE: &str = "in-addr.arpa";
+/// Addresses' names, of IPv4 and of IPv6 (RFC 1035 §3.5, RFC 3596 §2.5).
+const REVERSE: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
 
 /// What a zone is made from.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(super) struct Objects {
     pub(super) namespaces: Vec<Arc<Namespace>>,
     /// The server's own addresses: a Service that has one of them as an endpoint is the zone's name
     /// server.
-    pub(super) own: Vec<Ipv4Addr>,
+    pub(super) own: Vec<IpAddr>,
     pub(super) serial: u32,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Zone {
     names: HashMap<Arc<str>, Vec<Entry>>,
     namespaces: BTreeSet<String>,
     /// The networks whose addresses only the cluster can name.
-    networks: Vec<Ipv4Net>,
+    networks: Vec<IpNet>,
     serial: u32,
 }
 
@@ -68,10 +68,18 @@ fn services_domain() -> String {
     format!("svc.{CLUSTER_DOMAIN}")
 }
 
-/// The name of an address (RFC 1035 §3.5).
-fn reverse(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("{d}.{c}.{b}.{a}.{REVERSE}")
+/// The name of an address.
+fn reverse(address: IpAddr) -> String {
+    let name = Name::from(address).to_ascii();
+    name.trim_end_matches('.').to_owned()
+}
+
+/// An address' record.
+pub(super) fn address_record(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
 }
 
 /// Whether a name is at or below a domain; both in small letters.
@@ -85,7 +93,7 @@ pub(super) fn is_below(name: &str, domain: &str) -> bool {
 /// The name above another, up to the domains that the server answers for.
 fn above(name: &str) -> Option<&str> {
     let (_, parent) = name.split_once('.')?;
-    (name != CLUSTER_DOMAIN && name != REVERSE).then_some(parent)
+    (name != CLUSTER_DOMAIN && !REVERSE.contains(&name)).then_some(parent)
 }
 
 impl Zone {
@@ -93,9 +101,9 @@ impl Zone {
     pub(super) fn of(objects: &Objects, kept: &mut Kept<Part>) -> Self {
         let mut zone = Self {
             serial: objects.serial,
-            networks: [POD_CIDR, SERVICE_CIDR]
-                .iter()
-                .filter_map(|network| network.parse().ok())
+            networks: [IpFamily::V4, IpFamily::V6]
+                .into_iter()
+                .flat_map(|family| [pod_cidr(family), service_cidr(family)])
                 .collect(),
             ..Self::default()
         };
@@ -103,9 +111,11 @@ impl Zone {
         zone.touch(&services_domain());
         zone.touch(&format!("pod.{CLUSTER_DOMAIN}"));
         for network in zone.networks.clone() {
-            let octets = usize::from(network.prefix_len() / 8);
+            // A label is of eight bits of IPv4, and of four of IPv6.
+            let each = if network.addr().is_ipv4() { 8 } else { 4 };
+            let rest = usize::from((network.max_prefix_len() - network.prefix_len()) / each);
             let address = reverse(network.network());
-            let labels: Vec<&str> = address.split('.').skip(4 - octets).collect();
+            let labels: Vec<&str> = address.split('.').skip(rest).collect();
             zone.touch(&labels.join("."));
         }
         for namespace in &objects.namespaces {
@@ -123,7 +133,7 @@ impl Zone {
             }
         }
         // The names of endpoints' addresses, but for those that are a Service's own.
-        let taken: HashSet<Ipv4Addr> = parts.clone().filter_map(|part| part.address).collect();
+        let taken: HashSet<_> = parts.clone().flat_map(|part| &part.addresses).collect();
         let hosts = parts.clone().flat_map(|part| &part.hosts);
         for (address, name, entry) in hosts {
             if !taken.contains(address) {
@@ -150,24 +160,18 @@ impl Zone {
         if is_below(name, CLUSTER_DOMAIN) {
             return Some(CLUSTER_DOMAIN);
         }
-        if !is_below(name, REVERSE) {
-            return None;
-        }
+        let domain = REVERSE.into_iter().find(|domain| is_below(name, domain))?;
         if self.names.contains_key(name) {
-            return Some(REVERSE);
+            return Some(domain);
         }
         // Other addresses are for an upstream server to name.
-        let mut octets = name
-            .strip_suffix(REVERSE)?
-            .trim_end_matches('.')
-            .rsplit('.');
-        let mut address = [0; 4];
-        for octet in &mut address {
-            *octet = octets.next()?.parse().ok()?;
-        }
-        let address = Ipv4Addr::from(address);
-        let within = self.networks.iter().any(|one| one.contains(&address));
-        within.then_some(REVERSE)
+        let address = self::name(name).parse_arpa_name().ok()?;
+        let whole = address.prefix_len() == address.max_prefix_len();
+        let within = self
+            .networks
+            .iter()
+            .any(|one| one.contains(&address.addr()));
+        (whole && within).then_some(domain)
     }
 
     /// Whether there is a namespace.
@@ -219,18 +223,20 @@ impl Zone {
         self.names.insert(name.clone(), vec![entry]);
     }
 
-    fn add_apex(&mut self, servers: &[(String, Ipv4Addr)], own: &[Ipv4Addr]) {
+    fn add_apex(&mut self, servers: &[(String, Vec<IpAddr>)], own: &[IpAddr]) {
         let authority = self.authority(CLUSTER_DOMAIN);
         self.add(CLUSTER_DOMAIN, TTL, authority);
         let default = format!("ns.dns.{CLUSTER_DOMAIN}");
-        for (server, address) in servers {
+        for (server, addresses) in servers {
             self.add(CLUSTER_DOMAIN, TTL, RData::NS(NS(name(server))));
-            self.add(&default, TTL, RData::A(A(*address)));
+            for address in addresses {
+                self.add(&default, TTL, address_record(*address));
+            }
         }
         if servers.is_empty() {
             self.add(CLUSTER_DOMAIN, TTL, RData::NS(NS(name(&default))));
             for address in own {
-                self.add(&default, TTL, RData::A(A(*address)));
+                self.add(&default, TTL, address_record(*address));
             }
         }
     }
@@ -241,26 +247,27 @@ impl Zone {
 pub(super) struct Part {
     records: Vec<(Arc<str>, Entry)>,
     /// Its endpoints' addresses, and what they are called by it.
-    hosts: Vec<(Ipv4Addr, Arc<str>, Entry)>,
-    /// Its own address.
-    address: Option<Ipv4Addr>,
-    /// Its domain and address, if it is the zone's name server.
-    server: Option<(String, Ipv4Addr)>,
+    hosts: Vec<(IpAddr, Arc<str>, Entry)>,
+    /// Its own addresses.
+    addresses: Vec<IpAddr>,
+    /// Its domain and addresses, if it is the zone's name server.
+    server: Option<(String, Vec<IpAddr>)>,
 }
 
 impl Part {
-    fn of(service: &Service, slices: &[Arc<EndpointSlice>], own: &[Ipv4Addr]) -> Self {
+    fn of(service: &Service, slices: &[Arc<EndpointSlice>], own: &[IpAddr]) -> Self {
         let mut part = Self::default();
         let Some(spec) = &service.spec else {
             return part;
         };
         let namespace = service.namespace().unwrap_or_default();
         let domain = format!("{}.{namespace}.{}", service.name_any(), services_domain());
-        part.address = cluster_ip(spec);
+        part.addresses = cluster_ips(spec);
         part.add_service(&domain, spec, slices);
         for (address, endpoint) in slices.iter().flat_map(|slice| ready(slice)) {
             if own.contains(&address) {
-                part.server = part.address.map(|address| (domain.clone(), address));
+                let addresses = part.addresses.clone();
+                part.server = (!addresses.is_empty()).then(|| (domain.clone(), addresses));
             }
             let host = format!("{}.{domain}", hostname(address, endpoint));
             let entry = Entry {
@@ -285,9 +292,12 @@ impl Part {
             }
             return;
         }
-        if let Some(address) = cluster_ip(spec) {
-            self.add(domain, TTL, RData::A(A(address)));
-            self.add(&reverse(address), TTL, RData::PTR(PTR(name(domain))));
+        let addresses = cluster_ips(spec);
+        for address in &addresses {
+            self.add(domain, TTL, address_record(*address));
+            self.add(&reverse(*address), TTL, RData::PTR(PTR(name(domain))));
+        }
+        if !addresses.is_empty() {
             let ports: Vec<Port> = spec
                 .ports
                 .iter()
@@ -301,22 +311,22 @@ impl Part {
             self.add_ports(domain, &ports, &[domain.to_owned()]);
         }
         let headless = spec.cluster_ip.as_deref() == Some("None");
-        let mut served: BTreeMap<Port, Vec<String>> = BTreeMap::new();
+        let mut served: BTreeMap<Port, BTreeSet<String>> = BTreeMap::new();
         for slice in slices {
             for (address, endpoint) in ready(slice) {
                 let host = format!("{}.{domain}", hostname(address, endpoint));
-                self.add(&host, TTL, RData::A(A(address)));
+                self.add(&host, TTL, address_record(address));
                 if !headless {
                     continue;
                 }
-                self.add(domain, TTL, RData::A(A(address)));
+                self.add(domain, TTL, address_record(address));
                 for port in slice.ports.iter().flatten() {
                     let port = Port {
                         name: port.name.clone().unwrap_or_default(),
                         protocol: port.protocol.clone().unwrap_or_default(),
                         number: port.port.unwrap_or_default(),
                     };
-                    served.entry(port).or_default().push(host.clone());
+                    served.entry(port).or_default().insert(host.clone());
                 }
             }
         }
@@ -387,13 +397,19 @@ impl Port {
     }
 }
 
-fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
-    spec.cluster_ip.as_deref()?.parse().ok()
+/// None of a headless Service.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let first = spec
+        .cluster_ip
+        .iter()
+        .filter(|_| spec.cluster_ips.is_none());
+    let all = first.chain(spec.cluster_ips.iter().flatten());
+    all.filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// The addresses that take connections. What is ending is not ready, and what is not ready is, where
 /// the Service publishes it: the EndpointSlice says so.
-fn ready(slice: &EndpointSlice) -> impl Iterator<Item = (Ipv4Addr, &Endpoint)> {
+fn ready(slice: &EndpointSlice) -> impl Iterator<Item = (IpAddr, &Endpoint)> {
     slice
         .endpoints
         .iter()
@@ -405,7 +421,7 @@ fn ready(slice: &EndpointSlice) -> impl Iterator<Item = (Ipv4Addr, &Endpoint)> {
 }
 
 /// An endpoint's own label: its hostname, or its address with dashes.
-fn hostname(address: Ipv4Addr, endpoint: &Endpoint) -> String {
+fn hostname(address: IpAddr, endpoint: &Endpoint) -> String {
     let given = endpoint.hostname.clone().filter(|name| !name.is_empty());
-    given.unwrap_or_else(|| address.to_string().replace('.', "-"))
+    given.unwrap_or_else(|| address.to_string().replace(['.', ':'], "-"))
 }

@@ -6,23 +6,28 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::ruleset::{Chain, Element, Elements, Ruleset};
+use crate::topology::IpFamily;
 
 impl Elements {
     /// Those of a set or map that is told this, none yet.
-    pub(in crate::net) fn new(definition: &'static str) -> Self {
+    pub(in crate::net) fn new(definition: impl Into<String>) -> Self {
         Self {
-            definition,
+            definition: definition.into(),
             elements: BTreeMap::new(),
         }
     }
 }
 
 impl Ruleset {
-    /// A table with nothing in it.
-    pub(in crate::net) fn of(table: &'static str) -> Self {
+    /// A table of a family with nothing in it.
+    pub(in crate::net) fn of(family: IpFamily, table: &'static str) -> Self {
         Self {
+            family,
             table,
-            ..Self::default()
+            chains: BTreeMap::new(),
+            dynamic: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            maps: BTreeMap::new(),
         }
     }
 

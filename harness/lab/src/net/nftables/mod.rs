@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 pub(super) use self::build::hashed;
-pub(super) use self::ruleset::Elements;
 pub use self::ruleset::Ruleset;
+pub(super) use self::ruleset::{Elements, address_type, word};
 pub use self::steps::LONGEST;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::topology::IpFamily;
+
 /// A chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::net) struct Chain {
@@ -23,7 +25,7 @@ pub(in crate::net) struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::net) struct Elements {
     /// What `add set` or `add map` is told.
-    pub(in crate::net) definition: &'static str,
+    pub(in crate::net) definition: String,
     /// By key; with a comment, and in a map the verdict.
     pub(in crate::net) elements: BTreeMap<String, Element>,
 }
@@ -35,9 +37,26 @@ pub(in crate::net) struct Element {
     pub(in crate::net) verdict: Option<String>,
 }
 
-/// One component's table, in family `ip`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The family of a table, and what begins its packets' fields.
+pub(in crate::net) const fn word(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "ip",
+        IpFamily::V6 => "ip6",
+    }
+}
+
+/// The type of an address in a set or map.
+pub(in crate::net) const fn address_type(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "ipv4_addr",
+        IpFamily::V6 => "ipv6_addr",
+    }
+}
+
+/// One component's table of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
+    pub(super) family: IpFamily,
     /// Its name.
     pub(super) table: &'static str,
     pub(in crate::net) chains: BTreeMap<String, Arc<Chain>>,
@@ -75,7 +94,7 @@ impl Ruleset {
     /// A script that puts this table in place of whatever is there.
     #[must_use]
     pub fn replace(&self) -> String {
-        let mut script = Script::of(self.table);
+        let mut script = Script::of(self.family, self.table);
         script.replace_table();
         self.fill(&mut script);
         script.text
@@ -85,7 +104,7 @@ impl Ruleset {
     /// Whatever was deleted from it is put back; which endpoint a client is bound to is kept.
     #[must_use]
     pub fn rewrite(&self, before: &Self) -> String {
-        let mut script = Script::of(self.table);
+        let mut script = Script::of(self.family, self.table);
         script.add_table();
         for (kind, name, definition) in before.definitions().chain(self.definitions()) {
             script.define(kind, name, definition);
@@ -116,7 +135,7 @@ impl Ruleset {
         if self == before {
             return None;
         }
-        let mut script = Script::of(self.table);
+        let mut script = Script::of(self.family, self.table);
         for (kind, name, _) in self.definitions() {
             let wanted = self.elements(kind, name);
             for (key, element) in before.elements(kind, name).into_iter().flatten() {
@@ -190,18 +209,11 @@ impl Ruleset {
         }
     }
 
-    pub(super) fn definitions(
-        &self,
-    ) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-        let sets = self
-            .sets
-            .iter()
-            .map(|(name, set)| ("set", *name, set.definition));
-        sets.chain(
-            self.maps
-                .iter()
-                .map(|(name, map)| ("map", *name, map.definition)),
-        )
+    pub(super) fn definitions(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+        let sets = self.sets.iter().map(|(name, set)| ("set", name, set));
+        let maps = self.maps.iter().map(|(name, map)| ("map", name, map));
+        let both = sets.chain(maps);
+        both.map(|(kind, name, of)| (kind, *name, of.definition.as_str()))
     }
 
     pub(super) fn elements(&self, kind: &str, name: &str) -> Option<&BTreeMap<String, Element>> {
@@ -227,14 +239,20 @@ impl Ruleset {
 
 /// What `nft` is told of one table.
 pub(super) struct Script {
-    table: &'static str,
+    family: IpFamily,
+    /// Its name alone.
+    name: &'static str,
+    /// Its family and name.
+    table: String,
     pub(super) text: String,
 }
 
 impl Script {
-    pub(super) fn of(table: &'static str) -> Self {
+    pub(super) fn of(family: IpFamily, name: &'static str) -> Self {
         Self {
-            table,
+            family,
+            name,
+            table: format!("{} {name}", word(family)),
             text: String::new(),
         }
     }
@@ -245,29 +263,29 @@ impl Script {
     }
 
     pub(super) fn add_table(&mut self) {
-        let table = self.table;
+        let Self { table, name, .. } = &self;
         self.line(format!(
-            "add table ip {table} {{ comment \"rules for {table}\" ; }}"
+            "add table {table} {{ comment \"rules for {name}\" ; }}"
         ));
     }
 
     /// An empty table, whatever was there; nothing needs to be.
     pub(super) fn replace_table(&mut self) {
-        self.line(format!("add table ip {}", self.table));
-        self.line(format!("delete table ip {}", self.table));
+        self.line(format!("add table {}", self.table));
+        self.line(format!("delete table {}", self.table));
         self.add_table();
     }
 
     pub(super) fn flush(&mut self, kind: &str, name: &str) {
-        self.line(format!("flush {kind} ip {} {name}", self.table));
+        self.line(format!("flush {kind} {} {name}", self.table));
     }
 
     pub(super) fn delete(&mut self, kind: &str, name: &str) {
-        self.line(format!("delete {kind} ip {} {name}", self.table));
+        self.line(format!("delete {kind} {} {name}", self.table));
     }
 
     pub(super) fn add_chain(&mut self, name: &str, chain: &Chain) {
-        let table = self.table;
+        let table = &self.table;
         let mut inside = String::new();
         if let Some(hook) = chain.hook {
             let _ = write!(inside, " {hook} ;");
@@ -276,28 +294,31 @@ impl Script {
             let _ = write!(inside, " comment \"{}\" ;", short(comment));
         }
         if inside.is_empty() {
-            self.line(format!("add chain ip {table} {name}"));
+            self.line(format!("add chain {table} {name}"));
         } else {
-            self.line(format!("add chain ip {table} {name} {{{inside} }}"));
+            self.line(format!("add chain {table} {name} {{{inside} }}"));
         }
     }
 
     pub(super) fn define(&mut self, kind: &str, name: &str, definition: &str) {
-        let table = self.table;
-        self.line(format!("add {kind} ip {table} {name} {{ {definition} }}"));
+        let table = &self.table;
+        self.line(format!("add {kind} {table} {name} {{ {definition} }}"));
     }
 
     pub(super) fn add_dynamic(&mut self, name: &str, timeout: u32) {
         self.define(
             "set",
             name,
-            &format!("type ipv4_addr ; flags dynamic,timeout ; timeout {timeout}s ;"),
+            &format!(
+                "type {} ; flags dynamic,timeout ; timeout {timeout}s ;",
+                address_type(self.family)
+            ),
         );
     }
 
     pub(super) fn rules(&mut self, name: &str, chain: &Chain) {
         for rule in &chain.rules {
-            self.line(format!("add rule ip {} {name} {rule}", self.table));
+            self.line(format!("add rule {} {name} {rule}", self.table));
         }
     }
 
@@ -314,7 +335,7 @@ impl Script {
             String::new()
         };
         self.line(format!(
-            "{verb} element ip {} {name} {{ {key}{comment}{verdict} }}",
+            "{verb} element {} {name} {{ {key}{comment}{verdict} }}",
             self.table
         ));
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ruleset::{Chain, Ruleset, Script};
+use crate::topology::IpFamily;
 
 /// The longest script that is applied as one transaction, in bytes. The message that `nft` makes of it is
 /// at most four times as long, and the kernel takes 208 KiB (`net.core.wmem_default`).
@@ -19,12 +20,12 @@ impl Ruleset {
     /// again what has not changed, too. Without `before`, they replace whatever is there.
     #[must_use]
     pub fn steps(&self, before: Option<&Self>, all: bool) -> Vec<String> {
-        let mut steps = Steps::of(self.table);
+        let mut steps = Steps::of(self.family, self.table);
         match before {
             Some(_) => steps.script.add_table(),
             None => steps.script.replace_table(),
         }
-        let (nothing, is_nothing) = (Self::default(), before.is_none());
+        let (nothing, is_nothing) = (Self::of(self.family, self.table), before.is_none());
         let before = before.unwrap_or(&nothing);
         for (kind, name, definition) in self.definitions() {
             steps.script.define(kind, name, definition);
@@ -152,6 +153,7 @@ fn names_any(chain: &Chain, sets: &BTreeSet<String>) -> bool {
 
 /// Scripts as long as they may be, of parts that belong together.
 struct Steps {
+    family: IpFamily,
     table: &'static str,
     done: Vec<String>,
     /// The part under way.
@@ -159,17 +161,19 @@ struct Steps {
 }
 
 impl Steps {
-    fn of(table: &'static str) -> Self {
+    fn of(family: IpFamily, table: &'static str) -> Self {
         Self {
+            family,
             table,
             done: Vec::new(),
-            script: Script::of(table),
+            script: Script::of(family, table),
         }
     }
 
     /// Ends a part.
     fn end(&mut self) {
-        let part = std::mem::replace(&mut self.script, Script::of(self.table)).text;
+        let empty = Script::of(self.family, self.table);
+        let part = std::mem::replace(&mut self.script, empty).text;
         match self.done.last_mut() {
             Some(last) if last.len() + part.len() <= LONGEST => last.push_str(&part),
             _ if part.is_empty() => {}

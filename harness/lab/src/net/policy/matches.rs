@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::model::{Cluster, Endpoint, selects};
+use crate::net::nftables;
+use crate::topology::IpFamily;
 
 /// Which way connections go, from the pods that a policy selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +22,12 @@ pub(super) enum Way {
 
 impl Way {
     /// The address of the other end.
-    const fn other(self) -> &'static str {
-        match self {
-            Self::Ingress => "ip saddr",
-            Self::Egress => "ip daddr",
+    pub(super) const fn other(self, family: IpFamily) -> &'static str {
+        match (self, family) {
+            (Self::Ingress, IpFamily::V4) => "ip saddr",
+            (Self::Egress, IpFamily::V4) => "ip daddr",
+            (Self::Ingress, IpFamily::V6) => "ip6 saddr",
+            (Self::Egress, IpFamily::V6) => "ip6 daddr",
         }
     }
 }
@@ -51,12 +55,13 @@ pub(super) fn peers(
         .map(|endpoint| endpoint.ip)
         .collect();
     if !addresses.is_empty() {
-        pieces.push(format!("{} {}", way.other(), one_of(addresses)));
+        let other = way.other(cluster.family);
+        pieces.push(format!("{other} {}", one_of(addresses)));
     }
     pieces.extend(
         peers
             .iter()
-            .filter_map(|peer| block(way, peer.ip_block.as_ref()?)),
+            .filter_map(|peer| block(way, peer.ip_block.as_ref()?, cluster.family)),
     );
     pieces
 }
@@ -74,18 +79,22 @@ fn is(peer: &NetworkPolicyPeer, own: &str, endpoint: &Endpoint, cluster: &Cluste
     peer.ip_block.is_none() && of_namespace && of_pod
 }
 
-/// The addresses of a block but for its exceptions; nothing of a block of IPv6.
-fn block(way: Way, block: &IPBlock) -> Option<String> {
-    let cidr: Ipv4Net = block.cidr.parse().ok()?;
+/// The addresses of a block but for its exceptions; nothing of a block of another family.
+fn block(way: Way, block: &IPBlock, family: IpFamily) -> Option<String> {
+    let cidr: IpNet = block.cidr.parse().ok()?;
+    if IpFamily::of(cidr.addr()) != family {
+        return None;
+    }
     let except = block.except.iter().flatten();
-    let except: Vec<Ipv4Net> = except.filter_map(|cidr| cidr.parse().ok()).collect();
+    let except: Vec<IpNet> = except.filter_map(|cidr| cidr.parse().ok()).collect();
+    let other = way.other(family);
     let mut piece = match cidr.prefix_len() {
         0 => ANYTHING.to_owned(),
-        _ => format!("{} {}", way.other(), cidr.trunc()),
+        _ => format!("{other} {}", cidr.trunc()),
     };
     if !except.is_empty() {
-        let except = one_of(Ipv4Net::aggregate(&except));
-        piece = join([&piece, &format!("{} != {except}", way.other())]);
+        let except = one_of(IpNet::aggregate(&except));
+        piece = join([&piece, &format!("{other} != {except}")]);
     }
     Some(piece)
 }
@@ -130,7 +139,8 @@ fn named(cluster: &Cluster, name: &str, protocol: &str, word: &str) -> Option<St
             numbers.map(|number| format!("{} . {number}", endpoint.ip))
         })
         .collect();
-    (!pairs.is_empty()).then(|| format!("ip daddr . {word} dport {}", one_of(pairs)))
+    let ip = nftables::word(cluster.family);
+    (!pairs.is_empty()).then(|| format!("{ip} daddr . {word} dport {}", one_of(pairs)))
 }
 
 /// Ranges that neither overlap nor touch, as a set of nftables' must have them.

@@ -25,6 +25,7 @@ pub use self::rules::{TABLE, rules};
 pub use super::nftables::Ruleset;
 use super::nftables::{Rhythm, Say, Table};
 use crate::builtin::BuiltinContext;
+use crate::topology::IpFamily;
 use crate::world::World;
 
 /// How often everything is said again, whatever has changed: Felix's `NftablesRefreshInterval`.
@@ -38,16 +39,28 @@ pub(super) async fn enforce(context: &BuiltinContext) -> anyhow::Result<()> {
     let pods = world.watch::<Pod>(Api::all(client.clone()));
     let namespaces = world.watch::<Namespace>(Api::all(client.clone()));
     world.ready().await;
-    let mut table = Table::new(context.netns.clone(), context.nft.clone());
+    let table = |family| {
+        (
+            family,
+            Table::new(context.netns.clone(), context.nft.clone()),
+        )
+    };
+    let families = context.ips().into_iter().map(IpFamily::of);
+    let mut tables: Vec<_> = families.map(table).collect();
     let mut rhythm = Rhythm::of(REFRESH);
     let mut say = Say::All;
     loop {
-        let policies = policies.state();
-        let wanted = rules(&policies, &pods.state(), &namespaces.state(), &context.node);
-        match table.sync(wanted, say).await {
-            Ok(Some(done)) => (context.log)(&format!("{done}: {} policies", policies.len())),
-            Ok(None) => {}
-            Err(error) => (context.log)(&format!("error: policies: {error:#}")),
+        let (policies, pods) = (policies.state(), pods.state());
+        let namespaces = namespaces.state();
+        for (family, table) in &mut tables {
+            let wanted = rules(&policies, &pods, &namespaces, &context.node, *family);
+            match table.sync(wanted, say).await {
+                Ok(Some(done)) => {
+                    (context.log)(&format!("{family}: {done}: {} policies", policies.len()));
+                }
+                Ok(None) => {}
+                Err(error) => (context.log)(&format!("error: {family}: policies: {error:#}")),
+            }
         }
         say = rhythm.next(&mut world).await;
     }

@@ -1,13 +1,15 @@
 //! The cluster as policies see it: pods with an address of their own, and namespaces' labels.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 use kube::core::{Selector, SelectorExt as _};
+
+use crate::topology::IpFamily;
 
 type Labels = BTreeMap<String, String>;
 
@@ -18,7 +20,8 @@ pub(super) struct Endpoint {
     pub(super) name: String,
     pub(super) labels: Labels,
     pub(super) node: String,
-    pub(super) ip: Ipv4Addr,
+    /// Its address of the family that is looked at.
+    pub(super) ip: IpAddr,
     ports: Vec<Port>,
 }
 
@@ -33,7 +36,7 @@ struct Port {
 impl Endpoint {
     /// A pod that has an address of its own now: one on its node's network is the node, and one that
     /// has ended may have left its address to another.
-    fn of(pod: &Pod) -> Option<Self> {
+    fn of(pod: &Pod, family: IpFamily) -> Option<Self> {
         let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         if ended || spec.host_network == Some(true) {
@@ -51,7 +54,9 @@ impl Endpoint {
             name: pod.name_any(),
             labels: pod.labels().clone(),
             node: spec.node_name.clone()?,
-            ip: ips.filter_map(|ip| ip.parse().ok()).next()?,
+            ip: ips
+                .filter_map(|ip| ip.parse().ok())
+                .find(|ip| IpFamily::of(*ip) == family)?,
             ports: ports
                 .filter_map(|port| {
                     Some(Port {
@@ -78,20 +83,23 @@ impl Endpoint {
     }
 }
 
-/// Pods in order of their names, and namespaces.
+/// Pods with an address of a family, in order of their names, and namespaces.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    pub(super) family: IpFamily,
     pub(super) endpoints: Vec<Endpoint>,
     namespaces: BTreeMap<String, Labels>,
 }
 
 impl Cluster {
-    pub(super) fn of(pods: &[Arc<Pod>], namespaces: &[Arc<Namespace>]) -> Self {
-        let mut endpoints: Vec<_> = pods.iter().filter_map(|pod| Endpoint::of(pod)).collect();
+    pub(super) fn of(pods: &[Arc<Pod>], namespaces: &[Arc<Namespace>], family: IpFamily) -> Self {
+        let of_family = pods.iter().filter_map(|pod| Endpoint::of(pod, family));
+        let mut endpoints: Vec<_> = of_family.collect();
         endpoints.sort_by(|one, two| (&one.namespace, &one.name).cmp(&(&two.namespace, &two.name)));
         let labels =
             |namespace: &Arc<Namespace>| (namespace.name_any(), namespace.labels().clone());
         Self {
+            family,
             endpoints,
             namespaces: namespaces.iter().map(labels).collect(),
         }

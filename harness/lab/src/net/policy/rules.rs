@@ -21,10 +21,14 @@ use kube::ResourceExt as _;
 
 use super::matches::{Way, join, peers, ports};
 use super::model::{Cluster, Endpoint, selects};
-use crate::net::nftables::{Elements, Ruleset, hashed};
+use crate::net::nftables::{Elements, Ruleset, address_type, hashed};
+use crate::topology::IpFamily;
 
-/// The table's name, in family `ip`.
+/// The table's name, in each family.
 pub const TABLE: &str = "calico";
+
+/// Neighbour discovery, in what Felix lets through of it.
+const NEIGHBOURS: &str = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept";
 
 /// How long the name of a chain may be in older kernels, less its prefix.
 const LONGEST_NAME: usize = 100;
@@ -60,18 +64,19 @@ fn named(prefix: &str, namespace: &str, name: &str) -> String {
     format!("{prefix}-{hashed}")
 }
 
-/// The table of a node, for these policies, pods and namespaces.
+/// The table of a node in a family, for these policies, pods and namespaces.
 #[must_use]
 pub fn rules(
     policies: &[Arc<NetworkPolicy>],
     pods: &[Arc<Pod>],
     namespaces: &[Arc<Namespace>],
     node: &str,
+    family: IpFamily,
 ) -> Ruleset {
-    let cluster = Cluster::of(pods, namespaces);
+    let cluster = Cluster::of(pods, namespaces, family);
     let mut policies: Vec<_> = policies.iter().collect();
     policies.sort_by_key(|policy| (policy.namespace(), policy.name_any()));
-    let mut table = base();
+    let mut table = base(family);
     for way in [Way::Egress, Way::Ingress] {
         let of_way: Vec<_> = policies
             .iter()
@@ -104,34 +109,38 @@ pub fn rules(
 
 /// What is there without any policy. The answers of what was allowed are: a policy that comes later
 /// ends no connection.
-fn base() -> Ruleset {
-    let mut table = Ruleset::of(TABLE);
+fn base(family: IpFamily) -> Ruleset {
+    let mut table = Ruleset::of(family, TABLE);
+    let source = Way::Ingress.other(family);
+    let destination = Way::Egress.other(family);
     for (name, hook, way, end) in [
         (
             "cali-from-workloads",
             "type filter hook forward priority -5",
             Way::Egress,
-            "ip saddr",
+            source,
         ),
         (
             "cali-to-workloads",
             "type filter hook forward priority 0",
             Way::Ingress,
-            "ip daddr",
+            destination,
         ),
         (
             "cali-workloads-to-host",
             "type filter hook input priority 0",
             Way::Egress,
-            "ip saddr",
+            source,
         ),
     ] {
-        let map = Elements::new("type ipv4_addr : verdict ;");
+        let map = Elements::new(format!("type {} : verdict ;", address_type(family)));
         table.maps.insert(way.map(), map);
-        let rules = [
-            "ct state established,related accept".to_owned(),
-            format!("{end} vmap @{}", way.map()),
-        ];
+        let mut rules = vec!["ct state established,related accept".to_owned()];
+        if family == IpFamily::V6 {
+            // Without neighbours there is nothing to be allowed (RFC 4890 §4.4).
+            rules.push(NEIGHBOURS.to_owned());
+        }
+        rules.push(format!("{end} vmap @{}", way.map()));
         table.chain(name, None, rules).hook = Some(hook);
     }
     table
@@ -140,10 +149,7 @@ fn base() -> Ruleset {
 /// Drops what none of a pod's policies allows.
 fn isolate(table: &mut Ruleset, way: Way, endpoint: &Endpoint, jumps: Vec<String>) {
     let title = format!("Pod {}/{}", endpoint.namespace, endpoint.name);
-    let other = match way {
-        Way::Ingress => "ip saddr",
-        Way::Egress => "ip daddr",
-    };
+    let other = way.other(IpFamily::of(endpoint.ip));
     // It comes back to itself by way of a Service, and no pod can be kept from itself.
     let mut rules = vec![format!("{other} {} accept", endpoint.ip)];
     rules.extend(jumps);

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Ruleset, rules};
+use crate::topology::IpFamily;
 
 fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
     Arc::new(serde_json::from_value(value).unwrap())
@@ -52,7 +53,7 @@ fn table(policies: &[Arc<NetworkPolicy>], more: &[Arc<Pod>]) -> Ruleset {
         namespace("shop", &json!({ "team": "shop" })),
         namespace("ops", &json!({ "team": "ops" })),
     ];
-    rules(policies, &pods, &namespaces, "here")
+    rules(policies, &pods, &namespaces, "here", IpFamily::V4)
 }
 
 /// The rules that one policy's chain of a kind has; nothing without such a chain.

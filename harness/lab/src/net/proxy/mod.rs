@@ -18,7 +18,7 @@ mod rules;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub use super::nftables::{LONGEST, Ruleset};
 use super::nftables::{Rhythm, Say, Table};
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
+use crate::topology::IpFamily;
 use crate::world::World;
 
 /// How often everything is said again, whatever has changed: kube-proxy's `FullSyncPeriod`.
@@ -47,7 +48,7 @@ pub struct NodeFacts {
     /// Its name, as endpoints carry it.
     pub name: String,
     /// Its own addresses.
-    pub ips: Vec<Ipv4Addr>,
+    pub ips: Vec<IpAddr>,
     /// Its zone (`topology.kubernetes.io/zone`).
     pub zone: Option<String>,
 }
@@ -65,6 +66,17 @@ impl NodeFacts {
                 .collect(),
             zone: zone.cloned(),
         }
+    }
+
+    /// The families of its addresses, in their order: what kube-proxy makes a proxier for each of.
+    fn families(&self) -> Vec<IpFamily> {
+        let mut families = Vec::new();
+        for family in self.ips.iter().map(|ip| IpFamily::of(*ip)) {
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+        families
     }
 }
 
@@ -92,15 +104,10 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
         nodes: world.watch(Api::all(client.clone())),
     };
     world.ready().await;
-    let mut proxy = Proxy {
-        netns: context.netns.clone(),
-        table: Table::new(context.netns.clone(), context.nft.clone()),
-        udp: BTreeSet::new(),
-        health: HealthChecks::new(context.netns.clone()),
-    };
+    let mut proxies: Vec<Proxy> = Vec::new();
+    let mut health = HealthChecks::new(context.netns.clone());
     let mut rhythm = Rhythm::of(FULL_SYNC);
     let mut say = Say::All;
-    let mut kept = Kept::default();
     let mut known = NodeFacts::default();
     loop {
         let node = stores
@@ -110,57 +117,95 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
             .find(|node| node.name_any() == context.node);
         let facts = NodeFacts::of(&context.node, node.as_deref());
         if facts != known {
-            kept.clear();
+            let families = facts.families();
+            if !proxies
+                .iter()
+                .map(|proxy| proxy.family)
+                .eq(families.iter().copied())
+            {
+                let proxy = |family| Proxy::new(&context, family);
+                proxies = families.into_iter().map(proxy).collect();
+            }
+            for proxy in &mut proxies {
+                proxy.kept.clear();
+            }
             known = facts.clone();
         }
         let (services, slices) = (stores.services.state(), stores.slices.state());
-        let parts = kept.of(&services, &slices, |service, slices| {
-            Part::of(service, slices, &facts)
-        });
-        match proxy.sync(parts, &facts, say).await {
-            Ok(Some(report)) => (context.log)(&report),
-            Ok(None) => {}
-            Err(error) => (context.log)(&format!("error: {error:#}")),
+        let mut local = LocalCounts::new();
+        for proxy in &mut proxies {
+            match proxy
+                .sync(&services, &slices, &facts, say, &mut local)
+                .await
+            {
+                Ok(Some(report)) => (context.log)(&format!("{}: {report}", proxy.family)),
+                Ok(None) => {}
+                Err(error) => (context.log)(&format!("error: {}: {error:#}", proxy.family)),
+            }
         }
+        health.sync(local);
         say = rhythm.next(&mut world).await;
     }
 }
 
-/// What one Service is, and means for a node.
+/// What one Service is in a family, and means for a node.
 struct Part {
     ports: Vec<ServicePort>,
     rules: Ruleset,
 }
 
 impl Part {
-    fn of(service: &Service, slices: &[Arc<EndpointSlice>], node: &NodeFacts) -> Self {
-        let ports = ports_of(service, slices);
+    fn of(
+        service: &Service,
+        slices: &[Arc<EndpointSlice>],
+        node: &NodeFacts,
+        family: IpFamily,
+    ) -> Self {
+        let ports = ports_of(service, slices, family);
         Self {
-            rules: rules::part(&ports, node),
+            rules: rules::part(family, &ports, node),
             ports,
         }
     }
 }
 
-/// One node's proxy.
+/// One node's proxy in one family.
 struct Proxy {
+    family: IpFamily,
     netns: NetNs,
     table: Table,
     udp: BTreeSet<UdpService>,
-    health: HealthChecks,
+    kept: Kept<Part>,
 }
 
 impl Proxy {
+    fn new(context: &BuiltinContext, family: IpFamily) -> Self {
+        Self {
+            family,
+            netns: context.netns.clone(),
+            table: Table::new(context.netns.clone(), context.nft.clone()),
+            udp: BTreeSet::new(),
+            kept: Kept::default(),
+        }
+    }
+
     /// Makes the kernel's rules those of these Services; returns what was done, if anything was.
-    async fn sync<'a>(
+    /// Adds to the numbers of endpoints that the node has itself.
+    async fn sync(
         &mut self,
-        parts: impl Iterator<Item = &'a Part> + Clone,
+        services: &[Arc<Service>],
+        slices: &[Arc<EndpointSlice>],
         node: &NodeFacts,
         say: Say,
+        local: &mut LocalCounts,
     ) -> anyhow::Result<Option<String>> {
+        let family = self.family;
+        let parts = self.kept.of(services, slices, |service, slices| {
+            Part::of(service, slices, node, family)
+        });
         let ports = parts.clone().flat_map(|part| &part.ports);
-        self.health.sync(local_counts(ports.clone(), node));
-        let wanted = rules::together(parts.map(|part| &part.rules));
+        count_local(ports.clone(), node, local);
+        let wanted = rules::together(family, parts.map(|part| &part.rules));
         let Some(done) = self.table.sync(wanted, say).await? else {
             return Ok(None);
         };
@@ -178,31 +223,31 @@ impl Proxy {
     }
 }
 
-/// How many ready endpoints a node has for each Service with a health-check node port.
-fn local_counts<'a>(
+/// How many ready endpoints a node has for each Service with a health-check node port: by the port's
+/// number, the Service's namespace and name.
+type LocalCounts = BTreeMap<u16, (String, String, usize)>;
+
+/// Counts them in one family. A Service of two has the same pods behind it in both.
+fn count_local<'a>(
     ports: impl IntoIterator<Item = &'a ServicePort>,
     node: &NodeFacts,
-) -> BTreeMap<u16, (String, String, usize)> {
-    let mut addresses: BTreeMap<u16, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-    let mut names = BTreeMap::new();
+    counts: &mut LocalCounts,
+) {
+    let mut addresses: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
     for port in ports.into_iter().filter(|port| port.external_local) {
         let Some(number) = port.health_check_node_port else {
             continue;
         };
-        names.insert(number, (port.namespace.clone(), port.name.clone()));
         let here = port.endpoints.iter().filter(|endpoint| {
             endpoint.ready && endpoint.node.as_deref() == Some(node.name.as_str())
         });
         let local = addresses.entry(number).or_default();
         local.extend(here.map(|endpoint| endpoint.ip));
+        let (_, _, count) = counts
+            .entry(number)
+            .or_insert_with(|| (port.namespace.clone(), port.name.clone(), 0));
+        *count = (*count).max(local.len());
     }
-    names
-        .into_iter()
-        .map(|(number, (namespace, name))| {
-            let count = addresses.get(&number).map_or(0, BTreeSet::len);
-            (number, (namespace, name, count))
-        })
-        .collect()
 }
 
 /// For the address of each load balancer with `externalTrafficPolicy: Local`, the nodes that have
@@ -210,9 +255,10 @@ fn local_counts<'a>(
 pub(super) fn local_load_balancers(
     services: &[Arc<Service>],
     slices: &[Arc<EndpointSlice>],
-) -> BTreeMap<Ipv4Addr, BTreeSet<String>> {
-    let mut found: BTreeMap<Ipv4Addr, BTreeSet<String>> = BTreeMap::new();
-    for port in service_ports(services, slices) {
+) -> BTreeMap<IpAddr, BTreeSet<String>> {
+    let mut found: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+    let families = [IpFamily::V4, IpFamily::V6].into_iter();
+    for port in families.flat_map(|family| service_ports(services, slices, family)) {
         if !port.external_local {
             continue;
         }
@@ -244,6 +290,7 @@ fn udp_services<'a>(
         let fronts = addresses.map(|ip| (Some(ip), port.port));
         for front in fronts.chain(port.node_port.map(|number| (None, number))) {
             found.insert(UdpService {
+                family: IpFamily::of(port.cluster_ip),
                 front,
                 endpoints: endpoints.clone(),
             });

@@ -4,23 +4,24 @@
 //! node in [`Endpoints`], how the kernel is told in [`super::rules`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort as Port, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use kube::ResourceExt as _;
 
 use super::NodeFacts;
 use crate::net::kept::Kept;
+use crate::topology::IpFamily;
 
 /// The label of Services that another proxy serves.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where nothing is said: three hours.
 const AFFINITY_TIMEOUT: i32 = 10_800;
 
-/// One port of one Service.
+/// One port of one Service, in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServicePort {
     pub(super) namespace: String,
@@ -29,13 +30,13 @@ pub(super) struct ServicePort {
     pub(super) port_name: String,
     /// `tcp`, `udp` or `sctp`.
     pub(super) protocol: &'static str,
-    pub(super) cluster_ip: Ipv4Addr,
+    pub(super) cluster_ip: IpAddr,
     pub(super) port: u16,
     pub(super) node_port: Option<u16>,
-    pub(super) external_ips: Vec<Ipv4Addr>,
-    pub(super) load_balancer_ips: Vec<Ipv4Addr>,
+    pub(super) external_ips: Vec<IpAddr>,
+    pub(super) load_balancer_ips: Vec<IpAddr>,
     /// Who may use the load balancer's addresses; nobody named is everybody.
-    pub(super) source_ranges: Vec<Ipv4Net>,
+    pub(super) source_ranges: Vec<IpNet>,
     /// How many seconds a client stays with its endpoint, if it does.
     pub(super) affinity: Option<u32>,
     pub(super) internal_local: bool,
@@ -47,7 +48,7 @@ pub(super) struct ServicePort {
 /// One address and port behind a Service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Endpoint {
-    pub(super) ip: Ipv4Addr,
+    pub(super) ip: IpAddr,
     pub(super) port: u16,
     pub(super) ready: bool,
     /// Serving, though terminating: a last resort.
@@ -154,24 +155,36 @@ fn preferred<'a>(ready: Vec<&'a Endpoint>, node: &NodeFacts) -> Vec<&'a Endpoint
     by_node.or_else(by_zone).unwrap_or(ready)
 }
 
-/// Every port of every Service that a proxy serves, with its endpoints, in order of their names.
+/// Every port of every Service that a proxy serves in a family, with its endpoints, in order of
+/// their names.
 pub(super) fn service_ports(
     services: &[Arc<Service>],
     slices: &[Arc<EndpointSlice>],
+    family: IpFamily,
 ) -> Vec<ServicePort> {
     let mut all = Kept::default();
-    let all = all.of(services, slices, ports_of);
+    let all = all.of(services, slices, |service, slices| {
+        ports_of(service, slices, family)
+    });
     all.flatten().cloned().collect()
 }
 
-/// The ports of one Service, in order.
-pub(super) fn ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<ServicePort> {
-    let mut ports = unordered_ports_of(service, slices);
+/// The ports of one Service in a family, in order.
+pub(super) fn ports_of(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    family: IpFamily,
+) -> Vec<ServicePort> {
+    let mut ports = unordered_ports_of(service, slices, family);
     ports.sort_by_key(|port| (port.port, port.protocol));
     ports
 }
 
-fn unordered_ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<ServicePort> {
+fn unordered_ports_of(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    family: IpFamily,
+) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else {
         return Vec::new();
     };
@@ -180,7 +193,13 @@ fn unordered_ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<S
         return Vec::new();
     }
     // Headless Services have "None", those not yet allocated nothing.
-    let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) else {
+    let first = spec
+        .cluster_ip
+        .iter()
+        .filter(|_| spec.cluster_ips.is_none());
+    let cluster_ips = first.chain(spec.cluster_ips.iter().flatten());
+    let cluster_ips = addresses(cluster_ips.map(String::as_str), family);
+    let Some(cluster_ip) = cluster_ips.first().copied() else {
         return Vec::new();
     };
     let base = ServicePort {
@@ -191,9 +210,12 @@ fn unordered_ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<S
         cluster_ip,
         port: 0,
         node_port: None,
-        external_ips: addresses(spec.external_ips.iter().flatten().map(String::as_str)),
-        load_balancer_ips: load_balancer_ips(service),
-        source_ranges: source_ranges(spec),
+        external_ips: addresses(
+            spec.external_ips.iter().flatten().map(String::as_str),
+            family,
+        ),
+        load_balancer_ips: load_balancer_ips(service, family),
+        source_ranges: source_ranges(spec, family),
         affinity: affinity(spec),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
@@ -206,7 +228,7 @@ fn unordered_ports_of(service: &Service, slices: &[Arc<EndpointSlice>]) -> Vec<S
             protocol: protocol(port.protocol.as_deref())?,
             port: number(Some(port.port))?,
             node_port: number(port.node_port),
-            endpoints: endpoints(slices, port),
+            endpoints: endpoints(slices, port, family),
             ..base.clone()
         })
     };
@@ -226,13 +248,15 @@ fn protocol(name: Option<&str>) -> Option<&'static str> {
     }
 }
 
-fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Ipv4Addr> {
-    let found: BTreeSet<_> = texts.filter_map(|text| text.parse().ok()).collect();
+/// Those of a family.
+fn addresses<'a>(texts: impl Iterator<Item = &'a str>, family: IpFamily) -> Vec<IpAddr> {
+    let all = texts.filter_map(|text| text.parse().ok());
+    let found: BTreeSet<IpAddr> = all.filter(|ip| IpFamily::of(*ip) == family).collect();
     found.into_iter().collect()
 }
 
 /// The addresses at which a load balancer hands packets over as they came (`ipMode: VIP`).
-fn load_balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
+fn load_balancer_ips(service: &Service, family: IpFamily) -> Vec<IpAddr> {
     let type_ = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
     if type_ != Some("LoadBalancer") {
         return Vec::new();
@@ -243,13 +267,16 @@ fn load_balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
         .into_iter()
         .flatten()
         .filter(|entry| entry.ip_mode.as_deref() != Some("Proxy"));
-    addresses(passed.filter_map(|entry| entry.ip.as_deref()))
+    addresses(passed.filter_map(|entry| entry.ip.as_deref()), family)
 }
 
-fn source_ranges(spec: &ServiceSpec) -> Vec<Ipv4Net> {
+fn source_ranges(spec: &ServiceSpec, family: IpFamily) -> Vec<IpNet> {
     let texts = spec.load_balancer_source_ranges.iter().flatten();
-    let ranges: Vec<Ipv4Net> = texts.filter_map(|text| text.trim().parse().ok()).collect();
-    Ipv4Net::aggregate(&ranges)
+    let ranges: Vec<IpNet> = texts.filter_map(|text| text.trim().parse().ok()).collect();
+    let of_family = ranges
+        .into_iter()
+        .filter(|range| IpFamily::of(range.addr()) == family);
+    IpNet::aggregate(&of_family.collect())
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<u32> {
@@ -264,11 +291,14 @@ fn affinity(spec: &ServiceSpec) -> Option<u32> {
 /// A Service publishes endpoints by its port's name; which port they listen on may differ between
 /// them. The same one in two slices, as while it moves between them, counts once: ready if either
 /// says so.
-fn endpoints(slices: &[Arc<EndpointSlice>], port: &Port) -> Vec<Endpoint> {
+fn endpoints(slices: &[Arc<EndpointSlice>], port: &Port, family: IpFamily) -> Vec<Endpoint> {
     let wanted = port.name.as_deref().unwrap_or_default();
     let protocol_of = |name: Option<&str>| protocol(name);
-    let mut found: BTreeMap<(Ipv4Addr, u16), Endpoint> = BTreeMap::new();
-    for slice in slices {
+    let mut found: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
+    for slice in slices
+        .iter()
+        .filter(|slice| slice.address_type == family.name())
+    {
         let numbers: Vec<u16> = slice
             .ports
             .iter()
@@ -299,7 +329,7 @@ fn endpoints(slices: &[Arc<EndpointSlice>], port: &Port) -> Vec<Endpoint> {
     found.into_values().collect()
 }
 
-fn one(endpoint: &SliceEndpoint, ip: Ipv4Addr, port: u16) -> Endpoint {
+fn one(endpoint: &SliceEndpoint, ip: IpAddr, port: u16) -> Endpoint {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     // Absent means ready, and serving as it is ready (discovery.k8s.io/v1).
     let ready = conditions.ready.unwrap_or(true);

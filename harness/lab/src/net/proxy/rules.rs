@@ -9,6 +9,7 @@
 //! no-endpoint-services, no-endpoint-nodeports: refused or dropped before it gets anywhere
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -16,15 +17,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::NodeFacts;
 use super::model::{Endpoint, Endpoints, ServicePort, service_ports};
-use crate::net::nftables::{Elements, Ruleset, hashed};
-use crate::topology::{POD_CIDR, SERVICE_CIDR};
+use crate::net::nftables::{Elements, Ruleset, address_type, hashed, word};
+use crate::topology::{IpFamily, pod_cidr, service_cidr};
 
-/// The table's name, in family `ip`.
+/// The table's name, in each family.
 pub const TABLE: &str = "kube-proxy";
 
 /// The bit of a packet's mark that says it is to be masqueraded: kube-proxy's own.
 const MASQUERADE: &str = "0x4000";
-const BY_ADDRESS: &str = "type ipv4_addr . inet_proto . inet_service : verdict ;";
 const BY_PORT: &str = "type inet_proto . inet_service : verdict ;";
 
 const SERVICE_IPS: &str = "service-ips";
@@ -34,33 +34,33 @@ const NO_ENDPOINT_NODEPORTS: &str = "no-endpoint-nodeports";
 const FIREWALL_IPS: &str = "firewall-ips";
 const CLUSTER_IPS: &str = "cluster-ips";
 
-/// The table of a node, for these Services and EndpointSlices.
+/// The table of a node in a family, for these Services and EndpointSlices.
 #[must_use]
 pub fn rules(
     services: &[Arc<Service>],
     slices: &[Arc<EndpointSlice>],
     node: &NodeFacts,
+    family: IpFamily,
 ) -> Ruleset {
-    rules_of(&service_ports(services, slices), node)
+    let ports = service_ports(services, slices, family);
+    together(family, [&part(family, &ports, node)])
 }
 
-/// The same, for Services already understood.
-fn rules_of(ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
-    together([&part(ports, node)])
-}
-
-/// What these ports add to the table of a node.
-pub(super) fn part(ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
-    let mut part = empty();
+/// What these ports add to the table of a family of a node.
+pub(super) fn part(family: IpFamily, ports: &[ServicePort], node: &NodeFacts) -> Ruleset {
+    let mut part = empty(family);
     for port in ports {
         add(&mut part, port, node);
     }
     part
 }
 
-/// The table that these parts make, in their order.
-pub(super) fn together<'a>(parts: impl IntoIterator<Item = &'a Ruleset>) -> Ruleset {
-    let mut table = base();
+/// The table of a family that these parts make, in their order.
+pub(super) fn together<'a>(
+    family: IpFamily,
+    parts: impl IntoIterator<Item = &'a Ruleset>,
+) -> Ruleset {
+    let mut table = base(family);
     for part in parts {
         table.include(part);
     }
@@ -68,25 +68,27 @@ pub(super) fn together<'a>(parts: impl IntoIterator<Item = &'a Ruleset>) -> Rule
 }
 
 /// The sets and maps that the proxy fills, with nothing in them.
-fn empty() -> Ruleset {
-    let mut table = Ruleset::of(TABLE);
+fn empty(family: IpFamily) -> Ruleset {
+    let mut table = Ruleset::of(family, TABLE);
+    let address = address_type(family);
+    let by_address = format!("type {address} . inet_proto . inet_service : verdict ;");
     for (name, definition) in [
-        (SERVICE_IPS, BY_ADDRESS),
+        (SERVICE_IPS, by_address.as_str()),
         (SERVICE_NODEPORTS, BY_PORT),
-        (NO_ENDPOINT_SERVICES, BY_ADDRESS),
+        (NO_ENDPOINT_SERVICES, &by_address),
         (NO_ENDPOINT_NODEPORTS, BY_PORT),
-        (FIREWALL_IPS, BY_ADDRESS),
+        (FIREWALL_IPS, &by_address),
     ] {
         table.maps.insert(name, Elements::new(definition));
     }
-    let addresses = Elements::new("type ipv4_addr ;");
+    let addresses = Elements::new(format!("type {address} ;"));
     table.sets.insert(CLUSTER_IPS, addresses);
     table
 }
 
 /// What is there without any Service.
-fn base() -> Ruleset {
-    let mut table = empty();
+fn base(family: IpFamily) -> Ruleset {
+    let mut table = empty(family);
     // Source ranges are judged by the destination as the client wrote it, so before translation.
     // The other checks want what is still for a Service after it: from there on the node's own
     // traffic, which no external policy holds back, is for an endpoint.
@@ -142,9 +144,14 @@ fn base() -> Ruleset {
         chain.hook = Some(hook);
     }
     // Node ports are served on every address of the node but its loopback: nftables mode has no
-    // route from there to a pod (`--nodeport-addresses 0.0.0.0/0`).
-    let to_node = "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport";
-    let to_service = "ip daddr . meta l4proto . th dport";
+    // route from there to a pod (`--nodeport-addresses 0.0.0.0/0,::/0`).
+    let ip = word(family);
+    let loopback = match family {
+        IpFamily::V4 => "127.0.0.0/8",
+        IpFamily::V6 => "::1",
+    };
+    let to_node = format!("fib daddr type local {ip} daddr != {loopback} meta l4proto . th dport");
+    let to_service = format!("{ip} daddr . meta l4proto . th dport");
     for (name, rules) in [
         (
             "services",
@@ -167,8 +174,11 @@ fn base() -> Ruleset {
         (
             "cluster-ips-check",
             vec![
-                format!("ip daddr @{CLUSTER_IPS} reject comment \"no such port of the Service\""),
-                format!("ip daddr {SERVICE_CIDR} drop comment \"no such ClusterIP\""),
+                format!("{ip} daddr @{CLUSTER_IPS} reject comment \"no such port of the Service\""),
+                format!(
+                    "{ip} daddr {} drop comment \"no such ClusterIP\"",
+                    service_cidr(family)
+                ),
             ],
         ),
         ("reject-chain", vec!["reject".to_owned()]),
@@ -222,12 +232,9 @@ fn path(service: &ServicePort) -> String {
 }
 
 fn endpoint_name(service: &ServicePort, endpoint: &Endpoint) -> String {
-    hashed(&format!(
-        "{}__{}/{}",
-        path(service),
-        endpoint.ip,
-        endpoint.port
-    ))
+    // No name in nftables has a colon.
+    let ip = endpoint.ip.to_string().replace(':', ".");
+    hashed(&format!("{}__{ip}/{}", path(service), endpoint.port))
 }
 
 /// What happens to packets for which a policy leaves no endpoint.
@@ -321,9 +328,11 @@ fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
         && let Some(chain) = table.chains.get_mut(internal).map(Arc::make_mut)
     {
         // Who is not a pod may have come from anywhere, and the answer must come back this way.
+        let ip = service.word();
         let who = format!(
-            "ip daddr {} {protocol} dport {port} ip saddr != {POD_CIDR} jump mark-for-masquerade",
-            service.cluster_ip
+            "{ip} daddr {} {protocol} dport {port} {ip} saddr != {} jump mark-for-masquerade",
+            service.cluster_ip,
+            pod_cidr(service.family())
         );
         chain.rules.insert(0, who);
     }
@@ -343,6 +352,16 @@ fn add(table: &mut Ruleset, service: &ServicePort, node: &NodeFacts) {
     }
 }
 
+impl ServicePort {
+    fn family(&self) -> IpFamily {
+        IpFamily::of(self.cluster_ip)
+    }
+
+    fn word(&self) -> &'static str {
+        word(self.family())
+    }
+}
+
 fn affinity_set(service: &ServicePort, endpoint: &Endpoint) -> String {
     format!("affinity-{}", endpoint_name(service, endpoint))
 }
@@ -354,7 +373,7 @@ fn firewall(service: &ServicePort, node: &NodeFacts) -> String {
         .iter()
         .map(ToString::to_string)
         .collect();
-    let node_allowed = |range: &ipnet::Ipv4Net| node.ips.iter().any(|ip| range.contains(ip));
+    let node_allowed = |range: &ipnet::IpNet| node.ips.iter().any(|ip| range.contains(ip));
     if service.source_ranges.iter().any(node_allowed) {
         // A request of the node itself may carry the load balancer's address as its source.
         let own = service.load_balancer_ips.iter();
@@ -366,7 +385,8 @@ fn firewall(service: &ServicePort, node: &NodeFacts) -> String {
         });
         sources.extend(own.map(ToString::to_string));
     }
-    format!("ip saddr != {{ {} }} drop", sources.join(", "))
+    let ip = service.word();
+    format!("{ip} saddr != {{ {} }} drop", sources.join(", "))
 }
 
 /// The way of what came for a node port, a load balancer's address or an external one.
@@ -375,7 +395,9 @@ fn from_outside(service: &ServicePort, names: &Names, usable: Option<&String>) -
     if service.external_local {
         // As if it had gone out to the load balancer and come back, which asks no policy.
         rules.push(format!(
-            "ip saddr {POD_CIDR} goto {} comment \"pods are subject to no policy\"",
+            "{} saddr {} goto {} comment \"pods are subject to no policy\"",
+            service.word(),
+            pod_cidr(service.family()),
             names.cluster
         ));
         rules.push("fib saddr type local jump mark-for-masquerade".to_owned());
@@ -398,7 +420,7 @@ fn balance(service: &ServicePort, endpoints: &[&Endpoint]) -> Vec<String> {
     if service.affinity.is_some() {
         rules.extend(endpoints.iter().map(|endpoint| {
             let set = affinity_set(service, endpoint);
-            format!("ip saddr @{set} goto {}", chain(endpoint))
+            format!("{} saddr @{set} goto {}", service.word(), chain(endpoint))
         }));
     }
     let arms: Vec<_> = endpoints
@@ -416,15 +438,17 @@ fn balance(service: &ServicePort, endpoints: &[&Endpoint]) -> Vec<String> {
 
 fn to_endpoint(service: &ServicePort, endpoint: &Endpoint) -> Vec<String> {
     let Endpoint { ip, port, .. } = endpoint;
+    let word = service.word();
     // An endpoint that reaches itself would answer itself directly.
-    let mut rules = vec![format!("ip saddr {ip} jump mark-for-masquerade")];
+    let mut rules = vec![format!("{word} saddr {ip} jump mark-for-masquerade")];
     if service.affinity.is_some() {
         let set = affinity_set(service, endpoint);
-        rules.push(format!("update @{set} {{ ip saddr }}"));
+        rules.push(format!("update @{set} {{ {word} saddr }}"));
     }
     rules.push(format!(
-        "meta l4proto {} dnat to {ip}:{port}",
-        service.protocol
+        "meta l4proto {} dnat to {}",
+        service.protocol,
+        SocketAddr::new(*ip, *port)
     ));
     rules
 }

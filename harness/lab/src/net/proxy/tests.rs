@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -9,8 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::model::{Endpoints, service_ports};
-use super::{NodeFacts, Ruleset, local_counts, local_load_balancers, rules};
+use super::model::{Endpoint, Endpoints, service_ports};
+use super::{LocalCounts, NodeFacts, Ruleset, count_local, local_load_balancers, rules};
+use crate::topology::IpFamily::{V4, V6};
 
 fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
     Arc::new(serde_json::from_value(value).unwrap())
@@ -28,6 +30,14 @@ fn service(name: &str, spec: Value) -> Arc<Service> {
         "spec": all,
         "status": { "loadBalancer": { "ingress": [{ "ip": "172.30.1.1", "ipMode": "VIP" }] } },
     }))
+}
+
+/// The last octet of an endpoint's address.
+fn last(endpoint: &Endpoint) -> u8 {
+    match endpoint.ip {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    }
 }
 
 /// Endpoints `(last octet, node, state)`; the state is `ready`, `draining` or `unready`.
@@ -143,14 +153,12 @@ fn which_endpoints_a_policy_leaves() {
         ("nobody", json!({}), &[], &[], &[]),
     ];
     for (what, spec, endpoints, cluster, local) in cases {
-        let ports = service_ports(&[service("web", spec)], &[slice("web", endpoints)]);
+        let ports = service_ports(&[service("web", spec)], &[slice("web", endpoints)], V4);
         let node = node("a");
         let chosen = Endpoints::choose(&ports[0], &node);
-        let last = |of: &[&super::model::Endpoint]| -> Vec<u8> {
-            of.iter().map(|endpoint| endpoint.ip.octets()[3]).collect()
-        };
-        assert_eq!(last(&chosen.cluster), cluster, "{what}");
-        assert_eq!(last(&chosen.local), local, "{what}");
+        let lasts = |of: &[&Endpoint]| of.iter().map(|one| last(one)).collect::<Vec<_>>();
+        assert_eq!(lasts(&chosen.cluster), cluster, "{what}");
+        assert_eq!(lasts(&chosen.local), local, "{what}");
     }
 }
 
@@ -185,13 +193,13 @@ fn hints_are_followed_when_every_endpoint_has_one() {
     ] {
         let mut slice: EndpointSlice = (*slice("web", &[])).clone();
         slice.endpoints = serde_json::from_value(json!(endpoints)).unwrap();
-        let ports = service_ports(&[service("web", json!({}))], &[Arc::new(slice)]);
+        let ports = service_ports(&[service("web", json!({}))], &[Arc::new(slice)], V4);
         let node = NodeFacts {
             zone: Some("z1".to_owned()),
             ..node("a")
         };
         let chosen = Endpoints::choose(&ports[0], &node);
-        let last: Vec<_> = chosen.cluster.iter().map(|e| e.ip.octets()[3]).collect();
+        let last: Vec<_> = chosen.cluster.iter().map(|e| last(e)).collect();
         assert_eq!(last, expected, "{what}");
     }
 }
@@ -205,7 +213,7 @@ fn services_that_are_not_ours_are_left_alone() {
         json!({ "clusterIP": "fd00::1" }),
         json!({ "ports": null }),
     ] {
-        let ports = service_ports(&[service("web", spec.clone())], &[]);
+        let ports = service_ports(&[service("web", spec.clone())], &[], V4);
         assert_eq!(ports, [], "{spec}");
     }
     let mut others: Service = (*service("web", json!({}))).clone();
@@ -214,7 +222,7 @@ fn services_that_are_not_ours_are_left_alone() {
         "x".to_owned(),
     );
     others.metadata.labels = Some([label].into());
-    assert_eq!(service_ports(&[Arc::new(others)], &[]), []);
+    assert_eq!(service_ports(&[Arc::new(others)], &[], V4), []);
 }
 
 #[test]
@@ -261,6 +269,7 @@ fn what_happens_where_there_is_no_endpoint() {
             &[service("web", spec)],
             &[slice("web", endpoints)],
             &node("a"),
+            V4,
         );
         assert_eq!(elements(&table, "no-endpoint-services"), services, "{what}");
         assert_eq!(
@@ -279,6 +288,7 @@ fn source_ranges_guard_the_load_balancers_address() {
             &[service("web", spec)],
             &[slice("web", &[(2, "b", "ready")])],
             &node("a"),
+            V4,
         );
         let chain = table
             .chains
@@ -309,13 +319,13 @@ fn a_change_says_only_what_changed() {
         service("web", json!({})),
         service("other", json!({ "clusterIP": "10.96.7.2" })),
     ];
-    let before = rules(&both, &[slice("web", &[(2, "b", "ready")])], &node("a"));
+    let before = rules(&both, &[slice("web", &[(2, "b", "ready")])], &node("a"), V4);
     assert_eq!(before.change(&before), None);
     let slices = [
         slice("web", &[(2, "b", "ready")]),
         slice("other", &[(3, "b", "ready")]),
     ];
-    let after = rules(&both, &slices, &node("a"));
+    let after = rules(&both, &slices, &node("a"), V4);
     let change = after.change(&before).unwrap();
     insta::assert_snapshot!(change);
     assert!(!change.contains("default/web"), "{change}");
@@ -334,6 +344,7 @@ fn names_are_as_kube_proxy_makes_them() {
             Arc::new(slice)
         }],
         &node("a"),
+        V4,
     );
     let names: Vec<_> = table
         .chains
@@ -371,8 +382,39 @@ fn the_table_of_a_node() {
         }),
     );
     let slices = [slice("web", &[(2, "a", "ready"), (3, "b", "ready")])];
-    let table = rules(&[web, none], &slices, &node("a"));
+    let table = rules(&[web, none], &slices, &node("a"), V4);
     insta::assert_snapshot!(table.replace());
+}
+
+#[test]
+fn the_table_of_a_node_in_the_other_family() {
+    let web = service(
+        "web",
+        json!({
+            "type": "NodePort",
+            "clusterIPs": ["10.96.7.1", "fd00:10:96::7:1"],
+            "externalTrafficPolicy": "Cluster",
+            "externalIPs": ["192.0.2.80", "2001:db8::80"],
+            "sessionAffinity": "ClientIP",
+            "ports": [{ "port": 80, "nodePort": 30080 }],
+        }),
+    );
+    let only_v4 = service("old", json!({ "clusterIP": "10.96.7.2" }));
+    let mut v6: EndpointSlice = (*slice("web", &[(2, "a", "ready")])).clone();
+    v6.metadata.name = Some("web-2".to_owned());
+    v6.address_type = "IPv6".to_owned();
+    v6.endpoints[0].addresses = vec!["fd00:10:244:1::2".to_owned()];
+    let slices = [
+        slice("web", &[(2, "a", "ready")]),
+        slice("old", &[(3, "a", "ready")]),
+        Arc::new(v6),
+    ];
+    let services = [web, only_v4];
+    let node = node("a");
+    let table = rules(&services, &slices, &node, V6);
+    insta::assert_snapshot!(table.replace());
+    let v4 = rules(&services, &slices, &node, V4).replace();
+    assert!(!v4.contains("fd00:") && !v4.contains("2001:"), "{v4}");
 }
 
 #[test]
@@ -394,13 +436,14 @@ fn load_balancers_learn_which_nodes_have_an_endpoint() {
     let ports = json!([{ "name": "a", "port": 8080 }, { "name": "b", "port": 8081 }]);
     slice.ports = serde_json::from_value(ports).unwrap();
     let slices = [Arc::new(slice)];
-    let ports = service_ports(&web, &slices);
+    let ports = service_ports(&web, &slices, V4);
     for (name, count) in [("a", 2), ("b", 0)] {
         let expected = ("default".to_owned(), "web".to_owned(), count);
-        assert_eq!(
-            local_counts(&ports, &node(name)),
-            [(31000, expected)].into()
-        );
+        let mut counts = LocalCounts::new();
+        count_local(&ports, &node(name), &mut counts);
+        // The same pods, in their other family.
+        count_local(&ports, &node(name), &mut counts);
+        assert_eq!(counts, [(31000, expected)].into());
     }
     let expected = [("172.30.1.1".parse().unwrap(), ["a".to_owned()].into())].into();
     assert_eq!(local_load_balancers(&web, &slices), expected);

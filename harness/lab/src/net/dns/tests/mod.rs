@@ -1,6 +1,8 @@
 //! Names and their answers, as a table over one small cluster; and the protocol over real sockets.
 
-use std::net::Ipv4Addr;
+mod families;
+
+use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
@@ -115,7 +117,7 @@ fn objects() -> Objects {
             ),
         ],
         namespaces: vec![namespace("ns"), namespace("kube-system"), namespace("bare")],
-        own: vec![Ipv4Addr::new(10, 244, 0, 2)],
+        own: vec![IpAddr::from([10, 244, 0, 2])],
         serial: 7,
     }
 }
