@@ -5,6 +5,7 @@
 //! the container ends, and is restarted by its policy, when the task returns.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -36,6 +37,17 @@ pub struct BuiltinContext {
     pub cancel: CancellationToken,
     /// Writes one line to the container's log.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl BuiltinContext {
+    /// The pod's own addresses, one a family.
+    pub(crate) fn ips(&self) -> Vec<IpAddr> {
+        let status = self.pod.status.as_ref();
+        let ips = status
+            .into_iter()
+            .flat_map(|status| status.pod_ips.iter().flatten());
+        ips.filter_map(|one| one.ip.parse().ok()).collect()
+    }
 }
 
 /// A system component: runs until cancelled, or fails with the sentence that ends its log.

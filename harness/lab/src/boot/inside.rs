@@ -11,14 +11,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use futures::{StreamExt, TryFutureExt};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
@@ -43,7 +43,8 @@ use crate::node::{NodeConfig, Nodes, NodesConfig};
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
 use crate::topology::{
-    API_CLUSTER_IP, API_PORT, CLUSTER_DOMAIN, CONTROL_PLANE, OUTSIDE_IP, POD_CIDR,
+    API_CLUSTER_IP, API_PORT, CLUSTER_DOMAIN, CONTROL_PLANE, IpFamilies, IpFamily,
+    node_cidr_mask_size, nth, pod_cidr, service_cidr, underlay_cidr,
 };
 use crate::{controllers, l7, net};
 
@@ -95,32 +96,44 @@ async fn ended(parts: &mut Parts) -> String {
 #[derive(Debug, Clone)]
 struct Plan {
     name: String,
-    ip: Ipv4Addr,
-    pod_cidr: Ipv4Net,
+    /// One a family.
+    ips: Vec<IpAddr>,
+    pod_cidrs: Vec<IpNet>,
     control_plane: bool,
 }
 
 /// The control plane, and the workers after it.
-fn plan(workers: usize) -> anyhow::Result<Vec<Plan>> {
-    let pods = POD_CIDR.parse::<Ipv4Net>()?;
-    let cidrs = pods.subnets(24)?;
-    let plans = cidrs
-        .take(workers + 1)
-        .enumerate()
-        .map(|(index, pod_cidr)| {
-            let offset = u32::try_from(index)? + 1;
+fn plan(workers: usize, families: IpFamilies) -> anyhow::Result<Vec<Plan>> {
+    (0..=workers)
+        .map(|index| {
+            let each = families.each().iter();
+            let pod_cidrs = each.clone().map(|family| node_cidr(*family, index));
             Ok(Plan {
                 name: match index {
                     0 => CONTROL_PLANE.to_owned(),
                     1 => "strata-worker".to_owned(),
                     _ => format!("strata-worker{index}"),
                 },
-                ip: Ipv4Addr::from(u32::from(OUTSIDE_IP) + offset),
-                pod_cidr,
+                ips: each.map(|family| node_ip(*family, index)).collect(),
+                pod_cidrs: pod_cidrs.collect::<Result<_, _>>()?,
                 control_plane: index == 0,
             })
-        });
-    plans.collect()
+        })
+        .collect()
+}
+
+/// The address of a node, by its number.
+fn node_ip(family: IpFamily, index: usize) -> IpAddr {
+    // The outside has the first.
+    let offset = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(2);
+    nth(underlay_cidr(family), offset)
+}
+
+/// The part of the pods' network that a node has, by its number.
+fn node_cidr(family: IpFamily, index: usize) -> anyhow::Result<IpNet> {
+    let mut all = pod_cidr(family).subnets(node_cidr_mask_size(family))?;
+    let found = all.nth(index);
+    found.with_context(|| format!("{} is too small for {index} nodes", pod_cidr(family)))
 }
 
 /// Logs how long a step took.
@@ -145,7 +158,8 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         StartError::Network(format!("the nodes' network cannot be made: {error:#}"))
     };
     config.cni.check().map_err(network)?;
-    let plans = plan(config.workers).map_err(nodes_error)?;
+    config.ip_families.check().map_err(network)?;
+    let plans = plan(config.workers, config.ip_families).map_err(nodes_error)?;
     let nft = Nft::new(&config.nft);
     let outside = NetNs::current().map_err(|error| network(error.into()))?;
     let cancel = CancellationToken::new();
@@ -178,6 +192,13 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         webhooks,
         pki: pki.clone(),
         network: control_plane.unwrap_or_else(|| outside.clone()),
+        service_cidrs: config
+            .ip_families
+            .each()
+            .iter()
+            .copied()
+            .map(service_cidr)
+            .collect(),
     })
     .map_err(api_error)?
     .extend(outside::routes(Arc::new(Outside {
@@ -210,18 +231,21 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         .zip(&sandboxes)
         .map(|(plan, sandbox)| NodeLink {
             name: plan.name.clone(),
-            ip: plan.ip,
+            ips: plan.ips.clone(),
             netns: sandbox.netns(),
-            pod_cidr: plan.pod_cidr,
         });
     let links = links.collect::<Vec<_>>();
     let admin = api.client("kubernetes-admin");
     let names = plans.iter().map(|plan| plan.name.clone()).collect();
-    let join = timed("underlay", underlay::join(&outside, &links)).map_err(network);
+    let join = timed(
+        "underlay",
+        underlay::join(&outside, &links, config.ip_families),
+    )
+    .map_err(network);
     let kubelets = async {
         join.await?;
         if let Some(control_plane) = links.first() {
-            let address = SocketAddr::from((control_plane.ip, API_PORT));
+            let address = SocketAddr::from((node_ip(IpFamily::V4, 0), API_PORT));
             let listener = control_plane.netns.tcp_listener(address);
             let listener = listener.with_context(|| format!("cannot listen on {address}"));
             let listener = listener.map_err(network)?;
@@ -235,11 +259,12 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         );
         parts.spawn(async move { ("the load balancer", balancer.await) });
         for (plan, sandbox) in plans.into_iter().zip(sandboxes) {
-            let network = NodePods::new(config.cni, sandbox.netns(), nft.clone(), plan.pod_cidr);
+            let pod_cidrs = plan.pod_cidrs.clone();
+            let network = NodePods::new(config.cni, sandbox.netns(), nft.clone(), pod_cidrs);
             let config = NodeConfig {
                 name: plan.name,
-                ip: plan.ip,
-                pod_cidr: plan.pod_cidr,
+                ips: plan.ips,
+                pod_cidrs: plan.pod_cidrs,
                 sandbox,
                 network: Arc::new(network),
                 labels: BTreeMap::new(),
@@ -334,8 +359,12 @@ async fn load_images(images: &Arc<Store>, archives: &[PathBuf]) -> Result<(), St
 
 /// Every name and address that the API server is reached by.
 async fn certificates() -> anyhow::Result<ClusterPki> {
-    let control_plane = Ipv4Addr::from(u32::from(OUTSIDE_IP) + 1);
-    let addresses = [Ipv4Addr::LOCALHOST, control_plane, API_CLUSTER_IP];
+    let control_plane = node_ip(IpFamily::V4, 0);
+    let addresses = [
+        Ipv4Addr::LOCALHOST.into(),
+        control_plane,
+        API_CLUSTER_IP.into(),
+    ];
     let mut names = addresses.map(|address| address.to_string()).to_vec();
     let service = ["", ".default", ".default.svc"].map(|suffix| format!("kubernetes{suffix}"));
     names.extend(service);
@@ -387,19 +416,28 @@ mod tests {
 
     #[test]
     fn nodes_follow_the_topology() {
-        let plans = plan(2).unwrap();
-        let shown = plans
-            .iter()
-            .map(|plan| format!("{} {} {}", plan.name, plan.ip, plan.pod_cidr))
-            .collect::<Vec<_>>();
+        let shown = |families| {
+            let plans = plan(2, families).unwrap().into_iter();
+            let shown =
+                plans.map(|plan| format!("{} {:?} {:?}", plan.name, plan.ips, plan.pod_cidrs));
+            shown.collect::<Vec<_>>()
+        };
         assert_eq!(
-            shown,
+            shown(IpFamilies::Ipv4),
             [
-                "strata-control-plane 172.30.0.2 10.244.0.0/24",
-                "strata-worker 172.30.0.3 10.244.1.0/24",
-                "strata-worker2 172.30.0.4 10.244.2.0/24",
+                "strata-control-plane [172.30.0.2] [10.244.0.0/24]",
+                "strata-worker [172.30.0.3] [10.244.1.0/24]",
+                "strata-worker2 [172.30.0.4] [10.244.2.0/24]",
             ]
         );
-        assert_eq!(plan(50).unwrap().len(), 51);
+        assert_eq!(
+            shown(IpFamilies::Dual),
+            [
+                "strata-control-plane [172.30.0.2, fd00:172:30::2] [10.244.0.0/24, fd00:10:244::/64]",
+                "strata-worker [172.30.0.3, fd00:172:30::3] [10.244.1.0/24, fd00:10:244:1::/64]",
+                "strata-worker2 [172.30.0.4, fd00:172:30::4] [10.244.2.0/24, fd00:10:244:2::/64]",
+            ]
+        );
+        assert_eq!(plan(50, IpFamilies::Dual).unwrap().len(), 51);
     }
 }

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::StartError;
 pub use self::start::{Kept, Lab, start};
 pub use crate::net::cni::Cni;
+pub use crate::topology::IpFamilies;
 
 /// Whether [`init`] was called: without it, the program started again would be itself again.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -57,6 +58,8 @@ pub struct LabConfig {
     pub workers: usize,
     /// What joins its pods and nodes.
     pub cni: Cni,
+    /// The families of their addresses.
+    pub ip_families: IpFamilies,
     /// The program behind the image of the host's Envoy; without it there is no such image.
     pub envoy: Option<PathBuf>,
     /// The `nft` program: a path, or a name to look for on `PATH`.
@@ -72,6 +75,7 @@ impl Default for LabConfig {
         Self {
             workers: 2,
             cni: Cni::default(),
+            ip_families: IpFamilies::default(),
             envoy: None,
             nft: PathBuf::from("nft"),
             images: Vec::new(),

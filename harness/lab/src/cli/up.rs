@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
-use strata_lab::boot::{self, Cni, Lab, LabConfig, StartError};
+use strata_lab::boot::{self, Cni, IpFamilies, Lab, LabConfig, StartError};
 use strata_lab::topology::KUBERNETES_VERSION;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -31,6 +31,9 @@ pub(super) struct Up {
     /// The CNI, by the name of the plugin whose data path it has.
     #[arg(long, value_name = "NAME", env = "STRATA_CNI", default_value_t, value_parser = cnis())]
     cni: Cni,
+    /// The address families of pods, nodes and Services: ipv4, or dual, which is both.
+    #[arg(long, value_name = "FAMILY", env = "STRATA_IP_FAMILY", default_value_t, value_parser = families())]
+    ip_family: IpFamilies,
     /// An archive of images to load into every node; may be given more than once.
     #[arg(long = "image", value_name = "ARCHIVE")]
     images: Vec<PathBuf>,
@@ -53,6 +56,12 @@ pub(super) struct Up {
 fn cnis() -> impl TypedValueParser<Value = Cni> {
     let names = PossibleValuesParser::new(Cni::ALL.map(Cni::name));
     names.try_map(|name| name.parse::<Cni>())
+}
+
+/// Reads the address families' name, as a CNI's.
+fn families() -> impl TypedValueParser<Value = IpFamilies> {
+    let names = PossibleValuesParser::new(IpFamilies::ALL.map(IpFamilies::name));
+    names.try_map(|name| name.parse::<IpFamilies>())
 }
 
 impl Up {
@@ -87,6 +96,7 @@ impl Up {
         let config = LabConfig {
             workers: self.workers,
             cni: self.cni,
+            ip_families: self.ip_family,
             envoy,
             nft,
             images: self.images,

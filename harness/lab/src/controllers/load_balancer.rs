@@ -5,9 +5,8 @@
 //! `spec.loadBalancerClass` are somebody else's.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service};
 use kube::{Api, Client, ResourceExt as _};
 
@@ -16,22 +15,14 @@ use super::owner;
 use super::pods::by_age;
 use super::world::{Cache, Controller, Next, Steps, World, drive};
 use crate::event::{Recorder, Type};
-use crate::topology::LOAD_BALANCER_CIDR;
+use crate::topology::{IpFamily, load_balancer_cidr, nth};
 
 /// Runs the controller.
 pub(super) async fn run(client: Client, informers: Informers) {
-    let network = match LOAD_BALANCER_CIDR.parse() {
-        Ok(network) => network,
-        Err(error) => {
-            tracing::error!(%error, LOAD_BALANCER_CIDR, "there are no load-balancer addresses");
-            return;
-        }
-    };
     let mut world = World::of(informers);
     let controller = LoadBalancers {
         services: world.watch(),
         events: Recorder::new(client.clone(), "service-controller"),
-        network,
         client,
     };
     drive(world, controller).await;
@@ -41,7 +32,6 @@ struct LoadBalancers {
     client: Client,
     services: Cache<Service>,
     events: Recorder,
-    network: Ipv4Net,
 }
 
 /// Whether a Service is to have one of our addresses.
@@ -71,27 +61,25 @@ impl Controller for LoadBalancers {
         let mut taken = BTreeSet::new();
         let mut without = Vec::new();
         for service in services {
-            let address = self.address(&service);
-            match address {
-                Some(address) if is_ours(&service) && taken.insert(address) => {}
-                _ if is_ours(&service) => without.push(service),
-                Some(_) => {
-                    steps.take(self.write(&service, None).await);
+            let has = addresses(&service);
+            if !is_ours(&service) {
+                if !has.is_empty() {
+                    steps.take(self.write(&service, &[]).await);
                     let message = "Deleted load balancer".to_owned();
                     self.events
                         .record(&*service, Type::Normal, "DeletedLoadBalancer", message);
                 }
-                None => {}
+            } else if fits(&service, &has) && has.iter().all(|one| !taken.contains(one)) {
+                taken.extend(has);
+            } else {
+                without.push(service);
             }
         }
         for service in without {
-            match choose(self.network, &service, &taken) {
-                Ok(address) => {
-                    taken.insert(address);
-                    if steps
-                        .take(self.write(&service, Some(address)).await)
-                        .is_some()
-                    {
+            match choose(&service, &taken) {
+                Ok(addresses) => {
+                    taken.extend(addresses.iter().copied());
+                    if steps.take(self.write(&service, &addresses).await).is_some() {
                         let message = "Ensured load balancer".to_owned();
                         self.events
                             .record(&*service, Type::Normal, "EnsuredLoadBalancer", message);
@@ -110,26 +98,40 @@ impl Controller for LoadBalancers {
     }
 }
 
-impl LoadBalancers {
-    /// The address of ours that a Service has, if it is the one that it asks for.
-    fn address(&self, service: &Service) -> Option<Ipv4Addr> {
-        let address: Ipv4Addr = ingress(service).first()?.ip.as_ref()?.parse().ok()?;
-        let asked = asked(service);
-        let fits = asked.is_none_or(|asked| asked == address.to_string() || !is_ours(service));
-        (fits && self.network.contains(&address)).then_some(address)
-    }
+/// The families that a Service is to have an address of.
+fn families(service: &Service) -> Vec<IpFamily> {
+    let spec = service.spec.as_ref();
+    let families = spec.and_then(|spec| spec.ip_families.as_ref());
+    let families = families.into_iter().flatten();
+    families.filter_map(|family| family.parse().ok()).collect()
+}
 
-    async fn write(&self, service: &Service, address: Option<Ipv4Addr>) -> kube::Result<()> {
+/// The addresses of ours that a Service has.
+fn addresses(service: &Service) -> Vec<IpAddr> {
+    let ips = ingress(service).iter().filter_map(|one| one.ip.as_ref());
+    let ips = ips.filter_map(|ip| ip.parse().ok());
+    ips.filter(|ip| load_balancer_cidr(IpFamily::of(*ip)).contains(ip))
+        .collect()
+}
+
+/// Whether a Service has what it asks for: an address of each of its families, and the one it names.
+fn fits(service: &Service, has: &[IpAddr]) -> bool {
+    let each = has.iter().map(|ip| IpFamily::of(*ip));
+    let named = asked(service).is_none_or(|asked| has.iter().any(|ip| ip.to_string() == asked));
+    each.eq(families(service)) && named
+}
+
+impl LoadBalancers {
+    async fn write(&self, service: &Service, addresses: &[IpAddr]) -> kube::Result<()> {
         let namespace = service.namespace().unwrap_or_default();
         let api = Api::<Service>::namespaced(self.client.clone(), &namespace);
         let mut changed = service.clone();
-        let ingress = address.map(|address| {
-            vec![LoadBalancerIngress {
-                ip: Some(address.to_string()),
-                ip_mode: Some("VIP".to_owned()),
-                ..LoadBalancerIngress::default()
-            }]
+        let ingress = addresses.iter().map(|address| LoadBalancerIngress {
+            ip: Some(address.to_string()),
+            ip_mode: Some("VIP".to_owned()),
+            ..LoadBalancerIngress::default()
         });
+        let ingress = Some(ingress.collect()).filter(|all: &Vec<_>| !all.is_empty());
         changed.status.get_or_insert_default().load_balancer = Some(LoadBalancerStatus { ingress });
         owner::replace_status(&api, &self.services, &changed).await?;
         Ok(())
@@ -143,19 +145,40 @@ fn asked(service: &Service) -> Option<&str> {
     asked.filter(|asked| !asked.is_empty())
 }
 
-/// The address that a Service asks for, or the lowest free one.
-fn choose(
-    network: Ipv4Net,
-    service: &Service,
-    taken: &BTreeSet<Ipv4Addr>,
-) -> Result<Ipv4Addr, String> {
-    let Some(asked) = asked(service) else {
-        let free = network.hosts().find(|address| !taken.contains(address));
-        return free.ok_or_else(|| format!("no address of {network} is free"));
+/// An address of each of a Service's families: the one that it asks for, or the lowest free one.
+fn choose(service: &Service, taken: &BTreeSet<IpAddr>) -> Result<Vec<IpAddr>, String> {
+    let families = families(service);
+    let asked = match asked(service) {
+        Some(asked) => Some(check(asked, &families, taken)?),
+        None => None,
     };
-    let address: Ipv4Addr = asked
+    let of_family = |family: &IpFamily| {
+        let asked = asked.filter(|asked| IpFamily::of(*asked) == *family);
+        asked.map_or_else(|| free(*family, taken), Ok)
+    };
+    families.iter().map(of_family).collect()
+}
+
+fn free(family: IpFamily, taken: &BTreeSet<IpAddr>) -> Result<IpAddr, String> {
+    let network = load_balancer_cidr(family);
+    let bits = network.max_prefix_len() - network.prefix_len();
+    let mut all = (1..(1_u32 << bits) - 1).map(|offset| nth(network, offset));
+    let free = all.find(|address| !taken.contains(address));
+    free.ok_or_else(|| format!("no address of {network} is free"))
+}
+
+/// Whether an address that is asked for can be had.
+fn check(asked: &str, families: &[IpFamily], taken: &BTreeSet<IpAddr>) -> Result<IpAddr, String> {
+    let address: IpAddr = asked
         .parse()
-        .map_err(|_| format!("spec.loadBalancerIP {asked:?} is not an IPv4 address"))?;
+        .map_err(|_| format!("spec.loadBalancerIP {asked:?} is not an IP address"))?;
+    let family = IpFamily::of(address);
+    if !families.contains(&family) {
+        return Err(format!(
+            "spec.loadBalancerIP {asked} is of {family}, which is none of the Service's ipFamilies"
+        ));
+    }
+    let network = load_balancer_cidr(family);
     if !network.contains(&address) {
         return Err(format!("spec.loadBalancerIP {asked} is not in {network}"));
     }
@@ -168,45 +191,86 @@ fn choose(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::IpAddr;
 
     use k8s_openapi::api::core::v1::{Event, Service};
     use kube::ResourceExt as _;
     use serde_json::{Value, json};
 
-    use super::{choose, ingress};
+    use super::{choose, fits, ingress};
     use crate::controllers::tests::Cluster;
 
     #[test]
     fn addresses_are_chosen_in_order_or_as_asked() {
-        let network = "172.30.1.0/29".parse().unwrap();
-        let service = |spec: Value| serde_json::from_value(json!({"spec": spec})).unwrap();
-        let taken: BTreeSet<_> = ["172.30.1.1".parse().unwrap()].into();
+        let service = |spec: &Value| serde_json::from_value(json!({"spec": spec})).unwrap();
+        let taken: BTreeSet<IpAddr> = ["172.30.1.1".parse().unwrap()].into();
+        let (v4, both) = (json!(["IPv4"]), json!(["IPv6", "IPv4"]));
         let table = [
-            (json!({}), Ok("172.30.1.2")),
-            (json!({"loadBalancerIP": "172.30.1.5"}), Ok("172.30.1.5")),
+            (json!({"ipFamilies": v4}), Ok("172.30.1.2")),
             (
-                json!({"loadBalancerIP": "172.30.1.1"}),
+                json!({"ipFamilies": both}),
+                Ok("fd00:172:30:1::1 172.30.1.2"),
+            ),
+            (
+                json!({"ipFamilies": v4, "loadBalancerIP": "172.30.1.5"}),
+                Ok("172.30.1.5"),
+            ),
+            (
+                json!({"ipFamilies": both, "loadBalancerIP": "172.30.1.5"}),
+                Ok("fd00:172:30:1::1 172.30.1.5"),
+            ),
+            (
+                json!({"ipFamilies": v4, "loadBalancerIP": "172.30.1.1"}),
                 Err("already taken"),
             ),
             (
-                json!({"loadBalancerIP": "10.0.0.1"}),
-                Err("is not in 172.30.1.0/29"),
+                json!({"ipFamilies": v4, "loadBalancerIP": "10.0.0.1"}),
+                Err("is not in 172.30.1.0/24"),
             ),
             (
-                json!({"loadBalancerIP": "x"}),
-                Err("is not an IPv4 address"),
+                json!({"ipFamilies": v4, "loadBalancerIP": "fd00:172:30:1::1"}),
+                Err("none of the Service's ipFamilies"),
+            ),
+            (
+                json!({"ipFamilies": v4, "loadBalancerIP": "x"}),
+                Err("is not an IP address"),
             ),
         ];
         for (spec, expected) in table {
-            match (choose(network, &service(spec.clone()), &taken), expected) {
-                (Ok(found), Ok(wanted)) => assert_eq!(found.to_string(), wanted, "{spec}"),
+            match (choose(&service(&spec), &taken), expected) {
+                (Ok(found), Ok(wanted)) => {
+                    let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                    assert_eq!(found.join(" "), wanted, "{spec}");
+                }
                 (Err(found), Err(wanted)) => assert!(found.contains(wanted), "{spec}: {found}"),
                 (found, _) => panic!("{spec}: {found:?}"),
             }
         }
-        let all = network.hosts().collect();
-        let full = choose(network, &service(json!({})), &all);
-        assert_eq!(full, Err("no address of 172.30.1.0/29 is free".to_owned()));
+        let all = (1..255).map(|last| IpAddr::from([172, 30, 1, last]));
+        let full = choose(&service(&json!({"ipFamilies": v4})), &all.collect());
+        assert_eq!(full, Err("no address of 172.30.1.0/24 is free".to_owned()));
+    }
+
+    #[test]
+    fn an_address_of_each_family_is_what_a_service_has_to_have() {
+        let service = |families: &[&str], asked: Option<&str>| -> Service {
+            let spec = json!({"ipFamilies": families, "loadBalancerIP": asked});
+            serde_json::from_value(json!({"spec": spec})).unwrap()
+        };
+        let [v4, v6]: [IpAddr; 2] =
+            ["172.30.1.1", "fd00:172:30:1::1"].map(|ip| ip.parse().unwrap());
+        for (families, asked, has, expected) in [
+            (&["IPv4"][..], None, &[v4][..], true),
+            (&["IPv4"], None, &[], false),
+            (&["IPv4", "IPv6"], None, &[v4], false),
+            (&["IPv4", "IPv6"], None, &[v4, v6], true),
+            (&["IPv4"], None, &[v4, v6], false),
+            (&["IPv4"], Some("172.30.1.1"), &[v4], true),
+            (&["IPv4"], Some("172.30.1.2"), &[v4], false),
+        ] {
+            let found = fits(&service(families, asked), has);
+            assert_eq!(found, expected, "{families:?} {asked:?} {has:?}");
+        }
     }
 
     #[tokio::test]

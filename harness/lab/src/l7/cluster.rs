@@ -11,6 +11,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::Value;
 
+use crate::topology::IpFamily;
+
 use super::envoy::cluster::{Cluster, Endpoint, Protocol};
 
 /// Which port of a Service is meant.
@@ -131,10 +133,17 @@ impl Services {
         keep: impl Fn(Option<&Pod>) -> bool,
     ) -> (Vec<Endpoint>, Vec<&Pod>) {
         let key = (namespace.to_owned(), name.to_owned());
+        let spec = self
+            .find(namespace, name)
+            .and_then(|found| found.spec.as_ref());
+        let families = spec.and_then(|spec| spec.ip_families.as_ref());
+        let first = families.and_then(|families| families.first());
+        let family = first.map_or(IpFamily::V4.name(), String::as_str);
         let mut found = BTreeSet::new();
         let mut behind = Vec::new();
         for slice in self.slices.get(&key).into_iter().flatten() {
-            if slice.address_type == "FQDN" {
+            // One address of each endpoint, or pods would be chosen twice as often that have two.
+            if slice.address_type != family {
                 continue;
             }
             let wanted = port.name.as_deref().unwrap_or_default();

@@ -3,13 +3,14 @@
 //! Start from [`run`]. What becomes of a pod is its worker's work, in `pod`.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
+use ipnet::IpNet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -44,7 +45,8 @@ const FORCED: Duration = Duration::from_secs(2);
 /// What a node's workers share.
 pub(super) struct NodeContext {
     pub(super) name: String,
-    pub(super) ip: Ipv4Addr,
+    /// One a family.
+    pub(super) ips: Vec<IpAddr>,
     pub(super) client: Client,
     /// The client of any user, for tasks of the lab that run as their pod's account.
     pub(super) client_of: Arc<dyn Fn(&str) -> Client + Send + Sync>,
@@ -83,7 +85,7 @@ pub(super) async fn run(
 
 /// What of [`NodeConfig`] only its registration needs.
 pub(super) struct NodeFacts {
-    pub(super) pod_cidr: String,
+    pub(super) pod_cidrs: Vec<IpNet>,
     pub(super) labels: Vec<(String, String)>,
     pub(super) control_plane: bool,
 }
@@ -115,7 +117,7 @@ async fn register(node: &NodeContext, facts: &NodeFacts) -> anyhow::Result<()> {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": node.name, "labels": labels, "annotations": annotations},
-        "spec": {"podCIDR": facts.pod_cidr, "podCIDRs": [facts.pod_cidr], "taints": taints},
+        "spec": {"podCIDR": facts.pod_cidrs.first(), "podCIDRs": facts.pod_cidrs, "taints": taints},
     }))?;
     match nodes.create(&PostParams::default(), &object).await {
         Ok(_) => {}
@@ -173,11 +175,11 @@ fn status(node: &NodeContext) -> serde_json::Value {
     let images = images
         .iter()
         .map(|(name, image)| json!({"names": [name], "sizeBytes": image.size}));
+    let addresses = node.ips.iter().map(|ip| ("InternalIP", ip.to_string()));
+    let addresses = addresses.chain([("Hostname", node.name.clone())]);
+    let addresses = addresses.map(|(kind, address)| json!({"type": kind, "address": address}));
     json!({
-        "addresses": [
-            {"type": "InternalIP", "address": node.ip.to_string()},
-            {"type": "Hostname", "address": node.name},
-        ],
+        "addresses": addresses.collect::<Vec<_>>(),
         "capacity": resources,
         "allocatable": resources,
         "conditions": [
@@ -335,13 +337,13 @@ pub(super) fn split(
     let client = client_of(&format!("system:node:{}", config.name));
     let events = Recorder::on_node(client.clone(), "kubelet", config.name.clone());
     let facts = NodeFacts {
-        pod_cidr: config.pod_cidr.to_string(),
+        pod_cidrs: config.pod_cidrs,
         labels: config.labels.into_iter().collect(),
         control_plane: config.control_plane,
     };
     let context = NodeContext {
         name: config.name,
-        ip: config.ip,
+        ips: config.ips,
         objects: Arc::new(Objects::new(client.clone())),
         client,
         client_of,

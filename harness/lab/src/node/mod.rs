@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use kube::Client;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -77,10 +77,10 @@ pub struct NodesConfig {
 pub struct NodeConfig {
     /// Its name.
     pub name: String,
-    /// Its address on the underlay.
-    pub ip: Ipv4Addr,
-    /// Its pods' addresses.
-    pub pod_cidr: Ipv4Net,
+    /// Its addresses on the underlay, one a family, the cluster's first choice first.
+    pub ips: Vec<IpAddr>,
+    /// Its pods' addresses, in the same order.
+    pub pod_cidrs: Vec<IpNet>,
     /// Its namespaces.
     pub sandbox: Sandbox,
     /// Its pods' network.

@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 
 use crate::controllers::pods::{is_ready, is_terminal, node_of};
 use crate::event::reference;
+use crate::topology::IpFamily;
 
 /// A port of a Service, as one pod serves it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,12 +52,21 @@ pub(super) fn is_headless(service: &Service) -> bool {
     spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
 }
 
-/// The pods behind a Service, by the ports that they serve it on. Pods may differ in those, since a
+/// The families of a Service's endpoints, its own first choice first.
+pub(super) fn families(service: &Service) -> Vec<IpFamily> {
+    let spec = service.spec.as_ref();
+    let families = spec.and_then(|spec| spec.ip_families.as_ref());
+    let families = families.into_iter().flatten();
+    families.filter_map(|family| family.parse().ok()).collect()
+}
+
+/// The pods behind a Service with an address of a family, by the ports that they serve it on. Pods may differ in those, since a
 /// `targetPort` can be a name.
 pub(super) fn of(
     service: &Service,
     pods: &[Arc<Pod>],
     nodes: &[Arc<Node>],
+    family: IpFamily,
 ) -> BTreeMap<Vec<Port>, Vec<Backend>> {
     let mut found: BTreeMap<Vec<Port>, Vec<Backend>> = BTreeMap::new();
     let (Some(selector), Some(spec)) = (selector(service), &service.spec) else {
@@ -71,9 +81,7 @@ pub(super) fn of(
         if !selected || is_terminal(pod) {
             continue;
         }
-        let status = pod.status.as_ref();
-        let address = status.and_then(|status| status.pod_ip.clone());
-        let Some(address) = address.filter(|address| !address.is_empty()) else {
+        let Some(address) = address(pod, family) else {
             continue;
         };
         let node = node_of(pod).map(str::to_owned);
@@ -103,6 +111,15 @@ pub(super) fn of(
         found.entry(ports).or_default().push(backend);
     }
     found
+}
+
+/// A pod's address of a family.
+fn address(pod: &Pod, family: IpFamily) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let first = status.pod_ip.iter().filter(|_| status.pod_ips.is_none());
+    let mut all = first.chain(status.pod_ips.iter().flatten().map(|one| &one.ip));
+    let is_of_family = |ip: &&String| ip.parse().is_ok_and(|ip| IpFamily::of(ip) == family);
+    all.find(is_of_family).cloned()
 }
 
 /// A pod's name in DNS below its governing Service.

@@ -16,6 +16,7 @@ use crate::controllers::informer::Informers;
 use crate::controllers::owner;
 use crate::controllers::owner::forgiving;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::topology::IpFamily;
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpoint-controller";
@@ -78,7 +79,7 @@ impl Controller for Legacy {
     }
 }
 
-/// The Endpoints of a Service. Pods that are ending are not in it, and those that are not ready are
+/// The Endpoints of a Service, of its first family: they have no place for another. Pods that are ending are not in it, and those that are not ready are
 /// apart.
 pub(super) fn wanted(service: &Service, pods: &[Arc<Pod>], nodes: &[Arc<Node>]) -> Endpoints {
     let publish = service
@@ -87,7 +88,9 @@ pub(super) fn wanted(service: &Service, pods: &[Arc<Pod>], nodes: &[Arc<Node>]) 
         .and_then(|spec| spec.publish_not_ready_addresses)
         == Some(true);
     let mut subsets = Vec::new();
-    for (ports, backends) in backends::of(service, pods, nodes) {
+    let first = backends::families(service).first().copied();
+    let family = first.unwrap_or(IpFamily::V4);
+    for (ports, backends) in backends::of(service, pods, nodes, family) {
         let mut ready = Vec::new();
         let mut waiting = Vec::new();
         for backend in backends {

@@ -15,6 +15,7 @@ use crate::controllers::informer::Informers;
 use crate::controllers::owner;
 use crate::controllers::owner::forgiving;
 use crate::controllers::world::{Cache, Controller, Next, Steps, World, drive};
+use crate::topology::IpFamily;
 
 /// The label that names a slice's Service.
 pub(super) const SERVICE: &str = "kubernetes.io/service-name";
@@ -76,7 +77,7 @@ impl Slices {
             return;
         }
         let namespace = service.namespace().unwrap_or_default();
-        let found = backends::of(service, &self.pods.of(&namespace), &self.nodes.all());
+        let (pods, nodes) = (self.pods.of(&namespace), self.nodes.all());
         let mut existing = self.slices.of(&namespace);
         existing.retain(|slice| {
             let labels = slice.labels();
@@ -85,7 +86,7 @@ impl Slices {
                 && slice.metadata.deletion_timestamp.is_none()
         });
         let api = Api::<EndpointSlice>::namespaced(self.client.clone(), &namespace);
-        let plan = plan(service, found, existing);
+        let plan = plan_all(service, &pods, &nodes, existing);
         for slice in plan.create {
             let made = owner::create(&api, &self.slices, &slice).await;
             steps.take(made.map(drop).or_else(forgiving));
@@ -143,9 +144,33 @@ fn port(port: Port) -> EndpointPort {
     }
 }
 
-/// Keeps the slices that have the right ports, fills them, and uses up the others for what is new.
+/// Plans each family's slices, which are never those of another: a slice's address type is for ever.
+pub(super) fn plan_all(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    nodes: &[Arc<Node>],
+    mut existing: Vec<Arc<EndpointSlice>>,
+) -> Plan {
+    let mut all = Plan::default();
+    for family in backends::families(service) {
+        let of_family = |slice: &Arc<EndpointSlice>| slice.address_type == family.name();
+        let (own, others) = existing.into_iter().partition(of_family);
+        existing = others;
+        let found = backends::of(service, pods, nodes, family);
+        let plan = plan(service, family, found, own);
+        all.create.extend(plan.create);
+        all.change.extend(plan.change);
+        all.delete.extend(plan.delete);
+    }
+    // Of a family that the Service has no more.
+    all.delete.extend(existing);
+    all
+}
+
+/// Keeps the slices of a family that have the right ports, fills them, and uses up the others for what is new.
 pub(super) fn plan(
     service: &Service,
+    family: IpFamily,
     mut found: BTreeMap<Vec<Port>, Vec<Backend>>,
     existing: Vec<Arc<EndpointSlice>>,
 ) -> Plan {
@@ -188,7 +213,7 @@ pub(super) fn plan(
                     owner_references: Some(owners.clone()),
                     ..ObjectMeta::default()
                 },
-                address_type: "IPv4".to_owned(),
+                address_type: family.to_string(),
                 endpoints: chunk,
                 ports: Some(ports),
             });

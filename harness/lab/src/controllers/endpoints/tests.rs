@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::slices::{SERVICE, plan};
+use super::slices::{Plan, SERVICE, plan, plan_all};
 use super::{backends, legacy};
+use crate::topology::IpFamily;
 
 fn service(spec: Value) -> Service {
     let metadata = json!({"name": "web", "namespace": "ns", "uid": "u", "labels": {"team": "a"}});
@@ -36,9 +37,9 @@ fn nodes() -> Vec<Arc<Node>> {
 
 /// `address ready serving terminating` of every endpoint, by port.
 fn told(service: &Service, pods: &[Arc<Pod>]) -> Vec<String> {
-    let found = backends::of(service, pods, &nodes());
+    let found = backends::of(service, pods, &nodes(), IpFamily::V4);
     let mut told = Vec::new();
-    for slice in plan(service, found, Vec::new()).create {
+    for slice in plan(service, IpFamily::V4, found, Vec::new()).create {
         let ports: Vec<_> = slice
             .ports
             .iter()
@@ -124,13 +125,13 @@ fn pods_that_name_a_port_differently_are_in_slices_of_their_own() {
 #[test]
 fn slices_are_kept_filled_and_used_up() {
     let service = service(json!({"clusterIP": "None"}));
-    let found = |pods: &[Arc<Pod>]| backends::of(&service, pods, &nodes());
+    let found = |pods: &[Arc<Pod>]| backends::of(&service, pods, &nodes(), IpFamily::V4);
     let stored = |slice: EndpointSlice| {
         let mut slice = slice;
         slice.metadata.name = Some("web-x".to_owned());
         Arc::new(slice)
     };
-    let empty = plan(&service, found(&[]), Vec::new()).create;
+    let empty = plan(&service, IpFamily::V4, found(&[]), Vec::new()).create;
     assert_eq!(empty.len(), 1, "a Service without pods has a slice, too");
     let labels = empty[0].metadata.labels.clone().unwrap();
     assert_eq!(labels[SERVICE], "web");
@@ -143,6 +144,7 @@ fn slices_are_kept_filled_and_used_up() {
     );
     let filled = plan(
         &service,
+        IpFamily::V4,
         found(&[pod(1, json!({}))]),
         vec![stored(empty[0].clone())],
     );
@@ -161,6 +163,7 @@ fn slices_are_kept_filled_and_used_up() {
     );
     let again = plan(
         &service,
+        IpFamily::V4,
         found(&[pod(1, json!({}))]),
         vec![stored(filled.change[0].clone())],
     );
@@ -171,6 +174,7 @@ fn slices_are_kept_filled_and_used_up() {
     let many: Vec<_> = (1..=150).map(|number| pod(number, json!({}))).collect();
     let more = plan(
         &service,
+        IpFamily::V4,
         found(&many),
         vec![stored(filled.change[0].clone())],
     );
@@ -182,11 +186,63 @@ fn slices_are_kept_filled_and_used_up() {
 }
 
 #[test]
+fn each_family_has_slices_of_its_own() {
+    let with = |families: &[&str]| service(json!({"ipFamilies": families}));
+    let both = json!({"status": {"podIPs": [{"ip": "10.244.1.1"}, {"ip": "fd00:10:244:1::1"}]}});
+    let pods = [pod(1, both), pod(2, json!({}))];
+    let planned = |service: &Service, existing: &[EndpointSlice]| {
+        let existing = existing.iter().cloned().map(Arc::new).collect();
+        plan_all(service, &pods, &nodes(), existing)
+    };
+    let shown = |plan: &Plan| {
+        let slices = plan.create.iter().map(|slice| {
+            let endpoints = slice
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.addresses[0].as_str());
+            format!(
+                "{} {}",
+                slice.address_type,
+                endpoints.collect::<Vec<_>>().join(" ")
+            )
+        });
+        slices.collect::<Vec<_>>()
+    };
+    let one = planned(&with(&["IPv4"]), &[]);
+    assert_eq!(shown(&one), ["IPv4 10.244.1.1 10.244.1.2"]);
+    let two = planned(&with(&["IPv6", "IPv4"]), &[]);
+    let of_two = ["IPv6 fd00:10:244:1::1", "IPv4 10.244.1.1 10.244.1.2"];
+    assert_eq!(shown(&two), of_two);
+    let more = planned(&with(&["IPv4", "IPv6"]), &one.create);
+    assert_eq!(shown(&more), of_two[..1]);
+    assert_eq!((more.change.len(), more.delete.len()), (0, 0));
+    let less = planned(&with(&["IPv4"]), &two.create);
+    assert_eq!((less.create.len(), less.change.len()), (0, 0));
+    let types: Vec<_> = less
+        .delete
+        .iter()
+        .map(|slice| slice.address_type.as_str())
+        .collect();
+    assert_eq!(types, ["IPv6"]);
+    // Endpoints have a place for one family only.
+    let subsets = legacy::wanted(&with(&["IPv6", "IPv4"]), &pods, &nodes())
+        .subsets
+        .unwrap();
+    let ips: Vec<_> = subsets[0]
+        .addresses
+        .iter()
+        .flatten()
+        .map(|one| one.ip.as_str())
+        .collect();
+    assert_eq!(ips, ["fd00:10:244:1::1"]);
+}
+
+#[test]
 fn a_pod_has_a_name_below_the_service_that_governs_it() {
     let named = json!({"spec": {"hostname": "db-0", "subdomain": "web"}});
     let elsewhere = json!({"spec": {"hostname": "db-1", "subdomain": "other"}});
     let pods = [pod(1, named), pod(2, elsewhere)];
-    let found = backends::of(&service(json!({})), &pods, &nodes());
+    let found = backends::of(&service(json!({})), &pods, &nodes(), IpFamily::V4);
     let names: Vec<_> = found
         .values()
         .flatten()

@@ -20,11 +20,11 @@ pub(super) fn hostname(pod: &Pod) -> String {
 }
 
 /// Writes the files into `directory` and says where they are mounted.
-pub(super) fn write(directory: &Path, pod: &Pod, address: IpAddr) -> io::Result<Vec<Bind>> {
+pub(super) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr]) -> io::Result<Vec<Bind>> {
     fs::create_dir_all(directory)?;
     let files = [
         ("/etc/resolv.conf", resolv_conf(pod)),
-        ("/etc/hosts", hosts(pod, address)),
+        ("/etc/hosts", hosts(pod, addresses)),
         ("/etc/hostname", format!("{}\n", hostname(pod))),
     ];
     files
@@ -87,7 +87,7 @@ fn resolv_conf(pod: &Pod) -> String {
     text
 }
 
-fn hosts(pod: &Pod, address: IpAddr) -> String {
+fn hosts(pod: &Pod, addresses: &[IpAddr]) -> String {
     let mut text = "# Kubernetes-managed hosts file.\n\
         127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -98,13 +98,15 @@ fn hosts(pod: &Pod, address: IpAddr) -> String {
         .to_owned();
     let name = hostname(pod);
     let spec = pod.spec.clone().unwrap_or_default();
-    match spec.subdomain.filter(|subdomain| !subdomain.is_empty()) {
+    let names = match spec.subdomain.filter(|subdomain| !subdomain.is_empty()) {
         Some(subdomain) => {
             let namespace = pod.namespace().unwrap_or_default();
-            let full = format!("{name}.{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}");
-            text.push_str(&format!("{address}\t{full}\t{name}\n"));
+            format!("{name}.{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}\t{name}")
         }
-        None => text.push_str(&format!("{address}\t{name}\n")),
+        None => name,
+    };
+    for address in addresses {
+        text.push_str(&format!("{address}\t{names}\n"));
     }
     let aliases = spec.host_aliases.unwrap_or_default();
     if !aliases.is_empty() {
@@ -153,11 +155,12 @@ mod tests {
         let pod = pod(
             "{containers: [], subdomain: web, hostAliases: [{ip: 10.1.1.1, hostnames: [a, b]}]}",
         );
-        let hosts = hosts(&pod, [10, 244, 0, 9].into());
-        assert!(
-            hosts.contains("10.244.0.9\tweb-0.web.shop.svc.cluster.local\tweb-0\n"),
-            "{hosts}"
-        );
+        let both = ["10.244.0.9", "fd00:10:244::9"].map(|ip| ip.parse().unwrap());
+        let hosts = hosts(&pod, &both);
+        for ip in both {
+            let line = format!("{ip}\tweb-0.web.shop.svc.cluster.local\tweb-0\n");
+            assert!(hosts.contains(&line), "{hosts}");
+        }
         assert!(hosts.ends_with("10.1.1.1\ta\tb\n"), "{hosts}");
     }
 }

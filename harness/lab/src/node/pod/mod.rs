@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodIP};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -72,6 +72,7 @@ pub(super) struct Instances {
 struct Setup {
     sandbox: u32,
     netns: NetNs,
+    /// The first, which probes go to.
     address: IpAddr,
     hostname: String,
     files: Vec<Bind>,
@@ -160,14 +161,12 @@ impl PodContext {
     fn with_address(&self) -> Pod {
         let mut pod = Pod::clone(&self.pod.borrow());
         let status = pod.status.get_or_insert_default();
-        let address = self
-            .state
-            .borrow()
-            .address
-            .map(|address| address.to_string());
-        status.pod_ips = address.clone().map(|ip| vec![PodIP { ip }]);
-        status.pod_ip = address;
-        status.host_ip = Some(self.node.ip.to_string());
+        let addresses = self.state.borrow().addresses.clone();
+        let first = |addresses: &[IpAddr]| addresses.first().map(ToString::to_string);
+        status.pod_ips = status::pod_ips(&addresses);
+        status.pod_ip = first(&addresses);
+        status.host_ips = Some(status::host_ips(&self.node.ips));
+        status.host_ip = first(&self.node.ips);
         pod
     }
 
@@ -184,7 +183,7 @@ impl PodContext {
     /// Writes the status, if it is not what was written before.
     async fn write_status(&self, written: &mut Option<serde_json::Value>) {
         let pod = self.pod.borrow().clone();
-        let status = status::report(&pod, &self.state.borrow().clone(), self.node.ip.into());
+        let status = status::report(&pod, &self.state.borrow().clone(), &self.node.ips);
         let Ok(value) = serde_json::to_value(&status) else {
             return;
         };
@@ -351,8 +350,8 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
             }
         }
     };
-    let ((own, sandbox, netns, address), ()) = tokio::join!(sandbox, volumes.ready());
-    let files = match files::write(&pod.directory.join("etc"), &object, address) {
+    let ((own, sandbox, netns, addresses), ()) = tokio::join!(sandbox, volumes.ready());
+    let files = match files::write(&pod.directory.join("etc"), &object, &addresses) {
         Ok(files) => files,
         Err(error) => {
             let reason = format!("cannot write the pod's files: {error}");
@@ -364,7 +363,7 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
     Some(Setup {
         sandbox,
         netns,
-        address,
+        address: *addresses.first()?,
         hostname: files::hostname(&object),
         files,
         volumes,
@@ -375,7 +374,7 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
 async fn make_sandbox(
     pod: &PodContext,
     object: &Pod,
-) -> anyhow::Result<(Option<Sandbox>, u32, NetNs, IpAddr)> {
+) -> anyhow::Result<(Option<Sandbox>, u32, NetNs, Vec<IpAddr>)> {
     let on_host = object
         .spec
         .as_ref()
@@ -387,7 +386,7 @@ async fn make_sandbox(
             None,
             node.sandbox.pid(),
             node.sandbox.netns(),
-            IpAddr::from(node.ip),
+            node.ips.clone(),
         )
     } else {
         let config = SandboxConfig {
@@ -398,15 +397,16 @@ async fn make_sandbox(
         let netns = sandbox.netns();
         let ports = object.spec.as_ref().map(HostPort::of).unwrap_or_default();
         let attached = node.network.attach(&netns, &pod.uid, &ports).await;
-        let address = attached.context("plugin failed to set up the pod's network")?;
+        let addresses = attached.context("plugin failed to set up the pod's network")?;
+        anyhow::ensure!(!addresses.is_empty(), "plugin gave the pod no address");
         let pid = sandbox.pid();
-        (Some(sandbox), pid, netns, IpAddr::from(address))
+        (Some(sandbox), pid, netns, addresses)
     };
     pod.set_netns(Some(made.2.clone()));
     pod.annotate(made.1).await;
     pod.state.send_modify(|state| {
         state.sandbox = true;
-        state.address = Some(made.3);
+        state.addresses = made.3.clone();
     });
     Ok(made)
 }

@@ -16,7 +16,8 @@ use k8s_openapi::jiff::Timestamp;
 pub(super) struct PodState {
     pub(super) init: Vec<ContainerStatus>,
     pub(super) containers: Vec<ContainerStatus>,
-    pub(super) address: Option<IpAddr>,
+    /// One a family, the cluster's first choice first.
+    pub(super) addresses: Vec<IpAddr>,
     /// Whether the namespaces and the network are there.
     pub(super) sandbox: bool,
     pub(super) started: Option<Time>,
@@ -155,7 +156,7 @@ fn names<'a>(statuses: impl Iterator<Item = &'a ContainerStatus>) -> String {
 }
 
 /// `pod.status` for what is known; conditions that are not the kubelet's stay.
-pub(super) fn report(pod: &Pod, state: &PodState, host: IpAddr) -> PodStatus {
+pub(super) fn report(pod: &Pod, state: &PodState, host: &[IpAddr]) -> PodStatus {
     let spec = pod.spec.clone().unwrap_or_default();
     let phase = state.phase(&spec);
     let finished = match phase {
@@ -232,24 +233,34 @@ pub(super) fn report(pod: &Pod, state: &PodState, host: IpAddr) -> PodStatus {
     );
     all.sort_by_key(|condition| ORDER.iter().position(|name| condition.type_ == *name));
 
-    let address = state.address.map(|address| address.to_string());
+    let first = |addresses: &[IpAddr]| addresses.first().map(ToString::to_string);
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(all),
         reason: state.failed.as_ref().map(|(reason, _)| reason.clone()),
         message: state.failed.as_ref().map(|(_, message)| message.clone()),
-        host_ip: Some(host.to_string()),
-        host_ips: Some(vec![HostIP {
-            ip: host.to_string(),
-        }]),
-        pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
-        pod_ip: address,
+        host_ip: first(host),
+        host_ips: Some(host_ips(host)),
+        pod_ips: pod_ips(&state.addresses),
+        pod_ip: first(&state.addresses),
         start_time: state.started.clone(),
         init_container_statuses: Some(state.init.clone()).filter(|init| !init.is_empty()),
         container_statuses: Some(state.containers.clone()),
         qos_class: Some(qos_class(&spec).to_owned()),
         ..PodStatus::default()
     }
+}
+
+/// A node's addresses, as `status.hostIPs` has them.
+pub(super) fn host_ips(addresses: &[IpAddr]) -> Vec<HostIP> {
+    let each = addresses.iter().map(ToString::to_string);
+    each.map(|ip| HostIP { ip }).collect()
+}
+
+/// A pod's addresses, as `status.podIPs` has them.
+pub(super) fn pod_ips(addresses: &[IpAddr]) -> Option<Vec<PodIP>> {
+    let each = addresses.iter().map(ToString::to_string);
+    (!addresses.is_empty()).then(|| each.map(|ip| PodIP { ip }).collect())
 }
 
 const ORDER: [&str; 5] = [

@@ -27,7 +27,9 @@ fn phase(
         status.state = Some(given.clone());
     }
     state.ended = ended;
-    report(&pod, &state, [172, 30, 0, 3].into()).phase.unwrap()
+    report(&pod, &state, &[[172, 30, 0, 3].into()])
+        .phase
+        .unwrap()
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn ready_says_which_container_is_not_and_keeps_what_others_report() {
     }
     state.containers[0].ready = true;
     let ready = |state: &PodState| {
-        let status = report(&pod, state, [172, 30, 0, 3].into());
+        let status = report(&pod, state, &[[172, 30, 0, 3].into()]);
         let conditions = status.conditions.unwrap();
         assert!(
             conditions
