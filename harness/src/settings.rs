@@ -34,6 +34,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "vxlan",
     },
     Variable {
+        name: "STRATA_IP_FAMILY",
+        meaning: "the lab's address families: ipv4, or dual, which is both",
+        default: "dual, unless this kernel has no IPv6",
+    },
+    Variable {
         name: "STRATA_KEEP",
         meaning: "1 leaves the cluster running after the run and prints how to reach it",
         default: "0",
@@ -83,6 +88,8 @@ pub struct Settings {
     pub provider: String,
     /// `STRATA_CNI`; whether there is one of that name is for the provider to say.
     pub cni: Option<String>,
+    /// `STRATA_IP_FAMILY`; as for the CNI.
+    pub ip_family: Option<String>,
     /// `STRATA_KEEP`.
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
@@ -132,6 +139,7 @@ impl Settings {
         let mut settings = Self {
             provider: "lab".to_owned(),
             cni: None,
+            ip_family: None,
             keep: false,
             keep_going: false,
             after_layer: None,
@@ -160,6 +168,7 @@ impl Settings {
             match name {
                 "STRATA_PROVIDER" => text.clone_into(&mut settings.provider),
                 "STRATA_CNI" => settings.cni = Some(text.to_owned()),
+                "STRATA_IP_FAMILY" => settings.ip_family = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
                 "STRATA_AFTER_LAYER" => settings.after_layer = Some(program(path)),

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Deserialize;
 use serde_json::json;
-use strata_lab::boot::{self, Cni, LabConfig};
+use strata_lab::boot::{self, Cni, IpFamilies, LabConfig};
 use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
@@ -32,6 +32,7 @@ const PROFILE: &str = "lab";
 #[derive(Debug)]
 pub(super) struct Lab {
     cni: Cni,
+    ip_families: IpFamilies,
     envoy: Option<PathBuf>,
     nft: Option<PathBuf>,
     report_dir: PathBuf,
@@ -46,6 +47,7 @@ impl Lab {
     pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
         Ok(Self {
             cni: cni(settings.cni.as_deref())?,
+            ip_families: ip_families(settings.ip_family.as_deref())?,
             envoy: settings.envoy.clone(),
             nft: settings.nft.clone(),
             report_dir: settings.report_dir.clone(),
@@ -111,6 +113,7 @@ impl Provider for Lab {
         let config = LabConfig {
             workers: WORKERS,
             cni: self.cni,
+            ip_families: self.ip_families,
             envoy: Some(envoy.path.clone()),
             nft: nft.path.clone(),
             images: vec![image.0.clone()],
@@ -159,6 +162,16 @@ fn cni(name: Option<&str>) -> Result<Cni, BadInput> {
     };
     name.parse()
         .map_err(|why| BadInput(format!("STRATA_CNI={why}")))
+}
+
+/// The address families that `STRATA_IP_FAMILY` names; by default all that this kernel has.
+fn ip_families(name: Option<&str>) -> Result<IpFamilies, BadInput> {
+    let Some(name) = name else {
+        let both = IpFamilies::Dual.check();
+        return Ok(both.map_or(IpFamilies::Ipv4, |()| IpFamilies::Dual));
+    };
+    name.parse()
+        .map_err(|why| BadInput(format!("STRATA_IP_FAMILY={why}")))
 }
 
 /// The probe's image where the lab reads it once, as it starts. In the report directory rather than
