@@ -214,3 +214,25 @@ fn the_tutorials_manifests_are_unchanged() {
         assert_eq!(own["spec"], expected, "{file}: {kind} {name}");
     }
 }
+
+#[test]
+fn what_a_fixture_says_that_it_needs_is_known() {
+    let mut said = 0;
+    for layer in Layer::ALL {
+        let path = manifests().join(layer.name()).join("fixture.yaml");
+        for document in documents(&path) {
+            let annotations = &document["metadata"]["annotations"];
+            if let Some(name) = annotations[strata::NEEDS_ANNOTATION].as_str() {
+                let need: Result<strata::Need, String> = name.parse();
+                assert!(need.is_ok(), "{}: {need:?}", path.display());
+                said += 1;
+            }
+        }
+    }
+    assert!(said > 0);
+    let wrong = "DualStacks".parse::<strata::Need>().unwrap_err();
+    assert!(
+        wrong.contains("write one of") && wrong.contains("DualStack"),
+        "{wrong}"
+    );
+}

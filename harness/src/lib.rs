@@ -25,7 +25,7 @@ pub mod wait;
 
 pub use apply::Refusal;
 pub use check::{Check, Suite};
-pub use layer::Subject;
+pub use layer::{NEEDS_ANNOTATION, Subject};
 pub use pod::PodView;
 pub use probe::{Answers, Vantage};
 pub use provider::Need;

@@ -17,8 +17,10 @@ pub struct PodView {
     pub name: String,
     /// The node it runs on.
     pub node: String,
-    /// Its own address (the first of `status.podIPs`).
+    /// Its own address: the first of `status.podIPs`, or of the family that it is [looked at](Self::in_family) in.
     pub ip: IpAddr,
+    /// All of them (`status.podIPs`).
+    pub ips: Vec<IpAddr>,
     /// Its node's address.
     pub host_ip: IpAddr,
     /// Its labels.
@@ -37,6 +39,12 @@ impl PodView {
             name: pod.name_any(),
             node: pod.spec.as_ref()?.node_name.clone()?,
             ip: status.pod_ip.as_ref()?.parse().ok()?,
+            ips: status
+                .pod_ips
+                .iter()
+                .flatten()
+                .filter_map(|one| one.ip.parse().ok())
+                .collect(),
             host_ip: status
                 .host_ip
                 .as_ref()
@@ -46,6 +54,39 @@ impl PodView {
             labels: pod.labels().clone(),
             pod: pod.clone(),
         })
+    }
+}
+
+impl PodView {
+    /// The same pod by its addresses, and its node's, of the family of another address, as if it had
+    /// no others; nothing if it has none of that family.
+    #[must_use]
+    pub fn in_family(&self, like: IpAddr) -> Option<Self> {
+        let ip = |ips: &[IpAddr]| {
+            ips.iter()
+                .copied()
+                .find(|ip| ip.is_ipv4() == like.is_ipv4())
+        };
+        let hosts = self
+            .pod
+            .status
+            .iter()
+            .flat_map(|of| of.host_ips.iter().flatten());
+        let hosts: Vec<IpAddr> = hosts.filter_map(|one| one.ip.parse().ok()).collect();
+        let own = if self.ip.is_ipv4() == like.is_ipv4() {
+            self.ip
+        } else {
+            ip(&self.ips)?
+        };
+        let mut view = Self {
+            ip: own,
+            host_ip: ip(&hosts).unwrap_or(self.host_ip),
+            ..self.clone()
+        };
+        if let Some(status) = &mut view.pod.status {
+            status.pod_ip = Some(own.to_string());
+        }
+        Some(view)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The container network: every pod has an address of its own, and reaches every other pod by it.
 //!
 //! Start from [`SUITE`], the gates; `traffic` judges what else a pod network is good for, `policies` what
-//! it keeps out, and `paths` is how they ask. The fixture has two pods (`echo`, `peer`) and a pod in the node's own network (`host`) on
+//! it keeps out, `dual_stack` what the second address family is good for, and `paths` is how they ask. The fixture has two pods (`echo`, `peer`) and a pod in the node's own network (`host`) on
 //! every node; paths are judged for all ordered pairs of nodes.
 
+pub(crate) mod dual_stack;
 mod paths;
 pub(crate) mod policies;
 pub(crate) mod traffic;

@@ -241,15 +241,7 @@ async fn named_ports_have_srv_records(scope: &Scope) -> Outcome {
 async fn cluster_ips_have_ptr_records(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let ip: IpAddr = address(&scope.get("backend").await?).parse()?;
-    let IpAddr::V4(ip) = ip else {
-        return Err(
-            NoVerdict::new(format!("{ip}: reverse names of IPv6 are not checked yet")).into(),
-        );
-    };
-    let [a, b, c, d] = ip.octets();
-    let reply = client
-        .dns(format!("{d}.{c}.{b}.{a}.in-addr.arpa."), "PTR")
-        .await?;
+    let reply = client.dns(reverse(ip), "PTR").await?;
     let names: Vec<_> = reply.data("PTR").map(str::to_owned).collect();
     let expected = vec![format!("backend.{}.svc.cluster.local.", scope.namespace())];
     judge(
@@ -260,6 +252,21 @@ async fn cluster_ips_have_ptr_records(scope: &Scope) -> Outcome {
         &names,
     )
     .await
+}
+
+/// The name of an address (RFC 1035, section 3.5; RFC 3596, section 2.5).
+pub(super) fn reverse(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa.")
+        }
+        IpAddr::V6(ip) => {
+            let digits = ip.octets().map(|octet| format!("{octet:02x}")).concat();
+            let digits: Vec<_> = digits.chars().rev().map(String::from).collect();
+            format!("{}.ip6.arpa.", digits.join("."))
+        }
+    }
 }
 
 async fn pods_have_names_in_their_subdomain(scope: &Scope) -> Outcome {
@@ -293,7 +300,6 @@ async fn absence_is_told_apart(scope: &Scope) -> Outcome {
             .map_or_else(|| "no answer".to_owned(), ToString::to_string);
         seen.insert((name, record_type), (code, reply.answers.is_empty()));
     }
-    // Where Services have addresses of both families this control would have to be another.
     let expected = BTreeMap::from([
         (("no-such-service", "A"), ("NXDOMAIN".to_owned(), true)),
         (("backend", "AAAA"), ("NOERROR".to_owned(), true)),

@@ -1,10 +1,11 @@
 //! Services and cluster DNS: stable names and addresses for pods that come and go.
 //!
 //! Start from [`SUITE`], the gates; `cluster_ip` judges traffic to a Service, `endpoints` what changes
-//! behind it, `outside` node ports, load balancers and names of elsewhere, `dns` names.
+//! behind it, `outside` node ports, load balancers and names of elsewhere, `dns` names, `dual_stack` two address families.
 
 pub(crate) mod cluster_ip;
 pub(crate) mod dns;
+pub(crate) mod dual_stack;
 pub(crate) mod endpoints;
 pub(crate) mod outside;
 

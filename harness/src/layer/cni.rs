@@ -33,6 +33,12 @@ pub(super) async fn diagnose(
     if let Some(from) = from.pod().filter(|from| from.namespace != to.namespace) {
         pods.extend(look.within(&from.namespace).await?);
     }
+    // By their addresses of the family that is asked for.
+    let of_family = |pod: Pod| {
+        let view = PodView::of(&pod).and_then(|view| view.in_family(to.ip));
+        view.map_or(pod, |view| view.pod)
+    };
+    let pods: Vec<Pod> = pods.into_iter().map(of_family).collect();
     // As they are now: what is wrong may have become so since the check looked.
     let now = |view: &PodView| {
         let same = |pod: &&Pod| {

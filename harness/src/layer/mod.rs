@@ -28,14 +28,18 @@ use std::sync::Arc;
 
 pub use subject::Subject;
 
-use crate::apply::{self, Applier, RUN_LABEL, open_namespace};
-use crate::provider::Cluster;
+use crate::apply::{self, Applier, Document, Manifest, RUN_LABEL, open_namespace};
+use crate::provider::{Cluster, Need};
 use crate::run::RunInfo;
 use crate::stack::Layer;
 use crate::verdict::{Doing as _, NoVerdict, NotPassed};
 
 /// The label of a fixture's namespace, with the layer's name.
 pub const LAYER_LABEL: &str = "strata.dev/layer";
+
+/// The annotation of a fixture's object that only some clusters can have: what it needs, by the name
+/// of a [`Need`].
+pub const NEEDS_ANNOTATION: &str = "strata.dev/needs";
 
 /// Installs a layer, waits until its workloads are ready, applies its fixture and waits for that
 /// one's.
@@ -69,7 +73,7 @@ pub async fn bring_up(
         (RUN_LABEL.to_owned(), run.id.clone()),
         (LAYER_LABEL.to_owned(), layer.name().to_owned()),
     ]);
-    let fixture = &manifests.fixture;
+    let fixture = &possible(&manifests.fixture, cluster).await?;
     let doing = || format!("bringing up the fixture of {layer}");
     open_namespace(&applier, client, &namespace, &labels, fixture)
         .await
@@ -79,4 +83,35 @@ pub async fn bring_up(
         .await
         .doing(doing)?;
     Ok(())
+}
+
+/// A fixture without the objects that this cluster cannot have.
+async fn possible(fixture: &Manifest, cluster: &Cluster) -> Result<Manifest, NoVerdict> {
+    let mut possible = Manifest::default();
+    for document in &fixture.documents {
+        let lacks = match need(document)? {
+            Some(need) => cluster.lacks(need).await?,
+            None => None,
+        };
+        match lacks {
+            None => possible.documents.push(document.clone()),
+            Some(why) => tracing::info!("{} is left out: {why}", document.subject()),
+        }
+    }
+    Ok(possible)
+}
+
+/// What an object says that it needs.
+fn need(document: &Document) -> Result<Option<Need>, NoVerdict> {
+    let annotation = format!(
+        "/metadata/annotations/{}",
+        NEEDS_ANNOTATION.replace('/', "~1")
+    );
+    let Some(name) = document.object.pointer(&annotation) else {
+        return Ok(None);
+    };
+    let name = name.as_str().unwrap_or_default();
+    let known = name.parse().map(Some);
+    known
+        .map_err(|why| NoVerdict::new(format!("{}: {NEEDS_ANNOTATION}: {why}", document.subject())))
 }

@@ -12,7 +12,7 @@ mod traffic;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -72,7 +72,7 @@ pub(super) async fn diagnose(
             .pods
             .iter()
             .find(|pod| pod.name_any() == direct.pod)?;
-        PodView::of(pod)
+        PodView::of(pod)?.in_family(direct.at.parse::<SocketAddr>().ok()?.ip())
     });
     match endpoint {
         Some(endpoint) => cni::diagnose(look, from, &endpoint).await,
@@ -106,10 +106,6 @@ async fn inside(
     service: &Service,
     from: &Vantage,
 ) -> Result<(), NoVerdict> {
-    let spec = service.spec.as_ref();
-    let cluster_ip: Option<IpAddr> = spec
-        .and_then(|spec| spec.cluster_ip.as_ref())
-        .and_then(|ip| ip.parse().ok());
     let ports: Vec<u16> = judge::ports(service)
         .iter()
         .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
@@ -121,21 +117,26 @@ async fn inside(
         .map(|(pod, ip, port)| async move {
             Some(Direct {
                 pod,
-                at: std::net::SocketAddr::new(ip, port).to_string(),
+                at: SocketAddr::new(ip, port).to_string(),
                 tried: attempt(from, ip, port).await?,
             })
         });
     seen.direct = join_all(direct).await.into_iter().flatten().collect();
-    let Some(ip) = cluster_ip else { return Ok(()) };
-    let tried = ports
-        .iter()
-        .map(|port| async move { Some((*port, attempt(from, ip, *port).await?)) });
-    seen.at_cluster_ip = join_all(tried).await.into_iter().flatten().collect();
-    let bad = seen
-        .at_cluster_ip
-        .iter()
-        .find(|(_, tried)| *tried != Tried::Answers);
-    let Some((port, _)) = bad.copied() else {
+    let mut failed = None;
+    for ip in cluster_ips(service) {
+        let tried = ports
+            .iter()
+            .map(|port| async move { Some((*port, attempt(from, ip, *port).await?)) });
+        let tried: Vec<_> = join_all(tried).await.into_iter().flatten().collect();
+        let bad = tried.iter().find(|(_, tried)| *tried != Tried::Answers);
+        failed = bad.map(|(port, _)| (ip, *port));
+        seen.cluster_ip = Some(ip);
+        seen.at_cluster_ip = tried;
+        if failed.is_some() {
+            break;
+        }
+    }
+    let Some((ip, port)) = failed else {
         return Ok(());
     };
     let own = from.pod().map(|pod| pod.node.clone());
@@ -153,6 +154,19 @@ async fn inside(
             .map(|tried| (view.node, tried));
     }
     Ok(())
+}
+
+/// The ClusterIPs of a Service, one a family; none of a headless one.
+fn cluster_ips(service: &Service) -> Vec<IpAddr> {
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
+    let first = spec
+        .cluster_ip
+        .iter()
+        .filter(|_| spec.cluster_ips.is_none());
+    let all = first.chain(spec.cluster_ips.iter().flatten());
+    all.filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// Endpoints to try: pod (its name, or nothing), address, port.

@@ -1,5 +1,8 @@
 //! What a cluster can do, found out by looking.
 
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 
@@ -18,6 +21,27 @@ pub enum Need {
     Outside,
     /// A CNI plugin that enforces NetworkPolicies.
     NetworkPolicy,
+    /// Addresses of IPv4 and of IPv6.
+    DualStack,
+}
+
+impl FromStr for Need {
+    type Err = String;
+
+    /// Reads one that needs no number, by its name here.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let named = [
+            ("LoadBalancer", Self::LoadBalancer),
+            ("Outside", Self::Outside),
+            ("NetworkPolicy", Self::NetworkPolicy),
+            ("DualStack", Self::DualStack),
+        ];
+        let found = named.iter().find(|(known, _)| *known == name);
+        found.map(|(_, need)| *need).ok_or_else(|| {
+            let names = named.map(|(known, _)| known).join(", ");
+            format!("{name} is nothing that a cluster can be found to have; write one of {names}")
+        })
+    }
 }
 
 impl Cluster {
@@ -54,8 +78,26 @@ impl Cluster {
                     None => Some(format!("{needs}; there is none that we know")),
                 }
             }
+            Need::DualStack => {
+                let nodes = Api::<Node>::all(self.client.clone())
+                    .list(&ListParams::default())
+                    .await
+                    .doing(|| "looking at the nodes' address families".to_owned())?;
+                let families: BTreeSet<_> = nodes.iter().flat_map(families).collect();
+                (families.len() < 2).then(|| {
+                    let has = families.into_iter().next().unwrap_or("no address family");
+                    format!("needs pod CIDRs of IPv4 and of IPv6; the nodes have {has} only")
+                })
+            }
         })
     }
+}
+
+/// The families of a node's pod CIDRs.
+fn families(node: &Node) -> impl Iterator<Item = &'static str> {
+    let spec = node.spec.iter();
+    let cidrs = spec.flat_map(|spec| spec.pod_cidr.iter().chain(spec.pod_cidrs.iter().flatten()));
+    cidrs.map(|cidr| if cidr.contains(':') { "IPv6" } else { "IPv4" })
 }
 
 /// Whether an ordinary pod may be put there.

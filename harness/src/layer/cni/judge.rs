@@ -199,8 +199,13 @@ fn inside(seen: &Seen, end: &End) -> Option<Cause> {
     let usual = (usual.len() == 1).then(|| usual.first().cloned()).flatten();
     match (taken, usual) {
         (None, usual) => {
-            let what = if towards.is_ipv4() && !network.routes.iter().any(default) {
-                "no default route".to_owned()
+            let of_family = |route: &&Route| {
+                let to = route.destination.parse::<IpNet>();
+                to.is_ok_and(|to| to.addr().is_ipv4() == towards.is_ipv4())
+            };
+            let what = if !network.routes.iter().filter(of_family).any(default) {
+                let word = if towards.is_ipv4() { "" } else { " of IPv6" };
+                format!("no default route{word}")
             } else {
                 format!("no route to {towards}")
             };
@@ -236,7 +241,7 @@ fn peers<'a>(seen: &'a Seen, end: &End) -> Vec<&'a End> {
 }
 
 fn default(route: &Route) -> bool {
-    route.destination == "0.0.0.0/0"
+    matches!(route.destination.as_str(), "0.0.0.0/0" | "::/0")
 }
 
 /// The route that the kernel would take: the longest prefix, then the lowest metric.

@@ -4,6 +4,7 @@
 //! all of these are right the node that should have programmed it.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -36,7 +37,9 @@ pub(in crate::layer) struct Seen {
     pub(in crate::layer) from: Vantage,
     /// The same attempt at the ClusterIP from a pod of another node.
     pub(in crate::layer) elsewhere: Option<(String, Tried)>,
-    /// Attempts at the ClusterIP: port, what came of it.
+    /// The ClusterIP that was tried: of two, the one that failed.
+    pub(in crate::layer) cluster_ip: Option<IpAddr>,
+    /// Attempts at it: port, what came of it.
     pub(in crate::layer) at_cluster_ip: Vec<(u16, Tried)>,
     /// Attempts at each endpoint's own address.
     pub(in crate::layer) direct: Vec<Direct>,
@@ -98,7 +101,7 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
         .or_else(|| endpoints(seen, service))
         .or_else(|| target_port(seen, service))
         .or_else(|| traffic::local(seen, service))
-        .or_else(|| traffic::programmed(seen, service))
+        .or_else(|| traffic::programmed(seen))
 }
 
 /// There is no such Service; the nearest name, or the namespace that has it.
@@ -367,18 +370,12 @@ fn endpoints(seen: &Seen, service: &Service) -> Option<Cause> {
     if selector(service).is_empty() || spec.publish_not_ready_addresses == Some(true) {
         return None;
     }
-    let pods: BTreeSet<String> = seen
-        .pods()
-        .into_iter()
-        .filter(|pod| workload::ready(pod))
-        .filter_map(|pod| pod.status.as_ref()?.pod_ip.clone())
-        .collect();
+    let ready = seen.pods().into_iter().filter(|pod| workload::ready(pod));
+    let pods: BTreeSet<String> = ready.flat_map(|pod| ips(pod, service)).collect();
     let listed = addresses(seen);
-    // The other family's addresses are in slices of their own.
-    let listed: BTreeSet<_> = listed
-        .into_iter()
-        .filter(|ip| same_family(ip, &pods))
-        .collect();
+    // Nobody says which family a Service of old is of.
+    let of_family = |ip: &String| spec.ip_families.is_some() || same_family(ip, &pods);
+    let listed: BTreeSet<_> = listed.into_iter().filter(of_family).collect();
     let absent: Vec<_> = pods.difference(&listed).cloned().collect();
     let extra: Vec<_> = listed.difference(&pods).cloned().collect();
     if absent.is_empty() && extra.is_empty() {
@@ -404,6 +401,21 @@ fn endpoints(seen: &Seen, service: &Service) -> Option<Cause> {
             seen.namespace, seen.name
         ),
     })
+}
+
+/// A pod's addresses of a Service's families.
+fn ips(pod: &Pod, service: &Service) -> Vec<String> {
+    let (Some(status), Some(spec)) = (&pod.status, &service.spec) else {
+        return Vec::new();
+    };
+    let all = status.pod_ips.iter().flatten().map(|one| one.ip.clone());
+    let all: Vec<_> = all.collect();
+    let Some(families) = spec.ip_families.as_ref().filter(|_| !all.is_empty()) else {
+        return status.pod_ip.iter().cloned().collect();
+    };
+    let family = |ip: &String| if ip.contains(':') { "IPv6" } else { "IPv4" };
+    let wanted = |ip: &String| families.iter().any(|one| one == family(ip));
+    all.into_iter().filter(wanted).collect()
 }
 
 fn same_family(ip: &str, pods: &BTreeSet<String>) -> bool {

@@ -3,6 +3,8 @@
 //! Start from [`programmed`]. Rule: a node is to blame only where every endpoint answers directly, from
 //! the same place.
 
+use std::net::SocketAddr;
+
 use k8s_openapi::api::core::v1::Service;
 
 use super::judge::{Seen, object};
@@ -51,7 +53,7 @@ pub(super) fn local(seen: &Seen, service: &Service) -> Option<Cause> {
 }
 
 /// Endpoints answer directly, the Service does not.
-pub(super) fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
+pub(super) fn programmed(seen: &Seen) -> Option<Cause> {
     let object = object(seen);
     if let Some(node) = &seen.from.node {
         let (port, tried) = seen
@@ -65,17 +67,7 @@ pub(super) fn programmed(seen: &Seen, service: &Service) -> Option<Cause> {
         if seen.direct.is_empty() || !answer {
             return None;
         }
-        let ip = service
-            .spec
-            .as_ref()?
-            .cluster_ip
-            .as_deref()
-            .filter(|ip| *ip != "None")?;
-        let at = if ip.contains(':') {
-            format!("[{ip}]:{port}")
-        } else {
-            format!("{ip}:{port}")
-        };
+        let at = SocketAddr::new(seen.cluster_ip?, *port);
         let elsewhere = match &seen.elsewhere {
             Some((other, Tried::Answers)) => format!("; from node {other} it answers"),
             Some((other, tried)) => format!("; from node {other} it {tried} too"),
