@@ -30,7 +30,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "STRATA_CNI",
-        meaning: "the lab's CNI: vxlan, kindnet, flannel or calico",
+        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none",
         default: "vxlan",
     },
     Variable {

@@ -14,6 +14,7 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::webhook::Webhooks;
+use crate::net::cni::Installed;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
 
@@ -33,6 +34,8 @@ pub struct BuiltinContext {
     pub webhooks: Webhooks,
     /// The program that sets rules in network namespaces.
     pub nft: Nft,
+    /// Where a CNI's agent says that the node's pods can have a network.
+    pub plugin: Installed,
     /// Cancelled when the container is to stop.
     pub cancel: CancellationToken,
     /// Writes one line to the container's log.

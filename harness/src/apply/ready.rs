@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Api, ListParams};
@@ -215,10 +215,30 @@ async fn name_the_pod(
         Err(_) => return Err(no_verdict),
     };
     pods.sort_by_key(ResourceExt::name_any);
-    Err(match pods.iter().find_map(not_ready) {
-        Some(why) => no_verdict.with_likely(why),
-        None => no_verdict,
-    })
+    let waiting = pods
+        .iter()
+        .find_map(|pod| Some((pod.name_any(), not_ready(pod)?)));
+    let Some((pod, why)) = waiting else {
+        return Err(no_verdict);
+    };
+    let warned = last_warning(client, namespace, &pod).await;
+    let warned = warned
+        .map(|warning| format!("; {warning}"))
+        .unwrap_or_default();
+    Err(no_verdict.with_likely(format!("{why}{warned}")))
+}
+
+/// What was warned of a pod last: `NetworkNotReady: network is not ready: …`.
+async fn last_warning(client: &Client, namespace: &str, pod: &str) -> Option<String> {
+    let about = format!("involvedObject.kind=Pod,involvedObject.name={pod},type=Warning");
+    let api = Api::<Event>::namespaced(client.clone(), namespace);
+    let events = api.list(&ListParams::default().fields(&about)).await.ok()?;
+    let when = |event: &Event| {
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        last.or_else(|| event.event_time.as_ref().map(|time| time.0))
+    };
+    let last = events.items.into_iter().max_by_key(when)?;
+    Some(format!("{}: {}", last.reason?, last.message?))
 }
 
 #[cfg(test)]

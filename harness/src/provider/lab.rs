@@ -31,7 +31,7 @@ const PROFILE: &str = "lab";
 /// Makes a lab and ends it.
 #[derive(Debug)]
 pub(super) struct Lab {
-    cni: Cni,
+    cni: Option<Cni>,
     ip_families: IpFamilies,
     envoy: Option<PathBuf>,
     nft: Option<PathBuf>,
@@ -156,12 +156,11 @@ impl Provider for Lab {
 }
 
 /// The CNI that `STRATA_CNI` names.
-fn cni(name: Option<&str>) -> Result<Cni, BadInput> {
+fn cni(name: Option<&str>) -> Result<Option<Cni>, BadInput> {
     let Some(name) = name else {
-        return Ok(Cni::default());
+        return Ok(Some(Cni::default()));
     };
-    name.parse()
-        .map_err(|why| BadInput(format!("STRATA_CNI={why}")))
+    Cni::choice(name).map_err(|why| BadInput(format!("STRATA_CNI={why}")))
 }
 
 /// The address families that `STRATA_IP_FAMILY` names; by default all that this kernel has.
@@ -254,11 +253,12 @@ mod tests {
 
     #[test]
     fn a_cni_that_there_is_not_is_refused_with_those_that_there_are() {
-        assert_eq!(cni(None), Ok(Cni::Vxlan));
-        assert_eq!(cni(Some("calico")), Ok(Cni::Calico));
+        assert_eq!(cni(None), Ok(Some(Cni::Vxlan)));
+        assert_eq!(cni(Some("calico")), Ok(Some(Cni::Calico)));
+        assert_eq!(cni(Some("none")), Ok(None));
         assert_eq!(
             cni(Some("cilium")).unwrap_err().to_string(),
-            "STRATA_CNI=cilium is not a CNI of the lab; choose one of vxlan, kindnet, flannel, calico"
+            "STRATA_CNI=cilium is not a CNI of the lab; choose one of vxlan, kindnet, flannel, calico, or none"
         );
     }
 }

@@ -35,7 +35,7 @@ use crate::api::pki::ClusterPki;
 use crate::api::webhook::Webhooks;
 use crate::api::{ApiConfig, ApiServer};
 use crate::builtin::Builtins;
-use crate::net::cni::NodePods;
+use crate::net::cni::{Cni, Installed, NodePods};
 use crate::net::underlay::{self, NodeLink};
 use crate::node::images::Store;
 use crate::node::sandbox::{Sandbox, SandboxConfig, SandboxNetwork};
@@ -157,7 +157,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
     let network = |error: anyhow::Error| {
         StartError::Network(format!("the nodes' network cannot be made: {error:#}"))
     };
-    config.cni.check().map_err(network)?;
+    config.cni.map_or(Ok(()), Cni::check).map_err(network)?;
     config.ip_families.check().map_err(network)?;
     let plans = plan(config.workers, config.ip_families).map_err(nodes_error)?;
     let nft = Nft::new(&config.nft);
@@ -260,13 +260,16 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         parts.spawn(async move { ("the load balancer", balancer.await) });
         for (plan, sandbox) in plans.into_iter().zip(sandboxes) {
             let pod_cidrs = plan.pod_cidrs.clone();
-            let network = NodePods::new(config.cni, sandbox.netns(), nft.clone(), pod_cidrs);
+            // With no plugin nobody ever says that it is installed, and no pod is given a network.
+            let cni = config.cni.unwrap_or_default();
+            let network = NodePods::new(cni, sandbox.netns(), nft.clone(), pod_cidrs);
             let config = NodeConfig {
                 name: plan.name,
                 ips: plan.ips,
                 pod_cidrs: plan.pod_cidrs,
                 sandbox,
                 network: Arc::new(network),
+                plugin: Installed::default(),
                 labels: BTreeMap::new(),
                 control_plane: plan.control_plane,
             };
@@ -274,7 +277,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             parts.spawn(async move { ("a kubelet", nodes.run(client_of, config, cancel).await) });
         }
         tokio::select! {
-            ready = timed("nodes", nodes_ready(&admin, names)) => ready.map_err(nodes_error),
+            ready = timed("nodes", nodes_ready(&admin, names, config.cni.is_some())) => ready.map_err(nodes_error),
             ended = ended(parts) => Err(StartError::Nodes(format!("the lab did not start: {ended}"))),
         }
     };
@@ -383,8 +386,12 @@ async fn check_nft(nft: &Nft, outside: &NetNs) -> Result<(), StartError> {
     })
 }
 
-/// Waits until every node is there and ready.
-async fn nodes_ready(client: &Client, mut missing: BTreeSet<String>) -> anyhow::Result<()> {
+/// Waits until every node is there and, where they can be, ready.
+async fn nodes_ready(
+    client: &Client,
+    mut missing: BTreeSet<String>,
+    can_be: bool,
+) -> anyhow::Result<()> {
     let nodes = Api::<Node>::all(client.clone());
     let mut changes = watcher(nodes, watcher::Config::default())
         .default_backoff()
@@ -392,7 +399,7 @@ async fn nodes_ready(client: &Client, mut missing: BTreeSet<String>) -> anyhow::
         .boxed();
     while !missing.is_empty() {
         match changes.next().await {
-            Some(Ok(node)) if is_ready(&node) => drop(missing.remove(&node.name_any())),
+            Some(Ok(node)) if is_ready(&node, can_be) => drop(missing.remove(&node.name_any())),
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::debug!(%error, "watching nodes"),
             None => anyhow::bail!("the nodes {missing:?} did not become ready"),
@@ -401,13 +408,13 @@ async fn nodes_ready(client: &Client, mut missing: BTreeSet<String>) -> anyhow::
     Ok(())
 }
 
-fn is_ready(node: &Node) -> bool {
+fn is_ready(node: &Node, can_be: bool) -> bool {
     let status = node.status.as_ref();
     let mut conditions = status
         .and_then(|status| status.conditions.as_ref())
         .into_iter()
         .flatten();
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.any(|one| one.type_ == "Ready" && (one.status == "True" || !can_be))
 }
 
 #[cfg(test)]

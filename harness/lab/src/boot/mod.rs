@@ -56,8 +56,8 @@ pub fn init() {
 pub struct LabConfig {
     /// How many nodes there are beside the control plane: 1 to 50.
     pub workers: usize,
-    /// What joins its pods and nodes.
-    pub cni: Cni,
+    /// What joins its pods and nodes; without it nodes stay `NotReady`, and nobody waits for them.
+    pub cni: Option<Cni>,
     /// The families of their addresses.
     pub ip_families: IpFamilies,
     /// The program behind the image of the host's Envoy; without it there is no such image.
@@ -74,7 +74,7 @@ impl Default for LabConfig {
     fn default() -> Self {
         Self {
             workers: 2,
-            cni: Cni::default(),
+            cni: Some(Cni::default()),
             ip_families: IpFamilies::default(),
             envoy: None,
             nft: PathBuf::from("nft"),

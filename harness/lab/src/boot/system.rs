@@ -23,7 +23,7 @@ const fn of_cni(cni: Cni) -> &'static str {
 ///
 /// # Errors
 /// When one is refused, which would be a defect.
-pub(super) async fn apply(client: &Client, cni: Cni) -> anyhow::Result<()> {
+pub(super) async fn apply(client: &Client, cni: Option<Cni>) -> anyhow::Result<()> {
     for (object, resource) in manifests(cni)? {
         let name = object.name_any();
         let kind = resource.kind.clone();
@@ -42,8 +42,11 @@ pub(super) async fn apply(client: &Client, cni: Cni) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn manifests(cni: Cni) -> anyhow::Result<Vec<(DynamicObject, ApiResource)>> {
-    let mut objects = serde_yaml::from_multiple::<DynamicObject>(of_cni(cni))?;
+fn manifests(cni: Option<Cni>) -> anyhow::Result<Vec<(DynamicObject, ApiResource)>> {
+    let own = cni
+        .map(of_cni)
+        .map(serde_yaml::from_multiple::<DynamicObject>);
+    let mut objects = own.transpose()?.unwrap_or_default();
     objects.extend(serde_yaml::from_multiple(MANIFESTS)?);
     let with_resource = objects.into_iter().map(|object| {
         let types = object.types.as_ref().context("a manifest without a kind")?;
@@ -61,7 +64,7 @@ mod tests {
     #[test]
     fn the_manifests_say_what_the_lab_is_made_for() {
         let told = |cni| {
-            let names = manifests(cni).unwrap().into_iter();
+            let names = manifests(Some(cni)).unwrap().into_iter();
             let names = names.map(|(object, resource)| {
                 let namespace = object.namespace().unwrap_or_default();
                 format!("{}/{namespace}/{}", resource.plural, object.name_any())
@@ -83,7 +86,9 @@ mod tests {
         ] {
             assert_eq!(told(cni), format!("{own} {others}"));
         }
-        let manifests = manifests(Cni::Vxlan).unwrap();
+        // Without a CNI there is the rest.
+        assert_eq!(manifests(None).unwrap().len(), 3);
+        let manifests = manifests(Some(Cni::Vxlan)).unwrap();
         let service = &manifests.last().unwrap().0.data;
         let address = service.pointer("/spec/clusterIP").unwrap();
         assert_eq!(*address, DNS_CLUSTER_IP.to_string());
@@ -93,7 +98,7 @@ mod tests {
     fn every_components_image_is_one_of_the_labs() {
         let builtins = crate::net::builtins(crate::builtin::Builtins::default());
         for cni in Cni::ALL {
-            for (object, _) in manifests(cni).unwrap() {
+            for (object, _) in manifests(Some(cni)).unwrap() {
                 let containers = object.data.pointer("/spec/template/spec/containers/0");
                 if let Some(image) = containers.map(|container| container["image"].as_str()) {
                     assert!(builtins.of_image(image.unwrap()).is_some(), "{image:?}");

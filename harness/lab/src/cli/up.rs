@@ -1,5 +1,6 @@
 //! `up`: starts a lab, and stays with it or leaves it in the background.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -30,7 +31,7 @@ pub(super) struct Up {
     workers: usize,
     /// The CNI, by the name of the plugin whose data path it has.
     #[arg(long, value_name = "NAME", env = "STRATA_CNI", default_value_t, value_parser = cnis())]
-    cni: Cni,
+    cni: Plugin,
     /// The address families of pods, nodes and Services: ipv4, or dual, which is both.
     #[arg(long, value_name = "FAMILY", env = "STRATA_IP_FAMILY", default_value_t, value_parser = families())]
     ip_family: IpFamilies,
@@ -53,9 +54,26 @@ pub(super) struct Up {
 }
 
 /// Reads a CNI's name; shells complete it, and another one is refused with the choices.
-fn cnis() -> impl TypedValueParser<Value = Cni> {
-    let names = PossibleValuesParser::new(Cni::ALL.map(Cni::name));
-    names.try_map(|name| name.parse::<Cni>())
+fn cnis() -> impl TypedValueParser<Value = Plugin> {
+    let names = Cni::ALL.map(Cni::name).into_iter().chain(["none"]);
+    let names = PossibleValuesParser::new(names.collect::<Vec<_>>());
+    names.try_map(|name| Cni::choice(&name).map(Plugin))
+}
+
+/// A CNI, or none.
+#[derive(Debug, Clone, Copy)]
+struct Plugin(Option<Cni>);
+
+impl Default for Plugin {
+    fn default() -> Self {
+        Self(Some(Cni::default()))
+    }
+}
+
+impl fmt::Display for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.map_or("none", Cni::name))
+    }
 }
 
 /// Reads the address families' name, as a CNI's.
@@ -95,7 +113,7 @@ impl Up {
         }
         let config = LabConfig {
             workers: self.workers,
-            cni: self.cni,
+            cni: self.cni.0,
             ip_families: self.ip_family,
             envoy,
             nft,

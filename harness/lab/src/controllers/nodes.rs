@@ -5,7 +5,7 @@
 //! is found becomes conditions and taints; pods that do not tolerate those are deleted, and pods of
 //! nodes that are no more are removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub(super) async fn run(client: Client, informers: Informers) {
         pods: world.watch(),
         events: Recorder::new(client.clone(), "node-controller"),
         heard: HashMap::new(),
+        ready_before: HashSet::new(),
         missing: HashMap::new(),
         client,
     };
@@ -63,6 +64,8 @@ struct Nodes {
     pods: Cache<Pod>,
     events: Recorder,
     heard: HashMap<String, (Pulse, Instant)>,
+    /// Nodes that were ready once: what is not yet has lost nothing.
+    ready_before: HashSet<String>,
     /// Nodes that pods name but that are not there, and since when.
     missing: HashMap<String, Instant>,
 }
@@ -72,8 +75,9 @@ impl Controller for Nodes {
         let mut steps = Steps::default();
         let mut next = Next::Change;
         let nodes = self.nodes.all();
-        self.heard
-            .retain(|name, _| nodes.iter().any(|node| node.name_any() == *name));
+        let there = |name: &String| nodes.iter().any(|node| node.name_any() == *name);
+        self.heard.retain(|name, _| there(name));
+        self.ready_before.retain(there);
         let pods = self.pods.all();
         for node in &nodes {
             let left = GRACE.saturating_sub(self.silence(node));
@@ -84,6 +88,9 @@ impl Controller for Nodes {
                 }
             } else {
                 next = next.or(Next::After(left));
+            }
+            if condition(&node, "Ready").is_some_and(|ready| ready.status == "True") {
+                self.ready_before.insert(node.name_any());
             }
             if let Some(changed) = steps.take(self.taint(&node).await) {
                 node = changed;
@@ -179,7 +186,8 @@ impl Nodes {
     async fn look_after(&self, node: &Node, pod: &Arc<Pod>, steps: &mut Steps) -> Next {
         let namespace = pod.namespace().unwrap_or_default();
         let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
-        let lost = condition(node, "Ready").is_some_and(|ready| ready.status != "True");
+        let lost = condition(node, "Ready").is_some_and(|ready| ready.status != "True")
+            && self.ready_before.contains(&node.name_any());
         if lost && pods::is_ready(pod) {
             // Nobody may send it anything, as far as anyone knows.
             let patch = Patch::Strategic(json!({"status": {"conditions": [{

@@ -33,12 +33,15 @@ use super::{HostPids, NodeConfig, Pods};
 use crate::api::webhook::Webhooks;
 use crate::builtin::Builtins;
 use crate::event::Recorder;
-use crate::net::cni::PodNetwork;
+use crate::net::cni::{Installed, PodNetwork};
 use crate::os::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
 
 /// How often a Lease is renewed; it is lost after four times that.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Why a node without its CNI plugin is not ready, in the words of a kubelet with containerd.
+pub(super) const NO_PLUGIN: &str = "container runtime network not ready: NetworkReady=false \
+    reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized";
 /// How long a pod that was deleted outright has to end.
 const FORCED: Duration = Duration::from_secs(2);
 
@@ -52,6 +55,7 @@ pub(super) struct NodeContext {
     pub(super) client_of: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     pub(super) sandbox: Sandbox,
     pub(super) network: Arc<dyn PodNetwork>,
+    pub(super) plugin: Installed,
     pub(super) objects: Arc<Objects>,
     pub(super) events: Recorder,
     pub(super) images: Arc<Store>,
@@ -79,6 +83,7 @@ pub(super) async fn run(
     tokio::select! {
         () = cancel.cancelled() => Ok(()),
         () = heartbeat(&node) => Ok(()),
+        () = becomes_ready(&node) => Ok(()),
         () = serve(&node, &pods) => Ok(()),
     }
 }
@@ -186,7 +191,10 @@ fn status(node: &NodeContext) -> serde_json::Value {
             condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
             condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-            condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+            match node.plugin.is() {
+                true => condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+                false => condition("Ready", "False", "KubeletNotReady", NO_PLUGIN),
+            },
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         "images": images.collect::<Vec<_>>(),
@@ -205,6 +213,25 @@ fn status(node: &NodeContext) -> serde_json::Value {
     })
 }
 
+/// Says that the node is ready once its plugin is there.
+async fn becomes_ready(node: &NodeContext) {
+    node.plugin.wait().await;
+    report(node).await;
+    std::future::pending().await
+}
+
+/// Writes the node's status as it is.
+async fn report(node: &NodeContext) {
+    let nodes = Api::<Node>::all(node.client.clone());
+    let status = Patch::Merge(json!({"status": status(node)}));
+    let reported = nodes
+        .patch_status(&node.name, &PatchParams::default(), &status)
+        .await;
+    if let Err(error) = reported {
+        tracing::warn!(%error, node = node.name, "the node's status was not reported");
+    }
+}
+
 async fn heartbeat(node: &NodeContext) {
     let leases = Api::<Lease>::namespaced(node.client.clone(), "kube-node-lease");
     let nodes = Api::<Node>::all(node.client.clone());
@@ -221,13 +248,7 @@ async fn heartbeat(node: &NodeContext) {
         // Who was not heard of for long is taken for lost, until it says that it is not.
         let known = nodes.get(&node.name).await;
         if known.is_ok_and(|known| is_lost(&known)) {
-            let status = Patch::Merge(json!({"status": status(node)}));
-            let reported = nodes
-                .patch_status(&node.name, &PatchParams::default(), &status)
-                .await;
-            if let Err(error) = reported {
-                tracing::warn!(%error, node = node.name, "the node's status was not reported");
-            }
+            report(node).await;
         }
     }
 }
@@ -349,6 +370,7 @@ pub(super) fn split(
         client_of,
         sandbox: config.sandbox,
         network: config.network,
+        plugin: config.plugin,
         events,
         images: nodes.images.clone(),
         builtins: nodes.builtins.clone(),

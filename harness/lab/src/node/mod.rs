@@ -53,7 +53,7 @@ use crate::api::kubelet::{
 };
 use crate::api::webhook::Webhooks;
 use crate::builtin::Builtins;
-use crate::net::cni::PodNetwork;
+use crate::net::cni::{Installed, PodNetwork};
 use crate::os::dial;
 use crate::os::nft::Nft;
 
@@ -85,6 +85,8 @@ pub struct NodeConfig {
     pub sandbox: Sandbox,
     /// Its pods' network.
     pub network: Arc<dyn PodNetwork>,
+    /// Whether that is there yet.
+    pub plugin: Installed,
     /// Labels beside the usual ones.
     pub labels: BTreeMap<String, String>,
     /// Whether it is the control plane, with its label and taint.

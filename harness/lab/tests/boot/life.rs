@@ -35,8 +35,8 @@ pub(crate) const SHELL_POD: &str = "shell";
 
 /// A client of a lab's API server.
 pub(crate) struct Cluster {
-    runtime: Runtime,
-    client: Client,
+    pub(crate) runtime: Runtime,
+    pub(crate) client: Client,
 }
 
 impl Cluster {

@@ -11,6 +11,7 @@
     reason = "a test"
 )]
 
+mod choices;
 mod death;
 mod embed;
 #[path = "../support/image.rs"]
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     }
     let root = nix::unistd::geteuid().is_root();
     let mut trials = Vec::new();
-    for (name, case) in [death::CASES, life::CASES, refusal::CASES].concat() {
+    for (name, case) in [choices::CASES, death::CASES, life::CASES, refusal::CASES].concat() {
         trials.push(trial(name, case, Who::Caller));
         if root {
             trials.push(trial(&format!("ordinary::{name}"), case, Who::Ordinary));

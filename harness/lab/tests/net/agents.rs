@@ -15,6 +15,7 @@ use strata_lab::api::webhook::Webhooks;
 use strata_lab::api::{ApiConfig, ApiServer};
 use strata_lab::builtin::{BuiltinContext, Builtins};
 use strata_lab::net;
+use strata_lab::net::cni::Installed;
 use strata_lab::net::underlay;
 use strata_lab::node::images::Store;
 use strata_lab::node::{HostPids, Nodes, NodesConfig};
@@ -77,6 +78,7 @@ impl Agents {
                     netns: node.link.netns.clone(),
                     webhooks: Webhooks::default(),
                     nft: net.nft.clone(),
+                    plugin: Installed::default(),
                     cancel: CancellationToken::new(),
                     log: Arc::new(move |line: &str| {
                         let _ = says.send(line.to_owned());

@@ -133,6 +133,9 @@ async fn connect(context: &BuiltinContext, cni: Cni) -> anyhow::Result<()> {
                 context.node
             ));
         }
+        if !ways.is_empty() && outcomes.iter().all(|outcome| !outcome.starts_with("error")) {
+            context.plugin.set();
+        }
         let outcome = outcomes.join(", ");
         if outcome != said {
             (context.log)(&outcome);

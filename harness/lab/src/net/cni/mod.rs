@@ -14,6 +14,7 @@
 
 mod addresses;
 mod bridge;
+mod installed;
 mod port_map;
 mod proxied;
 mod ptp;
@@ -30,6 +31,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use self::addresses::{Addresses, gateway};
+pub use self::installed::Installed;
 pub use self::port_map::HostPort;
 use self::port_map::PortMap;
 use super::link::{ETH0, Links, Peer, sysctl};
@@ -66,6 +68,17 @@ impl Cni {
             Self::Kindnet => "kindnet",
             Self::Flannel => "flannel",
             Self::Calico => "calico",
+        }
+    }
+
+    /// The plugin of a name, or none: a cluster as `kubeadm init` leaves it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn choice(name: &str) -> Result<Option<Self>, String> {
+        match name {
+            "none" => Ok(None),
+            name => name.parse().map(Some),
         }
     }
 
@@ -128,7 +141,7 @@ impl FromStr for Cni {
         let found = Self::ALL.into_iter().find(|cni| cni.name() == name);
         found.ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("{name} is not a CNI of the lab; choose one of {names}")
+            format!("{name} is not a CNI of the lab; choose one of {names}, or none")
         })
     }
 }
@@ -368,8 +381,10 @@ mod tests {
         }
         assert_eq!(
             "cilium".parse::<Cni>().unwrap_err(),
-            "cilium is not a CNI of the lab; choose one of vxlan, kindnet, flannel, calico"
+            "cilium is not a CNI of the lab; choose one of vxlan, kindnet, flannel, calico, or none"
         );
+        assert_eq!(Cni::choice("none"), Ok(None));
+        assert_eq!(Cni::choice("calico"), Ok(Some(Cni::Calico)));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep};
 use self::container::{Restart, Runner, Stop};
 use self::instance::Instance;
 use self::status::PodState;
-use super::kubelet::NodeContext;
+use super::kubelet::{NO_PLUGIN, NodeContext};
 use super::log::Log;
 use super::process::Exit;
 use super::rootfs::Bind;
@@ -337,6 +337,11 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
         }
     };
     let sandbox = async {
+        if !on_host(&object) && !pod.node.plugin.is() {
+            let message = format!("network is not ready: {NO_PLUGIN}");
+            pod.event(None, Type::Warning, "NetworkNotReady", message);
+            pod.node.plugin.wait().await;
+        }
         loop {
             match make_sandbox(pod, &object).await {
                 Ok(made) => return made,
@@ -371,17 +376,18 @@ async fn set_up(pod: &Arc<PodContext>) -> Option<Setup> {
     })
 }
 
+/// Whether a pod is in its node's network.
+fn on_host(object: &Pod) -> bool {
+    let spec = object.spec.as_ref();
+    spec.and_then(|spec| spec.host_network).unwrap_or_default()
+}
+
 async fn make_sandbox(
     pod: &PodContext,
     object: &Pod,
 ) -> anyhow::Result<(Option<Sandbox>, u32, NetNs, Vec<IpAddr>)> {
-    let on_host = object
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.host_network)
-        .unwrap_or_default();
     let node = &pod.node;
-    let made = if on_host {
+    let made = if on_host(object) {
         (
             None,
             node.sandbox.pid(),

@@ -288,6 +288,7 @@ impl Runner {
             netns: self.setup.netns.clone(),
             webhooks: node.webhooks.clone(),
             nft: node.nft.clone(),
+            plugin: node.plugin.clone(),
             cancel: CancellationToken::new(),
             log: Arc::new(move |line: &str| log.line(line)),
         }
