@@ -236,6 +236,8 @@ async fn udp_across_nodes(scope: &Scope) -> Outcome {
 async fn pods_see_each_others_addresses(scope: &Scope) -> Outcome {
     let mut paths = second_family(scope, within_a_node(scope).await?)?;
     paths.extend(second_family(scope, across_nodes(scope).await?)?);
+    // Whoever is not reached sees nobody.
+    judge(scope, "TCP", &paths, tcp).await?;
     let own = |path: &Path| path.from.pod().map(|pod| pod.ip);
     let expected: BTreeMap<_, _> = paths.iter().map(|path| (path.name(), own(path))).collect();
     let seen = try_join_all(paths.iter().map(async |path| {
