@@ -31,9 +31,9 @@ use super::pod::{self, PodContext};
 use super::sandbox::Sandbox;
 use super::{HostPids, NodeConfig, Pods};
 use crate::api::webhook::Webhooks;
-use crate::builtin::Builtins;
+use crate::builtin::{Builtins, Installed};
 use crate::event::Recorder;
-use crate::net::cni::{Installed, PodNetwork};
+use crate::net::cni::PodNetwork;
 use crate::os::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
 

@@ -52,8 +52,8 @@ use crate::api::kubelet::{
     ProcessStreams,
 };
 use crate::api::webhook::Webhooks;
-use crate::builtin::Builtins;
-use crate::net::cni::{Installed, PodNetwork};
+use crate::builtin::{Builtins, Installed};
+use crate::net::cni::PodNetwork;
 use crate::os::dial;
 use crate::os::nft::Nft;
 

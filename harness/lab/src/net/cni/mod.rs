@@ -14,7 +14,6 @@
 
 mod addresses;
 mod bridge;
-mod installed;
 mod port_map;
 mod proxied;
 mod ptp;
@@ -31,7 +30,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use self::addresses::{Addresses, gateway};
-pub use self::installed::Installed;
 pub use self::port_map::HostPort;
 use self::port_map::PortMap;
 use super::link::{ETH0, Links, Peer, sysctl};

@@ -4,6 +4,8 @@
 //! Start from [`Builtins`]. An image `lab.strata.dev/NAME:v1` runs the task registered as `NAME`;
 //! the container ends, and is restarted by its policy, when the task returns.
 
+mod installed;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,8 +15,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+pub use self::installed::Installed;
 use crate::api::webhook::Webhooks;
-use crate::net::cni::Installed;
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
 
