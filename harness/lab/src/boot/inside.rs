@@ -251,6 +251,13 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             let listener = listener.map_err(network)?;
             serve(parts, "the API server's endpoint", &api, listener, &cancel);
         }
+        let world = net::dns::world::serve(
+            outside.clone(),
+            machines(&links, config.ip_families),
+            outside_ips(config.ip_families),
+            cancel.clone(),
+        );
+        parts.spawn(async move { ("the world's name server", world.await) });
         let balancer = underlay::balance(
             outside.clone(),
             links.clone(),
@@ -298,6 +305,21 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
         pid,
         user_namespace,
     })
+}
+
+/// The outside's addresses.
+fn outside_ips(families: IpFamilies) -> Vec<IpAddr> {
+    let each = families.each().iter();
+    each.map(|family| nth(underlay_cidr(*family), 1)).collect()
+}
+
+/// The outside and the nodes, by the names that the world has for them.
+fn machines(nodes: &[NodeLink], families: IpFamilies) -> Vec<(String, Vec<IpAddr>)> {
+    let outside = (OUTSIDE.to_owned(), outside_ips(families));
+    let nodes = nodes
+        .iter()
+        .map(|node| (node.name.clone(), node.ips.clone()));
+    nodes.chain([outside]).collect()
 }
 
 fn serve(

@@ -71,7 +71,7 @@ mod tests {
             });
             names.collect::<Vec<_>>().join(" ")
         };
-        let others = "daemonsets/kube-system/kube-proxy deployments/kube-system/coredns services/kube-system/kube-dns";
+        let others = "daemonsets/kube-system/kube-proxy configmaps/kube-system/coredns deployments/kube-system/coredns services/kube-system/kube-dns";
         for (cni, own) in [
             (
                 Cni::Vxlan,
@@ -87,7 +87,7 @@ mod tests {
             assert_eq!(told(cni), format!("{own} {others}"));
         }
         // Without a CNI there is the rest.
-        assert_eq!(manifests(None).unwrap().len(), 3);
+        assert_eq!(manifests(None).unwrap().len(), 4);
         let manifests = manifests(Some(Cni::Vxlan)).unwrap();
         let service = &manifests.last().unwrap().0.data;
         let address = service.pointer("/spec/clusterIP").unwrap();

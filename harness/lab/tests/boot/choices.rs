@@ -1,12 +1,14 @@
-//! What a lab can be told to be: without a CNI plugin, or of two address families.
+//! What a lab can be told to be, without a CNI plugin or of two address families; and that its pods know the
+//! names of what is outside of it.
 
 use std::process::{Command, Stdio};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::ResourceExt as _;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, LogParams, PostParams};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::wait::await_condition;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::json;
 use strata_lab::boot::{IpFamilies, LabConfig};
@@ -25,7 +27,23 @@ pub(crate) const CASES: &[Case] = &[
         "nodes_and_pods_have_addresses_of_both_families",
         both_families,
     ),
+    ("pods_are_told_the_names_of_the_outside", names_outside),
 ];
+
+/// A question over TCP for the address of `outside`, and what of the answer is not zero, in hexadecimal: as
+/// much as a shell can do without another program.
+const ASK: &str = r#"
+export LC_ALL=C
+exec 3<>/dev/tcp/10.96.0.10/53
+printf '\0\31\0\7\1\0\0\1\0\0\0\0\0\0\7outside\0\0\1\0\1' >&3
+seen=
+while IFS= read -r -t 10 -N 1 -u 3 byte; do
+    printf -v hex %02x "'$byte"
+    seen=$seen${hex: -2}
+    case $seen in *ac1e01) echo "found $seen"; exit ;; esac
+done
+echo "none $seen"
+"#;
 
 fn start(who: Who, config: &LabConfig) -> Embedding {
     let place = Place::new();
@@ -106,5 +124,40 @@ fn both_families(who: Who) {
     let ips = pod.status.unwrap().pod_ips.unwrap().into_iter();
     let ips: Vec<_> = ips.map(|one| one.ip).collect();
     assert_eq!(ips, ["172.30.0.3", "fd00:172:30::3"]);
+    embedding.end();
+}
+
+fn names_outside(who: Who) {
+    let embedding = Embedding::start(who);
+    let cluster = Cluster::of(&embedding);
+    let pod = serde_json::from_value::<Pod>(json!({
+        "metadata": {"name": "asks"},
+        "spec": {
+            "restartPolicy": "OnFailure",
+            "automountServiceAccountToken": false,
+            "containers": [
+                {"name": "shell", "image": ENVOY_IMAGE, "command": ["/envoy", "-ec", ASK]},
+            ],
+        },
+    }));
+    let pods = Api::<Pod>::namespaced(cluster.client.clone(), "default");
+    let said = cluster.runtime.block_on(async {
+        pods.create(&PostParams::default(), &pod.unwrap())
+            .await
+            .unwrap();
+        let succeeded = |pod: Option<&Pod>| {
+            let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+            phase == Some("Succeeded")
+        };
+        await_condition(pods.clone(), "asks", succeeded)
+            .await
+            .unwrap();
+        pods.logs("asks", &LogParams::default()).await.unwrap()
+    });
+    // 172.30.0.1
+    assert!(
+        said.starts_with("found ") && said.ends_with("ac1e01\n"),
+        "{said}"
+    );
     embedding.end();
 }

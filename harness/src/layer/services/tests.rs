@@ -1,6 +1,6 @@
 //! A Service, its name server and its load balancer, in every state that leads somewhere else.
 
-use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::api::core::v1::{Event, Node, PodIP};
 use strata_probe::DnsReply;
 
 use super::balancer;
@@ -50,6 +50,7 @@ fn well() -> Seen {
             name: "pod shop/client".into(),
             node: Some("worker".into()),
         },
+        cluster_ip: "10.96.7.7".parse().ok(),
         at_cluster_ip: vec![(80, Tried::Answers)],
         direct: direct(Tried::Answers),
         ..Seen::default()
@@ -136,6 +137,18 @@ fn of_services() -> Vec<Case> {
         case("the node has not programmed it", |seen| {
             seen.at_cluster_ip = vec![(80, Tried::TimesOut)];
             seen.elsewhere = Some(("worker2".into(), Tried::Answers));
+        }),
+        case("the node has not programmed its address of IPv6", |seen| {
+            seen.cluster_ip = "fd00:10:96::7".parse().ok();
+            seen.at_cluster_ip = vec![(80, Tried::TimesOut)];
+        }),
+        case("an address of the second family is not listed", |seen| {
+            respec(seen, "selector", "ipFamilies: [IPv4, IPv6], selector");
+            let pod = seen.workload.pods.first_mut().unwrap();
+            let status = pod.status.as_mut().unwrap();
+            let first = status.pod_ip.clone().unwrap();
+            let ips = [first, "fd00:10:244:1::7".to_owned()];
+            status.pod_ips = Some(ips.map(|ip| PodIP { ip }).into());
         }),
         case("no node has programmed it", |seen| {
             seen.at_cluster_ip = vec![(80, Tried::Refused)];

@@ -8,7 +8,7 @@
 //! | is another's alias | the alias, and the answer for the other name if it is ours |
 //! | is there, without the type | NOERROR, the zone's SOA (RFC 2308 §2.2) |
 //! | is ours, and not there | NXDOMAIN, the zone's SOA (RFC 2308 §2.1) |
-//! | is not ours | NXDOMAIN, without authority: the lab is all the world there is, and it has no such name |
+//! | is not ours | none: it is another's to answer |
 
 use std::net::IpAddr;
 
@@ -27,6 +27,8 @@ pub(super) struct Answer {
     pub(super) code: ResponseCode,
     /// Whether it is from the zone itself (the bit AA).
     pub(super) authoritative: bool,
+    /// Whether there is more than was sent (the bit TC).
+    pub(super) truncated: bool,
     pub(super) answers: Vec<Record>,
     pub(super) authorities: Vec<Record>,
     pub(super) additionals: Vec<Record>,
@@ -38,10 +40,16 @@ impl Answer {
         Self::new(code, false)
     }
 
+    /// A zone's own, with nothing in it yet.
+    pub(super) fn of_zone(code: ResponseCode) -> Self {
+        Self::new(code, true)
+    }
+
     fn new(code: ResponseCode, authoritative: bool) -> Self {
         Self {
             code,
             authoritative,
+            truncated: false,
             answers: Vec::new(),
             authorities: Vec::new(),
             additionals: Vec::new(),
@@ -50,19 +58,18 @@ impl Answer {
 }
 
 /// A name as the zone knows it: in small letters, without the final dot.
-fn key(name: &Name) -> String {
+pub(super) fn key(name: &Name) -> String {
     name.to_lowercase()
         .to_ascii()
         .trim_end_matches('.')
         .to_owned()
 }
 
-/// Answers a question from a zone. The answer's records carry the name as it was asked for.
-pub(super) fn answer(zone: &Zone, asked: &Name, kind: RecordType) -> Answer {
-    let Some(domain) = zone.domain_of(&key(asked)) else {
-        return Answer::refused(ResponseCode::NXDomain);
-    };
-    let mut answer = Answer::new(ResponseCode::NoError, true);
+/// Answers a question from a zone, if it is the zone's to answer. The answer's records carry the name
+/// as it was asked for.
+pub(super) fn answer(zone: &Zone, asked: &Name, kind: RecordType) -> Option<Answer> {
+    let domain = zone.domain_of(&key(asked))?;
+    let mut answer = Answer::of_zone(ResponseCode::NoError);
     let mut owner = asked.clone();
     // The domain whose SOA explains why there is nothing; none where a chain leaves the zone.
     let mut nothing_in = Some(domain);
@@ -103,7 +110,7 @@ pub(super) fn answer(zone: &Zone, asked: &Name, kind: RecordType) -> Answer {
         answer.answers.push(record);
         owner = target.0;
         if !is_below(&key(&owner), CLUSTER_DOMAIN) {
-            // Nobody can be asked what is at its end.
+            // What is at its end is another's to say.
             nothing_in = None;
             break;
         }
@@ -116,7 +123,17 @@ pub(super) fn answer(zone: &Zone, asked: &Name, kind: RecordType) -> Answer {
             .authorities
             .push(Record::from_rdata(apex, TTL, zone.authority(domain)));
     }
-    answer
+    Some(answer)
+}
+
+/// Where a chain of aliases leaves the zone, and its end was not what was asked for.
+pub(super) fn leaves(answer: &Answer, kind: RecordType) -> Option<&Name> {
+    let RData::CNAME(target) = &answer.answers.last()?.data else {
+        return None;
+    };
+    let asked_for = matches!(kind, RecordType::CNAME | RecordType::ANY);
+    let outside = !is_below(&key(&target.0), CLUSTER_DOMAIN);
+    (outside && !asked_for).then_some(&target.0)
 }
 
 /// The records of a name, made up for pods' addresses (`pods insecure`): any address in any namespace

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Record, RecordType};
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
@@ -16,14 +16,16 @@ use hickory_server::zone_handler::MessageResponseBuilder;
 use rand::seq::SliceRandom as _;
 use tokio::sync::watch;
 
-use super::answer::{Answer, answer};
+use super::answer::{Answer, answer, key, leaves};
+use super::corefile::{Corefile, Of};
+use super::forward::{Protocol, Upstream};
 use super::zone::Zone;
 use crate::os::netns::{NetNs, any};
 
 /// How long a connection may be silent (CoreDNS' idle timeout).
-const IDLE: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// Answers of one connection that may wait to be sent.
-const WAITING: usize = 64;
+pub(super) const WAITING: usize = 64;
 /// The least that every client takes over UDP (RFC 6891 §6.2.3).
 const LEAST_PAYLOAD: u16 = 512;
 
@@ -31,15 +33,11 @@ const LEAST_PAYLOAD: u16 = 512;
 ///
 /// # Errors
 /// When the port is taken in the pod, or a socket ends.
-pub(super) async fn serve(
-    netns: &NetNs,
-    port: u16,
-    zone: watch::Receiver<Option<Arc<Zone>>>,
-) -> anyhow::Result<()> {
+pub(super) async fn serve(netns: &NetNs, port: u16, handler: Handler) -> anyhow::Result<()> {
     let taken = || format!("cannot listen on port {port} of the pod");
     let socket = netns.udp_socket(any(port)).with_context(taken)?;
     let listener = netns.tcp_listener(any(port)).with_context(taken)?;
-    let mut server = Server::new(Handler { zone });
+    let mut server = Server::new(handler);
     server.register_socket(tokio::net::UdpSocket::from_std(socket)?);
     server.register_listener(tokio::net::TcpListener::from_std(listener)?, IDLE, WAITING);
     server
@@ -48,12 +46,15 @@ pub(super) async fn serve(
         .context("the DNS server ended")
 }
 
+/// What a question is answered from.
 pub(super) struct Handler {
     pub(super) zone: watch::Receiver<Option<Arc<Zone>>>,
+    pub(super) corefile: watch::Receiver<Arc<Corefile>>,
+    pub(super) upstream: Upstream,
 }
 
 impl Handler {
-    fn answer(&self, request: &Request) -> Answer {
+    async fn answer(&self, request: &Request) -> Answer {
         let refused = |code| Answer::refused(code);
         if request.metadata.op_code != OpCode::Query {
             return refused(ResponseCode::NotImp);
@@ -67,9 +68,45 @@ impl Handler {
         let Some(zone) = self.zone.borrow().clone() else {
             return refused(ResponseCode::ServFail);
         };
-        let mut answer = answer(&zone, query.original().name(), query.query_type());
+        let protocol = match request.protocol() {
+            hickory_server::net::xfer::Protocol::Tcp => Protocol::Tcp,
+            _ => Protocol::Udp,
+        };
+        let query = query.original();
+        let kind = query.query_type();
+        let Some(mut answer) = answer(&zone, query.name(), kind) else {
+            return self.forward(query, protocol).await;
+        };
+        if let Some(target) = leaves(&answer, kind).cloned() {
+            // CoreDNS asks who knows, so that a client need not.
+            let end = self.forward(&Query::query(target, kind), protocol).await;
+            answer.answers.extend(end.answers);
+        }
         shuffle(&mut answer.answers);
         answer
+    }
+
+    /// The answer of whoever else a name belongs to.
+    async fn forward(&self, query: &Query, protocol: Protocol) -> Answer {
+        let corefile = self.corefile.borrow().clone();
+        let servers = match corefile.of(&key(query.name())) {
+            Of::Upstream(servers) => servers,
+            Of::Nobody => return Answer::refused(ResponseCode::ServFail),
+            Of::NoBlock => return Answer::refused(ResponseCode::Refused),
+        };
+        match self.upstream.ask(servers, query, protocol).await {
+            Ok(message) => Answer {
+                truncated: message.metadata.truncation,
+                answers: message.answers,
+                authorities: message.authorities,
+                additionals: message.additionals,
+                ..Answer::refused(message.metadata.response_code)
+            },
+            Err(error) => {
+                tracing::debug!("forwarding {query}: {error:#}");
+                Answer::refused(ResponseCode::ServFail)
+            }
+        }
     }
 }
 
@@ -82,7 +119,7 @@ fn shuffle(records: &mut [Record]) {
     let addresses = &mut records[aliases..];
     if addresses
         .iter()
-        .all(|record| record.record_type() == RecordType::A)
+        .all(|record| matches!(record.record_type(), RecordType::A | RecordType::AAAA))
     {
         addresses.shuffle(&mut rand::rng());
     }
@@ -93,38 +130,49 @@ impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(
         &self,
         request: &Request,
-        mut response_handle: R,
+        response_handle: R,
     ) -> ResponseInfo {
-        let answer = self.answer(request);
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = answer.code;
-        metadata.authoritative = answer.authoritative;
-        let edns = request.edns.as_ref().map(|asked| {
-            let mut edns = Edns::new();
-            edns.set_max_payload(asked.max_payload().max(LEAST_PAYLOAD));
-            edns.set_version(0);
-            edns.set_dnssec_ok(asked.flags().dnssec_ok);
-            edns
-        });
-        let response = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
-            metadata,
-            &answer.answers,
-            &answer.authorities,
-            [],
-            &answer.additionals,
-        );
-        match response_handle.send_response(response).await {
-            Ok(info) => info,
-            Err(error) => {
-                // The client is gone, or its address is not one to answer to.
-                tracing::debug!(%error, "an answer was not sent");
-                let mut failed = Metadata::response_from_request(&request.metadata);
-                failed.response_code = ResponseCode::ServFail;
-                ResponseInfo::from(hickory_proto::op::Header {
-                    metadata: failed,
-                    counts: hickory_proto::op::HeaderCounts::default(),
-                })
-            }
+        let answer = self.answer(request).await;
+        respond(request, answer, response_handle).await
+    }
+}
+
+/// Sends an answer.
+pub(super) async fn respond<R: ResponseHandler>(
+    request: &Request,
+    answer: Answer,
+    mut response_handle: R,
+) -> ResponseInfo {
+    let mut metadata = Metadata::response_from_request(&request.metadata);
+    metadata.response_code = answer.code;
+    metadata.authoritative = answer.authoritative;
+    metadata.truncation = answer.truncated;
+    metadata.recursion_available = true;
+    let edns = request.edns.as_ref().map(|asked| {
+        let mut edns = Edns::new();
+        edns.set_max_payload(asked.max_payload().max(LEAST_PAYLOAD));
+        edns.set_version(0);
+        edns.set_dnssec_ok(asked.flags().dnssec_ok);
+        edns
+    });
+    let response = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
+        metadata,
+        &answer.answers,
+        &answer.authorities,
+        [],
+        &answer.additionals,
+    );
+    match response_handle.send_response(response).await {
+        Ok(info) => info,
+        Err(error) => {
+            // The client is gone, or its address is not one to answer to.
+            tracing::debug!(%error, "an answer was not sent");
+            let mut failed = Metadata::response_from_request(&request.metadata);
+            failed.response_code = ResponseCode::ServFail;
+            ResponseInfo::from(hickory_proto::op::Header {
+                metadata: failed,
+                counts: hickory_proto::op::HeaderCounts::default(),
+            })
         }
     }
 }

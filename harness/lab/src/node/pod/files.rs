@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use crate::node::rootfs::Bind;
-use crate::topology::{CLUSTER_DOMAIN, DNS_CLUSTER_IP};
+use crate::topology::{CLUSTER_DOMAIN, DNS_CLUSTER_IP, OUTSIDE_IP};
 
 /// The pod's host name: its own wish, else its name, cut to what a label may be.
 pub(super) fn hostname(pod: &Pod) -> String {
@@ -47,20 +47,20 @@ fn resolv_conf(pod: &Pod) -> String {
     let spec = pod.spec.clone().unwrap_or_default();
     let on_host = spec.host_network.unwrap_or_default();
     let (mut servers, mut searches, mut options) = (Vec::new(), Vec::new(), Vec::new());
-    let cluster = match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
-        "ClusterFirst" => !on_host,
-        "ClusterFirstWithHostNet" => true,
-        // The nodes' own resolver knows no names: nothing outside the lab can be reached.
-        _ => false,
-    };
-    if cluster {
-        servers.push(DNS_CLUSTER_IP.to_string());
-        searches.extend([
-            format!("{namespace}.svc.{CLUSTER_DOMAIN}"),
-            format!("svc.{CLUSTER_DOMAIN}"),
-            CLUSTER_DOMAIN.to_owned(),
-        ]);
-        options.push("ndots:5".to_owned());
+    match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
+        "None" => {}
+        // The node's own: the world's name server.
+        "ClusterFirst" if on_host => servers.push(OUTSIDE_IP.to_string()),
+        "Default" => servers.push(OUTSIDE_IP.to_string()),
+        _ => {
+            servers.push(DNS_CLUSTER_IP.to_string());
+            searches.extend([
+                format!("{namespace}.svc.{CLUSTER_DOMAIN}"),
+                format!("svc.{CLUSTER_DOMAIN}"),
+                CLUSTER_DOMAIN.to_owned(),
+            ]);
+            options.push("ndots:5".to_owned());
+        }
     }
     if let Some(config) = spec.dns_config {
         servers.extend(config.nameservers.unwrap_or_default());
@@ -134,7 +134,14 @@ mod tests {
             nameserver 10.96.0.10\noptions ndots:5\n";
         for (spec, expected) in [
             ("{containers: []}", cluster),
-            ("{containers: [], hostNetwork: true}", ""),
+            (
+                "{containers: [], hostNetwork: true}",
+                "nameserver 172.30.0.1\n",
+            ),
+            (
+                "{containers: [], dnsPolicy: Default}",
+                "nameserver 172.30.0.1\n",
+            ),
             (
                 "{containers: [], hostNetwork: true, dnsPolicy: ClusterFirstWithHostNet}",
                 cluster,

@@ -130,6 +130,8 @@ fn both_families_are_answered_by_the_specification() {
         (elsewhere, PTR, none, &[]),
     ] {
         let answer = answer(&zone, &Name::from_str(name).unwrap(), kind);
+        assert_eq!(answer.is_none(), name == elsewhere, "{name}");
+        let Some(answer) = answer else { continue };
         let expected: Vec<_> = expected
             .iter()
             .map(|rest| format!("{name} {rest}"))
@@ -139,8 +141,6 @@ fn both_families_are_answered_by_the_specification() {
             (code, expected),
             "{name} {kind}"
         );
-        // Who is not asked for its own network's names does not answer with authority.
-        assert_eq!(answer.authoritative, name != elsewhere, "{name}");
     }
 }
 
@@ -148,6 +148,6 @@ fn both_families_are_answered_by_the_specification() {
 fn the_addresses_of_a_name_come_along_in_both_families() {
     let zone = Zone::of(&objects(), &mut Kept::default());
     let name = Name::from_str("both.ns.svc.cluster.local.").unwrap();
-    let along = data(&answer(&zone, &name, RecordType::SRV).additionals);
+    let along = data(&answer(&zone, &name, RecordType::SRV).unwrap().additionals);
     assert_eq!(along.len(), 2, "{along:?}");
 }

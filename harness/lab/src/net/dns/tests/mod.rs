@@ -1,6 +1,7 @@
 //! Names and their answers, as a table over one small cluster; and the protocol over real sockets.
 
 mod families;
+mod forwarding;
 
 use std::net::IpAddr;
 use std::str::FromStr as _;
@@ -13,10 +14,13 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use super::answer::answer;
+use super::answer::{answer, leaves};
+use super::corefile::Corefile;
+use super::forward::Upstream;
 use super::server::Handler;
 use super::zone::{Objects, Zone};
 use crate::net::kept::Kept;
+use crate::os::netns::NetNs;
 
 fn objects() -> Objects {
     let service = |namespace: &str, name: &str, spec: Value| {
@@ -349,7 +353,6 @@ fn names_are_answered_by_the_specification() {
             ResponseCode::NXDomain,
             &[],
         ),
-        ("8.8.8.8.in-addr.arpa.", PTR, ResponseCode::NXDomain, &[]),
         // The zone itself
         (
             "dns-version.cluster.local.",
@@ -387,29 +390,24 @@ fn names_are_answered_by_the_specification() {
                 "plain.ns.svc.cluster.local. 5 10.96.0.81",
             ],
         ),
-        // Others
-        ("example.com.", A, ResponseCode::NXDomain, &[]),
-        ("web.", A, ResponseCode::NXDomain, &[]),
-        ("notcluster.local.", A, ResponseCode::NXDomain, &[]),
     ];
     for (name, kind, code, expected) in table {
         let found = answer(&zone, &Name::from_ascii(name).unwrap(), *kind);
+        let found = found.unwrap_or_else(|| panic!("{name} {kind} is ours"));
         assert_eq!(found.code, *code, "{name} {kind}");
         assert_eq!(data(&found.answers), *expected, "{name} {kind}");
-        let foreign = [
-            "8.8.8.8.in-addr.arpa.",
-            "example.com.",
-            "web.",
-            "notcluster.local.",
-        ];
-        let foreign = foreign.contains(name);
-        assert_eq!(found.authoritative, !foreign, "{name} {kind}");
+        assert!(found.authoritative, "{name} {kind}");
         let nothing = found
             .answers
             .iter()
             .all(|record| record.record_type() == CNAME)
             && *kind != CNAME;
-        let outside = foreign || name.starts_with("out.");
+        let outside = name.starts_with("out.");
+        assert_eq!(
+            leaves(&found, *kind).is_some(),
+            outside && nothing,
+            "{name} {kind}"
+        );
         let soa = found.authorities.first().map(|record| &record.data);
         assert_eq!(
             matches!(soa, Some(RData::SOA(_))),
@@ -420,9 +418,23 @@ fn names_are_answered_by_the_specification() {
 }
 
 #[test]
+fn other_names_are_for_others_to_answer() {
+    let zone = Zone::of(&objects(), &mut Kept::default());
+    for name in [
+        "example.com.",
+        "web.",
+        "notcluster.local.",
+        "8.8.8.8.in-addr.arpa.",
+    ] {
+        let found = answer(&zone, &Name::from_ascii(name).unwrap(), RecordType::ANY);
+        assert!(found.is_none(), "{name}");
+    }
+}
+
+#[test]
 fn targets_come_with_their_addresses_and_loops_end() {
     let zone = Zone::of(&objects(), &mut Kept::default());
-    let ask = |name: &str, kind| answer(&zone, &Name::from_ascii(name).unwrap(), kind);
+    let ask = |name: &str, kind| answer(&zone, &Name::from_ascii(name).unwrap(), kind).unwrap();
     let found = ask("_http._tcp.db.ns.svc.cluster.local.", RecordType::SRV);
     assert_eq!(
         data(&found.additionals),
@@ -438,6 +450,17 @@ fn targets_come_with_their_addresses_and_loops_end() {
             .iter()
             .all(|one| one.record_type() == RecordType::CNAME)
     );
+}
+
+/// A handler with nobody else to ask.
+fn handler(zone: watch::Receiver<Option<Arc<Zone>>>) -> Handler {
+    let (_, corefile) = watch::channel(Arc::<Corefile>::default());
+    let upstream = Upstream::of(NetNs::current().unwrap());
+    Handler {
+        zone,
+        corefile,
+        upstream,
+    }
 }
 
 fn question(name: &str, payload: Option<u16>) -> Message {
@@ -458,7 +481,7 @@ async fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
-    let mut server = Server::new(Handler { zone });
+    let mut server = Server::new(handler(zone));
     server.register_socket(socket);
     server.register_listener(listener, std::time::Duration::from_secs(5), 8);
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
