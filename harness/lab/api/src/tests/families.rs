@@ -145,6 +145,26 @@ async fn families_are_as_they_are_asked_for() {
             json!({"clusterIP": "fd00::5"}),
             r#"spec.clusterIPs: Invalid value: ["fd00::5"]: failed to allocate IP fd00::5: the provided IP (fd00::5) is not in the valid range. The range of valid IPs is fd00:10:96::/112"#,
         ),
+        (
+            &both,
+            json!({"clusterIPs": ["10.96.3.9"]}),
+            "spec.clusterIPs: Invalid value: [\"10.96.3.9\"]: must be empty when `clusterIP` is not specified",
+        ),
+        (
+            &both,
+            json!({"clusterIP": "10.96.3.9", "clusterIPs": ["10.96.3.8"]}),
+            "spec.clusterIPs: Invalid value: [\"10.96.3.8\"]: first value must match `clusterIP`",
+        ),
+        (
+            &both,
+            json!({"type": "ExternalName", "externalName": "a.example", "ipFamilies": ["IPv4"]}),
+            "spec.ipFamilies: Forbidden: may not be set for ExternalName services",
+        ),
+        (
+            &both,
+            json!({"type": "ExternalName", "externalName": "a.example", "ipFamilyPolicy": "SingleStack"}),
+            "spec.ipFamilyPolicy: Forbidden: may not be set for ExternalName services",
+        ),
         (&sixth, json!({}), "SingleStack [IPv6] IPv6"),
         (&sixth, require, "RequireDualStack [IPv6 IPv4] IPv6 IPv4"),
     ] {
@@ -192,6 +212,10 @@ async fn a_second_family_comes_and_goes() {
         ),
         (
             json!({"clusterIP": "10.96.9.9"}),
+            r#"spec.ipFamilyPolicy: Invalid value: "RequireDualStack": must be 'SingleStack' to release the secondary cluster IP"#.to_owned(),
+        ),
+        (
+            json!({"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9", ips[1]]}),
             format!(r#"spec.clusterIPs[0]: Invalid value: ["10.96.9.9","{}"]: may not change once set"#, ips[1]),
         ),
     ] {

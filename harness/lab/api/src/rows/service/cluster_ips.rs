@@ -68,14 +68,12 @@ impl Addresses {
         };
         let before = Self::of(old);
         let ip_before = text(old, "/clusterIP");
-        if ip != ip_before && new.ips == before.ips {
-            match new.ips.first_mut() {
-                Some(first) if !ip.is_empty() => ip.clone_into(first),
-                _ => new.ips.clear(),
-            }
-        }
-        if new.ips.is_empty() && !ip.is_empty() && ip != ip_before {
-            new.ips.push(ip.to_owned());
+        if ip != ip_before && (new.ips == before.ips || new.ips.is_empty()) {
+            new.ips = Some(ip)
+                .filter(|ip| !ip.is_empty())
+                .map(str::to_owned)
+                .into_iter()
+                .collect();
         }
         if new.ips.is_empty() && needs(old) && (ip.is_empty() || ip == ip_before) {
             new.ips = before.ips;
@@ -103,9 +101,21 @@ impl Addresses {
         Cause::invalid(field, &json!(self.ips), why)
     }
 
-    /// What is wrong with the fields by themselves (`ValidateServiceClusterIPsRelatedFields`).
-    fn check(&self) -> Causes {
+    /// What is wrong with the fields by themselves (`ValidateServiceClusterIPsRelatedFields`); `ip` is
+    /// `clusterIP`, as it was said.
+    fn check(&self, ip: &str) -> Causes {
         let mut causes = Vec::new();
+        match self.ips.first() {
+            Some(_) if ip.is_empty() => {
+                let why = "must be empty when `clusterIP` is not specified";
+                causes.push(self.ips_refused("spec.clusterIPs", why));
+            }
+            Some(first) if first != ip => {
+                let why = "first value must match `clusterIP`";
+                causes.push(self.ips_refused("spec.clusterIPs", why));
+            }
+            _ => {}
+        }
         for (at, family) in self.families.iter().enumerate() {
             let field = format!("spec.ipFamilies[{at}]");
             if !FAMILIES.contains(&family.as_str()) {
@@ -362,6 +372,21 @@ fn taken(admit: &Admit<'_>) -> BTreeSet<String> {
         .collect()
 }
 
+/// Refuses addresses and families of a Service that has none.
+pub(super) fn forbid(spec: &Value, causes: &mut Causes) {
+    let why = "may not be set for ExternalName services";
+    let Addresses {
+        policy, families, ..
+    } = Addresses::of(spec);
+    let fields = [
+        ("spec.clusterIPs[0]", !text(spec, "/clusterIP").is_empty()),
+        ("spec.ipFamilies", !families.is_empty()),
+        ("spec.ipFamilyPolicy", policy.is_some()),
+    ];
+    let said = fields.into_iter().filter(|(_, said)| *said);
+    causes.extend(said.map(|(field, _)| Cause::forbidden(field, why)));
+}
+
 /// Gives a Service its families and addresses, or says why it cannot have them.
 pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
     let spec = &admit.new["spec"];
@@ -370,6 +395,14 @@ pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
     let selectorless = super::selects_nothing(spec);
     let mut addresses = Addresses::normalized(spec, old);
     let before = old.filter(|old| needs(old)).map(Addresses::of);
+    // Who leaves it out of an update leaves it as it is.
+    let own = || {
+        before
+            .as_ref()
+            .and_then(|before| before.ips.first().cloned())
+    };
+    let ip = Some(text(spec, "/clusterIP").to_owned()).filter(|ip| !ip.is_empty());
+    let ip = ip.or_else(own).unwrap_or_default();
     let same_type = old.is_some_and(|old| old["type"] == spec["type"]);
     let refused = |causes: Causes| match causes.is_empty() {
         true => Ok(()),
@@ -381,7 +414,7 @@ pub(super) fn admit(admit: &mut Admit<'_>) -> Result<(), Status> {
         && before.as_ref().is_some_and(|old| *old == addresses);
     if !unchanged {
         addresses.infer_policy(before.as_ref(), selectorless);
-        refused(addresses.check())?;
+        refused(addresses.check(&ip))?;
         let mut causes = Vec::new();
         if let Some(before) = &before {
             causes.extend(addresses.change_from(before));

@@ -97,11 +97,8 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
         } else {
             names::subdomain("spec.externalName", name, causes);
         }
-        if !text(spec, "/clusterIP").is_empty() && old.is_none() {
-            causes.push(Cause::forbidden(
-                "spec.clusterIPs[0]",
-                "may not be set for ExternalName services",
-            ));
+        if old.is_none_or(|old| text(old, "/spec/type") == "ExternalName") {
+            cluster_ips::forbid(spec, causes);
         }
     } else {
         validate_ports(spec, headless, causes);
