@@ -5,17 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use futures::future::try_join_all;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use strata::wire::TcpSpec;
 use strata::{Check, Layer, Need, NoVerdict, Outcome, PodView, Scope, Suite, expect_eq};
 
 use super::paths::{
-    ECHO_TCP, HOST_TCP, Path, across_nodes, all_pairs, at, judge, tcp, udp, within_a_node,
+    Path, across_nodes, all_pairs, judge, mebibyte, sees_its_client, tcp, tcp_to_node, udp,
+    within_a_node,
 };
 use super::{cidrs, name};
-use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Cni,
@@ -238,39 +236,20 @@ async fn pods_see_each_others_addresses(scope: &Scope) -> Outcome {
     paths.extend(second_family(scope, across_nodes(scope).await?)?);
     // Whoever is not reached sees nobody.
     judge(scope, "TCP", &paths, tcp).await?;
-    let own = |path: &Path| path.from.pod().map(|pod| pod.ip);
-    let expected: BTreeMap<_, _> = paths.iter().map(|path| (path.name(), own(path))).collect();
-    let seen = try_join_all(paths.iter().map(async |path| {
-        let spec = TcpSpec::new(at(path.to.ip, ECHO_TCP));
-        let reply = path.from.tcp(&spec).await?.into_iter().next();
-        let client = reply.and_then(|reply| Some(reply.answer?.client.ip()));
-        Ok::<_, NoVerdict>((path.name(), client))
-    }));
-    expect_eq(
+    sees_its_client(
+        &paths,
         "the client of the second family that a pod sees, by path",
-        &expected,
-        &seen.await?.into_iter().collect(),
         "a masquerade rule covers traffic between pods: the CNI plugin's cluster CIDR of that family is not the one that pods have",
     )
+    .await
 }
 
 async fn pods_reach_nodes(scope: &Scope) -> Outcome {
     let paths = second_family(scope, all_pairs(scope, "app=echo", "app=host").await?)?;
-    judge(scope, "TCP", &paths, async |path: &Path| {
-        let spec = TcpSpec::new(at(path.to.host_ip, HOST_TCP));
-        Ok(said::tcp(&path.from.tcp(&spec).await?))
-    })
-    .await
+    judge(scope, "TCP", &paths, tcp_to_node).await
 }
 
 async fn a_mebibyte_arrives_whole(scope: &Scope) -> Outcome {
     let paths = second_family(scope, across_nodes(scope).await?)?;
-    judge(scope, "TCP", &paths, async |path: &Path| {
-        let spec = TcpSpec {
-            bytes: 1 << 20,
-            ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
-        };
-        Ok(said::tcp(&path.from.tcp(&spec).await?))
-    })
-    .await
+    judge(scope, "TCP", &paths, mebibyte).await
 }

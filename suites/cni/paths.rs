@@ -173,6 +173,34 @@ pub(super) async fn udp(path: &Path) -> Result<String, NoVerdict> {
     Ok(said::udp(&path.from.udp(&spec).await?))
 }
 
+/// Over TCP to the destination's node, where a pod of the nodes' network answers.
+pub(super) async fn tcp_to_node(path: &Path) -> Result<String, NoVerdict> {
+    let spec = TcpSpec::new(at(path.to.host_ip, HOST_TCP));
+    Ok(said::tcp(&path.from.tcp(&spec).await?))
+}
+
+/// 1 MiB there and back. The probe compares the echo; a difference is an error of kind `corrupted`.
+pub(super) async fn mebibyte(path: &Path) -> Result<String, NoVerdict> {
+    let spec = TcpSpec {
+        bytes: 1 << 20,
+        ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
+    };
+    Ok(said::tcp(&path.from.tcp(&spec).await?))
+}
+
+/// Judges that each path's server sees the client's own address.
+pub(super) async fn sees_its_client(paths: &[Path], what: &str, likely: &str) -> Outcome {
+    let own = |path: &Path| path.from.pod().map(|pod| pod.ip);
+    let expected: BTreeMap<_, _> = paths.iter().map(|path| (path.name(), own(path))).collect();
+    let seen = try_join_all(paths.iter().map(async |path| {
+        let spec = TcpSpec::new(at(path.to.ip, ECHO_TCP));
+        let reply = path.from.tcp(&spec).await?.into_iter().next();
+        let client = reply.and_then(|reply| Some(reply.answer?.client.ip()));
+        Ok::<_, NoVerdict>((path.name(), client))
+    }));
+    expect_eq(what, &expected, &seen.await?.into_iter().collect(), likely)
+}
+
 pub(super) fn at(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
 }

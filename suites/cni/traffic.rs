@@ -15,7 +15,8 @@ use strata::{
 };
 
 use super::paths::{
-    ECHO_TCP, ECHO_UDP, HOST_TCP, Path, across_nodes, all_pairs, at, judge, tcp, within_a_node,
+    ECHO_TCP, ECHO_UDP, HOST_TCP, Path, across_nodes, all_pairs, at, judge, mebibyte,
+    sees_its_client, tcp, tcp_to_node, within_a_node,
 };
 use crate::said;
 
@@ -143,20 +144,12 @@ const CHECKS: &[Check] = &[
 async fn pods_see_each_others_addresses(scope: &Scope) -> Outcome {
     let mut pairs = within_a_node(scope).await?;
     pairs.extend(across_nodes(scope).await?);
-    let own = |path: &Path| path.from.pod().map(|pod| pod.ip);
-    let expected: BTreeMap<_, _> = pairs.iter().map(|path| (path.name(), own(path))).collect();
-    let observed = try_join_all(pairs.iter().map(async |path| {
-        let spec = TcpSpec::new(at(path.to.ip, ECHO_TCP));
-        let reply = path.from.tcp(&spec).await?.into_iter().next();
-        let client = reply.and_then(|reply| Some(reply.answer?.client.ip()));
-        Ok::<_, NoVerdict>((path.name(), client))
-    }));
-    expect_eq(
+    sees_its_client(
+        &pairs,
         "the client that a pod sees, by path",
-        &expected,
-        &observed.await?.into_iter().collect(),
         "a masquerade rule covers traffic between pods: the CNI plugin's cluster CIDR is not the one that pods have",
     )
+    .await
 }
 
 async fn a_pod_reaches_itself(scope: &Scope) -> Outcome {
@@ -170,11 +163,7 @@ async fn a_pod_reaches_itself(scope: &Scope) -> Outcome {
 
 async fn pods_reach_nodes(scope: &Scope) -> Outcome {
     let pairs = all_pairs(scope, "app=echo", "app=host").await?;
-    judge(scope, "TCP", &pairs, async |path: &Path| {
-        let spec = TcpSpec::new(at(path.to.host_ip, HOST_TCP));
-        Ok(said::tcp(&path.from.tcp(&spec).await?))
-    })
-    .await
+    judge(scope, "TCP", &pairs, tcp_to_node).await
 }
 
 async fn nodes_reach_pods(scope: &Scope) -> Outcome {
@@ -331,20 +320,7 @@ async fn fragments_are_reassembled(scope: &Scope) -> Outcome {
 }
 
 async fn a_mebibyte_arrives_whole(scope: &Scope) -> Outcome {
-    // The probe compares the echo; a difference is an error of kind `corrupted`.
-    judge(
-        scope,
-        "TCP",
-        &across_nodes(scope).await?,
-        async |path: &Path| {
-            let spec = TcpSpec {
-                bytes: 1 << 20,
-                ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
-            };
-            Ok(said::tcp(&path.from.tcp(&spec).await?))
-        },
-    )
-    .await
+    judge(scope, "TCP", &across_nodes(scope).await?, mebibyte).await
 }
 
 async fn two_hundred_connections_at_once(scope: &Scope) -> Outcome {

@@ -26,6 +26,8 @@ pub mod underlay;
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::ServiceSpec;
+
 use self::cni::Cni;
 use crate::builtin::Builtins;
 
@@ -40,6 +42,16 @@ fn mac(address: IpAddr) -> [u8; 6] {
     };
     let [a, b, c, d] = octets;
     [0x0a, 0x58, a, b, c, d]
+}
+
+/// The ClusterIPs of a Service, one a family; none of a headless one.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let first = spec
+        .cluster_ip
+        .iter()
+        .filter(|_| spec.cluster_ips.is_none());
+    let all = first.chain(spec.cluster_ips.iter().flatten());
+    all.filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// Adds the network's components to the lab's.

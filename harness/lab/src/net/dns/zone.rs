@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt as _;
 
+use crate::net::cluster_ips;
 use crate::net::kept::Kept;
 use crate::topology::{CLUSTER_DOMAIN, IpFamily, pod_cidr, service_cidr};
 
@@ -395,16 +396,6 @@ impl Port {
         let protocol = self.protocol.to_lowercase();
         (!self.name.is_empty()).then(|| format!("_{}._{protocol}", self.name.to_lowercase()))
     }
-}
-
-/// None of a headless Service.
-fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
-    let first = spec
-        .cluster_ip
-        .iter()
-        .filter(|_| spec.cluster_ips.is_none());
-    let all = first.chain(spec.cluster_ips.iter().flatten());
-    all.filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// The addresses that take connections. What is ending is not ready, and what is not ready is, where

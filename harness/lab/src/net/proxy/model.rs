@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use kube::ResourceExt as _;
 
 use super::NodeFacts;
+use crate::net::cluster_ips;
 use crate::net::kept::Kept;
 use crate::topology::IpFamily;
 
@@ -193,13 +194,8 @@ fn unordered_ports_of(
         return Vec::new();
     }
     // Headless Services have "None", those not yet allocated nothing.
-    let first = spec
-        .cluster_ip
-        .iter()
-        .filter(|_| spec.cluster_ips.is_none());
-    let cluster_ips = first.chain(spec.cluster_ips.iter().flatten());
-    let cluster_ips = addresses(cluster_ips.map(String::as_str), family);
-    let Some(cluster_ip) = cluster_ips.first().copied() else {
+    let mut cluster_ips = cluster_ips(spec).into_iter();
+    let Some(cluster_ip) = cluster_ips.find(|ip| IpFamily::of(*ip) == family) else {
         return Vec::new();
     };
     let base = ServicePort {
