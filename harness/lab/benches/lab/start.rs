@@ -16,9 +16,12 @@ const ROUNDS: usize = 12;
 pub(crate) async fn measure() -> anyhow::Result<Measured> {
     let mut bare = Samples::default();
     let mut starts = NODES.map(|nodes| (nodes, Samples::default(), Samples::default()));
-    for _ in 0..ROUNDS {
-        bare.add(unshare().await?);
-        for (nodes, ready, gone) in &mut starts {
+    for (nodes, ready, gone) in &mut starts {
+        // The kernel takes networks apart long after their last process, and holds up whoever makes new
+        // ones: each lab comes after one of its own size.
+        boot::start(cluster::config(*nodes)).await?.stop().await?;
+        for _ in 0..ROUNDS {
+            bare.add(unshare().await?);
             let begun = Instant::now();
             let lab = boot::start(cluster::config(*nodes)).await?;
             ready.add(begun.elapsed());
