@@ -99,9 +99,18 @@ async fn connect(context: &BuiltinContext, cni: Cni) -> anyhow::Result<()> {
     let mut period = tokio::time::interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = String::new();
+    let mut say = |outcome: String| {
+        if outcome != said {
+            (context.log)(&outcome);
+            said = outcome;
+        }
+    };
     let mut ways: Vec<Ways> = Vec::new();
+    let mut before = None;
+    // Whether all of it is put in place, changed or not.
+    let mut again = true;
     loop {
-        let (mut own, mut others) = (Vec::new(), Vec::new());
+        let (mut own, mut others) = (Vec::new(), BTreeSet::new());
         for node in nodes.state() {
             match node.name_any() == context.node {
                 true => own = Member::all_of(&node),
@@ -109,43 +118,65 @@ async fn connect(context: &BuiltinContext, cni: Cni) -> anyhow::Result<()> {
             }
         }
         if !ways.iter().map(|ways| &ways.own).eq(&own) {
-            let each = own.into_iter();
+            let each = own.iter().cloned();
             let each = each.map(|own| Ways::new(cni, context.netns.clone(), own));
             ways = each.collect::<Result<_, _>>()?;
+            again = true;
         }
-        let mut outcomes = Vec::new();
-        for ways in &ways {
-            let family = ways.own.family();
-            let of_family = others.iter().filter(|other| other.family() == family);
-            let others: Vec<_> = of_family.cloned().collect();
-            let applied = ways.apply(&context.nft, &others).await;
-            outcomes.push(match applied {
-                Ok(()) => format!(
-                    "{family} routes to {} other nodes are in place",
-                    others.len()
-                ),
-                Err(error) => format!("error: {family}: {error:#}"),
-            });
-        }
+        // Nodes change all the time in what is nothing to us.
+        let now = Some((own, others));
         if ways.is_empty() {
-            outcomes.push(format!(
+            before = None;
+            say(format!(
                 "node {} has no InternalIP or no podCIDR yet",
                 context.node
             ));
+        } else if again || now != before {
+            let others = now.iter().flat_map(|(_, others)| others);
+            let others: Vec<_> = others.cloned().collect();
+            let all = again || before.is_none();
+            let outcome = put_in_place(context, &ways, &others, all).await;
+            if outcome.is_ok() {
+                context.plugin.set();
+            }
+            // What failed is tried again with the next change of anything.
+            before = now.filter(|_| outcome.is_ok());
+            say(outcome.unwrap_or_else(|error| format!("error: {error:#}")));
         }
-        if !ways.is_empty() && outcomes.iter().all(|outcome| !outcome.starts_with("error")) {
-            context.plugin.set();
-        }
-        let outcome = outcomes.join(", ");
-        if outcome != said {
-            (context.log)(&outcome);
-            said = outcome;
-        }
-        tokio::select! {
-            () = world.changed() => {}
-            _ = period.tick() => {}
-        }
+        again = tokio::select! {
+            () = world.changed() => false,
+            _ = period.tick() => true,
+        };
     }
+}
+
+/// Puts one node's ways in place in each family, and its masquerading too where `all` is wanted; says
+/// what there is.
+async fn put_in_place(
+    context: &BuiltinContext,
+    ways: &[Ways],
+    others: &[Member],
+    all: bool,
+) -> anyhow::Result<String> {
+    let mut there = Vec::new();
+    for ways in ways {
+        let family = ways.own.family();
+        let of_family = others.iter().filter(|other| other.family() == family);
+        let others: Vec<_> = of_family.cloned().collect();
+        let done = async {
+            ways.lead_to(&others).await?;
+            match all {
+                true => ways.masquerade(&context.nft).await,
+                false => Ok(()),
+            }
+        };
+        done.await.with_context(|| family.to_string())?;
+        let count = others.len();
+        there.push(format!(
+            "{family} routes to {count} other nodes are in place"
+        ));
+    }
+    Ok(there.join(", "))
 }
 
 /// One node's ways to the others, in one family.
@@ -177,6 +208,12 @@ impl Ways {
     /// # Errors
     /// When the kernel or `nft` refuses something; the text names it.
     pub async fn apply(&self, nft: &Nft, others: &[Member]) -> anyhow::Result<()> {
+        self.lead_to(others).await?;
+        self.masquerade(nft).await
+    }
+
+    /// Puts the ways to the other nodes in place.
+    async fn lead_to(&self, others: &[Member]) -> anyhow::Result<()> {
         let family = self.own.family();
         let forwarding = match family {
             IpFamily::V4 => "net/ipv4/ip_forward",
@@ -188,12 +225,16 @@ impl Ways {
         }
         let others: BTreeSet<_> = others.iter().collect();
         match self.cni.overlay(family) {
-            Some(device) => self.overlay(device, &others).await?,
-            None => self.host_routes(&others).await?,
+            Some(device) => self.overlay(device, &others).await,
+            None => self.host_routes(&others).await,
         }
-        nft.apply(&self.netns, &masquerade::rules(self.cni, family))
-            .await
-            .context("cannot set up masquerading")
+    }
+
+    /// Puts the masquerading in place.
+    async fn masquerade(&self, nft: &Nft) -> anyhow::Result<()> {
+        let rules = masquerade::rules(self.cni, self.own.family());
+        let applied = nft.apply(&self.netns, &rules).await;
+        applied.context("cannot set up masquerading")
     }
 
     /// Every other node as the gateway to its pods.
