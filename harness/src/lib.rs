@@ -8,6 +8,7 @@ pub mod apply;
 pub mod budget;
 pub mod check;
 pub mod exit;
+mod group;
 pub mod layer;
 pub mod pod;
 pub mod probe;

@@ -39,6 +39,7 @@ const TRIALS: &[(&str, Test)] = &[
         no_verdict,
     ),
     ("a_need_that_is_not_met_skips_with_the_reason", skips),
+    ("a_layer_that_the_provider_lacks_is_skipped", lacks),
     ("a_list_touches_nothing", lists),
     ("a_filter_without_a_match_touches_nothing", unmatched),
     ("a_layer_that_does_not_come_up_blocks_the_rest", not_up),
@@ -268,6 +269,19 @@ fn skips(run: &Run) -> anyhow::Result<()> {
         skipped["reason"] == "needs 9 schedulable nodes; there are 0",
         "{skipped:#}"
     );
+    Ok(())
+}
+
+fn lacks(run: &Run) -> anyhow::Result<()> {
+    let ended = run.run(&["gate"], &[(toys::TOY_WRONG, "lacks")])?;
+    for name in ["ingress::up", "ingress::gate"] {
+        let skipped = ended.verdict(name, "skipped")?;
+        ensure!(
+            skipped["reason"] == "this version does not bring up ingress on toy",
+            "{skipped:#}"
+        );
+    }
+    ended.verdict("cni::gate", "passed")?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kube::client::Body;
 use strata::RunInfo;
-use strata::provider::{Cluster, Provider};
+use strata::provider::{Cluster, Progress, Provider};
 use strata::runner::Runner;
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
@@ -22,7 +22,7 @@ pub(crate) const TOY: &str = "TOY";
 pub(crate) const TOY_LOG: &str = "TOY_LOG";
 /// The folder of manifests.
 pub(crate) const TOY_MANIFESTS: &str = "TOY_MANIFESTS";
-/// What goes wrong: `create`, `up`, `up-panic`.
+/// What goes wrong: `create`, `up`, `up-panic`; `lacks`, a layer that the provider has not.
 pub(crate) const TOY_WRONG: &str = "TOY_WRONG";
 
 const fn check(id: &'static str, run: BodyOf) -> Check {
@@ -140,7 +140,11 @@ impl Provider for Toy {
         "toy"
     }
 
-    async fn create(&self, _: &RunInfo, _: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Arc<Cluster>> {
+    fn has(&self, layer: Layer) -> bool {
+        wrong() != "lacks" || layer != Layer::Ingress
+    }
+
+    async fn create(&self, _: &RunInfo, _: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         note("create");
         anyhow::ensure!(wrong() != "create", "no clay to make a cluster of");
         // An API that has nothing and takes nothing.
