@@ -25,7 +25,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::routes_by_request",
         claim: "Rules take requests by header, path, method and query, all conditions of a match together and any match of a rule.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases; Istio: HTTPMatchRequest",
+        source: "Istio: HTTPMatchRequest",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(routes_by_request(scope)),
@@ -33,7 +33,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::routes_to_subsets",
         claim: "Subsets of a DestinationRule divide one Service by its pods' labels.",
-        source: "istio: pilot/routing_test.go, destinationRuleCases; Istio: DestinationRule subsets",
+        source: "Istio: DestinationRule subsets",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(routes_to_subsets(scope)),
@@ -41,7 +41,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::rewrites_the_path",
         claim: "A rewrite replaces the prefix that was matched, and the rest of the path stays.",
-        source: "istio: pilot/routing_test.go, rewrite uri; Istio: HTTPRewrite",
+        source: "istio: virtualServiceCases, rewrite uri; Istio: HTTPRewrite",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(rewrites_the_path(scope)),
@@ -49,7 +49,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::redirects",
         claim: "A redirect is answered by the sidecar, with the status, host and path that the rule says.",
-        source: "istio: pilot/routing_test.go, redirect; Istio: HTTPRedirect",
+        source: "istio: virtualServiceCases, redirect; Istio: HTTPRedirect",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(redirects(scope)),
@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::changes_headers",
         claim: "Headers are set, added and removed on requests, and set and removed on answers.",
-        source: "istio: pilot/routing_test.go, added header, set header, removed header",
+        source: "istio: virtualServiceCases, added header; istio: virtualServiceCases, set header; Istio: Headers",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(changes_headers(scope)),
@@ -65,7 +65,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::aborts_on_purpose",
         claim: "An injected abort is answered with its status and never reaches the backend; other paths do.",
-        source: "istio: pilot/routing_test.go, fault abort; Istio: HTTPFaultInjection",
+        source: "istio: virtualServiceCases, fault abort; Istio: HTTPFaultInjection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(aborts_on_purpose(scope)),
@@ -81,7 +81,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::delays_on_purpose",
         claim: "An injected delay holds each request back for at least that long, and it is served.",
-        source: "istio: pilot/routing_test.go, fault delay; Istio: HTTPFaultInjection.Delay",
+        source: "Istio: HTTPFaultInjection.Delay",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(delays_on_purpose(scope)),
@@ -113,7 +113,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::bytes_pass",
         claim: "A TCP port of a Service is served through the sidecars, byte for byte.",
-        source: "istio: pilot/routing_test.go, serverFirstTestCases; Istio: protocol selection",
+        source: "Istio: protocol selection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(bytes_pass(scope)),
@@ -121,7 +121,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::foreign_hosts_are_passed_through",
         claim: "Connections that are no business of the mesh pass through it: the API server's certificate is its own.",
-        source: "istio: telemetry/policy/traffic_allow_any_test.go",
+        source: "istio: telemetry/policy/traffic_allow_any_test.go, OutboundTrafficPolicy_AllowAny",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(foreign_hosts_are_passed_through(scope)),
@@ -129,7 +129,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::invalid_configuration_is_refused",
         claim: "The API refuses a VirtualService that cannot be meant, and names the field.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(invalid_configuration_is_refused(scope)),
