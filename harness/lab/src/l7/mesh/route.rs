@@ -7,6 +7,7 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use super::destination::hash_policy;
 use super::registry::{Mesh, Workload, cluster_name, resolve_host};
 use super::types::virtual_service::{
     Destination, Headers, HttpMatchRequest, HttpRetry, HttpRoute, Percent, StringMatch as Matching,
@@ -301,7 +302,15 @@ impl Context<'_> {
                 (None, None) => None,
             });
         let mut from_headers = header_changes(rule.headers.as_ref());
+        let mut hash: Vec<Value> = Vec::new();
+        for destination in pairs.iter().map(|(destination, _)| destination) {
+            let host = resolve_host(&destination.host, self.namespace);
+            let subset = destination.subset.as_deref();
+            let found = hash_policy(self.mesh, self.client, &host, subset);
+            hash.extend(found.filter(|found| !hash.contains(found)));
+        }
         Action::Forward(Forward {
+            hash,
             missing: None,
             clusters,
             retry: Some(rule.retries.as_ref().map_or_else(default_retries, retries)),
