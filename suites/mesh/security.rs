@@ -213,7 +213,7 @@ async fn denies_by_request(scope: &Scope) -> Outcome {
 }
 
 /// The fixture's callers with and without a sidecar.
-async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
+pub(super) async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
     Ok((
         of_fixture(scope, "app=client").await?,
         of_fixture(scope, "app=outsider").await?,
@@ -221,17 +221,17 @@ async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
 }
 
 /// A connection that is closed or reset before there is an answer; which of the two is a race.
-fn cut_off(word: String) -> String {
+pub(super) fn cut_off(word: String) -> String {
     match word.as_str() {
         "reset" | "closed early" => "cut off".to_owned(),
         _ => word,
     }
 }
 
-async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
+pub(super) async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app in (backend, client, web)",
+        selector: "app in (backend, caller, client, guarded, web)",
     };
     scope.explain(outcome, subject).await
 }
