@@ -5,6 +5,7 @@
 //! stands in `manifests/<layer>/fixture.yaml`. How pods are asked and clusters are made is the
 //! harness'. Rule: a check that passes has seen something that a broken cluster does not show.
 
+mod chance;
 mod cni;
 mod entrance;
 mod gateway;
@@ -17,6 +18,8 @@ mod services;
 mod shares;
 #[cfg(test)]
 mod tests;
+
+pub use chance::CHANCE;
 
 use strata::Suite;
 
@@ -41,6 +44,7 @@ pub const SUITES: &[Suite] = &[
     ingress::default_backend::SUITE,
     ingress::admission::SUITE,
     mesh::SUITE,
+    mesh::percentages::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
     mesh::split::SUITE,

@@ -153,10 +153,9 @@ async fn deletion_takes_effect(scope: &Scope) -> Outcome {
 
 async fn follows_endpoints(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
-    // By whatever rule two proxies choose of two pods, 60 requests miss one with probability
-    // 2·2⁻⁶⁰ at most.
+    // Whether endpoints are chosen at random or in turn, by one proxy or several.
     let spec = RequestSpec {
-        count: 60,
+        count: scope.enough(60, 2)?,
         concurrency: 4,
         ..entrance.request("grows.example.local", "/")
     };
@@ -184,9 +183,10 @@ async fn follows_endpoints(scope: &Scope) -> Outcome {
 async fn rolling_update(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let host = "rolls.example.local";
+    let count = scope.enough(60, 2)?;
     let served = async |pods: BTreeSet<String>| {
         let spec = RequestSpec {
-            count: 60,
+            count,
             concurrency: 4,
             ..entrance.request(host, "/")
         };

@@ -1,16 +1,17 @@
 //! The mesh: sidecars that carry identity and route by rules, behind names that stay the same.
 //!
 //! Start from [`SUITE`], the gates; `split` judges weights, `matching` which requests rules take, `routing`
-//! and `remaking` what they do to them, `resilience` retries, mirrors and limits, `destinations` what is
+//! and `remaking` what they do to them and `percentages` to a share of them, `resilience` retries, mirrors and limits, `destinations` what is
 //! said of where they go, `transport` how they get there, `egress` where they may go; `security` identities,
-//! `authorization` who may ask for what; `admission` what the API refuses. In the fixture `client` has a sidecar, `outsider` and
-//! `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
+//! `authorization` who may ask for what; `admission` what the API refuses. In the fixture `client` has a
+//! sidecar, `outsider` and `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
 
 pub(crate) mod admission;
 pub(crate) mod authorization;
 pub(crate) mod destinations;
 pub(crate) mod egress;
 pub(crate) mod matching;
+pub(crate) mod percentages;
 pub(crate) mod remaking;
 pub(crate) mod resilience;
 pub(crate) mod routing;

@@ -127,11 +127,9 @@ fn path(answer: &Answer) -> String {
 }
 
 async fn changes_headers_by_destination(scope: &Scope) -> Outcome {
-    // Of two equal arms 40 requests miss one with probability 2·2⁻⁴⁰.
-    let answers = client(scope)
-        .await?
-        .get_many("http://remade/arms", 40)
-        .await?;
+    let count = scope.enough(40, 2)?;
+    let client = client(scope).await?;
+    let answers = client.get_many("http://remade/arms", count).await?;
     let arms = |reply: &Reply| {
         let answer = reply.answer.as_ref();
         let at_backend = answer.and_then(|answer| answer.header("x-arm"));

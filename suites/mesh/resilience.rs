@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use strata::budget::CONVERGE;
-use strata::verdict::split::{ALPHA, BETA, Decision, SplitTest};
 use strata::wait::{self, Progress};
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq};
@@ -202,30 +201,18 @@ async fn mirrors_nothing_at_zero_percent(scope: &Scope) -> Outcome {
 }
 
 async fn mirrors_by_percentage(scope: &Scope) -> Outcome {
-    const BURST: u64 = 250;
     let client = client(scope).await?;
-    let arms = [("mirrored", 30.0), ("not", 70.0)];
-    // Ignored, or of everything: ten points tell these from 30 %.
-    let mut test = SplitTest::with_rates(arms, ALPHA, BETA, 0.1)?;
-    for burst in 0.. {
-        if test.decision() != Decision::Undecided || test.requests() >= test.at_most() {
-            break;
-        }
-        let name = format!("{}-{burst}", scope.id());
-        send(scope, &client, &format!("/some?count={name}"), BURST).await?;
-        let copies = settled(&client, &name).await?;
-        // Which of a burst were copied nobody knows: they are told spread out evenly, since the test
-        // decides by the way there, too.
-        for sent in 0..BURST {
-            let copied = (sent + 1) * copies / BURST > sent * copies / BURST;
-            test.observe(if copied { "mirrored" } else { "not" });
-        }
-    }
-    for (key, value) in test.records() {
+    // Ignored, or of everything, or rounded to a half: twenty points tell these from 30 %.
+    let share = scope.fixed_share(0.3, 0.2)?;
+    let path = format!("/some?count={}", scope.id());
+    send(scope, &client, &path, share.requests()).await?;
+    let copies = settled(&client, scope.id()).await?;
+    for (key, value) in share.records(copies) {
         scope.record(key, value);
     }
-    let outcome = test.judge(
-        "the share of requests for http://mirrored/some that reach backend-v2 as copies",
+    let outcome = share.judge(
+        "the requests for http://mirrored/some that reach backend-v2 as copies, which are 30 %",
+        copies,
         "the mirror's percentage is ignored or rounded",
     );
     explain_host(scope, outcome, "mirrored").await
@@ -289,13 +276,13 @@ async fn limits_what_is_under_way(scope: &Scope) -> Outcome {
 async fn ejects_failing_endpoints(scope: &Scope) -> Outcome {
     let client = client(scope).await?;
     let url = format!("http://web.{}/healthz", scope.namespace());
-    // Of two endpoints 40 requests miss one with probability 2·2⁻⁴⁰.
+    let count = scope.enough(40, 2)?;
     let settled = async |pods: [&str; 2]| {
         let outcome = scope
             .eventually(Eventually {
                 what: &format!("the pods that answer 40 times GET {url}"),
                 expected: pods.map(str::to_owned).into_iter().collect(),
-                observe: async || Ok(client.get_many(&url, 40).await?.served_by()),
+                observe: async || Ok(client.get_many(&url, count).await?.served_by()),
                 likely: "the DestinationRule's outlierDetection is not compiled into the client's sidecar",
             })
             .await;
