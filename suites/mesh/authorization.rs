@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use strata::wire::{RequestSpec, TcpSpec};
-use strata::{Check, Eventually, Layer, Outcome, Scope, Suite, expect_eq};
+use strata::{Check, Layer, Outcome, Scope, Suite, expect_eq};
 
-use super::security::{callers, cut_off, explain};
+use super::security::{cut_off, explain};
 use super::{client, of_fixture};
 use crate::said;
 
@@ -227,7 +227,50 @@ const CHECKS: &[Check] = &[
         source: "Istio: Operation ports; istio: security/authz_test.go, Authz_WorkloadSelector",
         needs: &[],
         manifest: None,
-        run: |scope| Box::pin(denies_by_port(scope)),
+        run: |scope| Box::pin(at_ports(scope, "/open/not-port", [SERVED, DENIED])),
+    },
+    Check {
+        id: "mesh::denies_who_has_no_identity",
+        claim: "A DENY policy for whoever has no identity answers plain text with 403, and every identity is served.",
+        source: "istio: security/authz_test.go, Authz_DenyPlaintext",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(judged(
+                scope,
+                &[
+                    (Client, "GET /open/not-nobody", SERVED),
+                    (Backend, "GET /open/not-nobody", SERVED),
+                    (Outsider, "GET /open/not-nobody", DENIED),
+                ],
+            ))
+        },
+    },
+    Check {
+        id: "mesh::denies_all_but_a_port",
+        claim: "A DENY policy for all but a port serves at this one, and answers at others with 403.",
+        source: "istio: security/authz_test.go, Authz_NotPort",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(at_ports(scope, "/open/only-port", [SERVED, DENIED])),
+    },
+    Check {
+        id: "mesh::denies_paths_written_otherwise",
+        claim: "A path that leads to a denied one by a detour is denied as that is.",
+        source: "istio: security/normalization_test.go, Normalization; security/authz_test.go, Authz_PathNormalization",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(judged(
+                scope,
+                &[
+                    (Client, "DELETE /open/no-delete", DENIED),
+                    (Client, "DELETE /open/./no-delete", DENIED),
+                    (Client, "DELETE /open/else/../no-delete", DENIED),
+                    (Client, "DELETE /open/else", SERVED),
+                ],
+            ))
+        },
     },
     Check {
         id: "mesh::allows_by_identity",
@@ -337,14 +380,6 @@ const CHECKS: &[Check] = &[
         manifest: None,
         run: |scope| Box::pin(authorizes_connections(scope)),
     },
-    Check {
-        id: "mesh::allows_nothing",
-        claim: "A policy without rules answers everybody with 403, and once it is gone everybody is served.",
-        source: "Istio: AuthorizationPolicy, allow-nothing; istio: security/authz_test.go, Authz_AllowNothing",
-        needs: &[],
-        manifest: Some("mesh/allows_nothing.yaml"),
-        run: |scope| Box::pin(allows_nothing(scope)),
-    },
 ];
 
 const SERVED: &str = "200 by guarded";
@@ -397,16 +432,20 @@ async fn judged(scope: &Scope, cases: &[(Caller, &str, &str)]) -> Outcome {
     explain(scope, outcome).await
 }
 
-async fn denies_by_port(scope: &Scope) -> Outcome {
+/// Judges a path at two ports of the Service, 80 and 82, which lead to two of the workload; another path
+/// is served at both.
+async fn at_ports(scope: &Scope, path: &str, expected: [&str; 2]) -> Outcome {
     let client = client(scope).await?;
-    let seen = [
-        said::said(&client.get("http://guarded:80/open/not-port").await?),
-        said::said(&client.get("http://guarded:82/open/not-port").await?),
-        said::said(&client.get("http://guarded:82/open").await?),
-    ];
+    let mut seen = Vec::new();
+    for (port, path) in [(80, path), (82, path), (82, "/open")] {
+        let reply = client.get(format!("http://guarded:{port}{path}")).await?;
+        seen.push(said::said(&reply));
+    }
     let outcome = expect_eq(
-        "GET http://guarded:80/open/not-port, :82/open/not-port, which leads to the port that is denied, and :82/open",
-        &[SERVED, DENIED, SERVED].map(str::to_owned),
+        format!("GET http://guarded:80{path}, :82{path} and :82/open"),
+        &[expected[0], expected[1], SERVED]
+            .map(str::to_owned)
+            .to_vec(),
         &seen,
         "the policy's ports are read as the Service's, or not at all",
     );
@@ -431,28 +470,4 @@ async fn authorizes_connections(scope: &Scope) -> Outcome {
         "the AuthorizationPolicy is not compiled into the server's sidecar for bytes",
     );
     explain(scope, outcome).await
-}
-
-async fn allows_nothing(scope: &Scope) -> Outcome {
-    let (client, outsider) = callers(scope).await?;
-    let url = format!("http://web.{}/", scope.namespace());
-    let settled = async |expected: &str| {
-        let outcome = scope
-            .eventually(Eventually {
-                what: &format!("GET {url} from inside the mesh, and from outside it"),
-                expected: [expected, expected].map(str::to_owned),
-                observe: async || {
-                    let inside = said::said(&client.get(&url).await?);
-                    Ok([inside, said::said(&outsider.get(&url).await?)])
-                },
-                likely: "a policy without rules is read as one that does not matter",
-            })
-            .await;
-        explain(scope, outcome).await
-    };
-    settled("403").await?;
-    scope
-        .delete_kind("security.istio.io/v1", "AuthorizationPolicy", "nothing")
-        .await?;
-    settled("200 by web").await
 }

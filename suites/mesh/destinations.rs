@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use strata::wire::RequestSpec;
+use strata::wire::{HttpVersion, Protocol, RequestSpec};
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq};
 
-use super::{by_address, client, explain_host, get, identity, spiffe};
+use super::{ask, by_address, client, explain_host, get, identity, spiffe};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -50,6 +50,22 @@ const CHECKS: &[Check] = &[
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(plain_text_by_rule(scope)),
+    },
+    Check {
+        id: "mesh::speaks_the_clients_http2",
+        claim: "A client that speaks HTTP/2 is passed on in it where the rule says so, and in HTTP/1.1 where none does.",
+        source: "istio: pilot/routing_test.go, useClientProtocolCases, use client protocol with h2",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(speaks(scope, HttpVersion::H2, [Protocol::H2, Protocol::H1])),
+    },
+    Check {
+        id: "mesh::speaks_the_clients_http1",
+        claim: "A client that speaks HTTP/1.1 is passed on in it where the rule says so.",
+        source: "istio: pilot/routing_test.go, useClientProtocolCases, use client protocol with h1",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(speaks(scope, HttpVersion::H1, [Protocol::H1, Protocol::H1])),
     },
     Check {
         id: "mesh::follows_labels",
@@ -163,6 +179,30 @@ async fn plain_text_by_rule(scope: &Scope) -> Outcome {
         "the DestinationRule's tls is not compiled into the client's sidecar",
     );
     explain(scope, outcome, "plain", &client).await
+}
+
+/// Judges the versions in which hosts as-client and backend-v1, which are one pod, are asked.
+async fn speaks(scope: &Scope, http: HttpVersion, expected: [Protocol; 2]) -> Outcome {
+    let mut seen = Vec::new();
+    for host in ["as-client", "backend-v1"] {
+        let spec = RequestSpec {
+            http,
+            ..RequestSpec::get(format!("http://{host}/"))
+        };
+        let reply = ask(scope, &spec).await?;
+        let arrived = reply.answer.as_ref().map(|answer| answer.protocol);
+        seen.push((said::said(&reply), arrived));
+    }
+    let outcome = expect_eq(
+        "the answers of hosts as-client, which has a rule, and backend-v1, and the versions of HTTP that arrived",
+        &expected
+            .map(|protocol| ("200 by backend-v1".to_owned(), Some(protocol)))
+            .to_vec(),
+        &seen,
+        "the DestinationRule's useClientProtocol is not compiled into the client's sidecar",
+    );
+    let client = client(scope).await?;
+    explain(scope, outcome, "as-client", &client).await
 }
 
 async fn follows_labels(scope: &Scope) -> Outcome {

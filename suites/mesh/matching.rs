@@ -231,6 +231,51 @@ const CHECKS: &[Check] = &[
         },
     },
     Check {
+        id: "mesh::matches_without_any_value",
+        claim: "A request is matched that lacks a header, where the rule names any value.",
+        source: "istio: pilot/routing_test.go, virtualServiceCases, without headers regex convert to present_match",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(taken(
+                scope,
+                "conditions",
+                &[
+                    ("GET", "/bare", "", V2),
+                    ("GET", "/bare", "x-any: whatever", V1),
+                ],
+            ))
+        },
+    },
+    Check {
+        id: "mesh::matches_pseudo_headers",
+        claim: "A condition on a pseudo-header is one on what it stands for.",
+        source: "istio: pilot/routing_test.go, virtualServiceCases, pseudo header matches",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(taken(
+                scope,
+                "conditions",
+                &[("OPTIONS", "/", "", V2), ("GET", "/", "", V1)],
+            ))
+        },
+    },
+    Check {
+        id: "mesh::the_first_rule_that_holds_is_taken",
+        claim: "A rule that takes everything keeps requests from those behind it.",
+        source: "istio: pilot/routing_test.go, virtualServiceCases, catch all route short circuit the other routes",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(taken(
+                scope,
+                "caught",
+                &[("GET", "/", "", V1), ("GET", "/later", "", V1)],
+            ))
+        },
+    },
+    Check {
         id: "mesh::matches_all_conditions_together",
         claim: "All conditions of a match have to hold.",
         source: "Istio: HTTPMatchRequest, \"all conditions inside a single match block have AND semantics\"",

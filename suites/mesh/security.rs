@@ -74,6 +74,14 @@ const CHECKS: &[Check] = &[
         manifest: Some("mesh/denies_by_request.yaml"),
         run: |scope| Box::pin(denies_by_request(scope)),
     },
+    Check {
+        id: "mesh::allows_nothing",
+        claim: "A policy without rules answers everybody with 403, and once it is gone everybody is served.",
+        source: "Istio: AuthorizationPolicy, allow-nothing; istio: security/authz_test.go, Authz_AllowNothing",
+        needs: &[],
+        manifest: Some("mesh/allows_nothing.yaml"),
+        run: |scope| Box::pin(allows_nothing(scope)),
+    },
 ];
 
 async fn identity_is_the_accounts(scope: &Scope) -> Outcome {
@@ -210,6 +218,30 @@ async fn denies_by_request(scope: &Scope) -> Outcome {
         })
         .await;
     explain(scope, outcome).await
+}
+
+async fn allows_nothing(scope: &Scope) -> Outcome {
+    let (client, outsider) = callers(scope).await?;
+    let url = format!("http://web.{}/", scope.namespace());
+    let settled = async |expected: &str| {
+        let outcome = scope
+            .eventually(Eventually {
+                what: &format!("GET {url} from inside the mesh, and from outside it"),
+                expected: [expected, expected].map(str::to_owned),
+                observe: async || {
+                    let inside = said::said(&client.get(&url).await?);
+                    Ok([inside, said::said(&outsider.get(&url).await?)])
+                },
+                likely: "a policy without rules is read as one that does not matter",
+            })
+            .await;
+        explain(scope, outcome).await
+    };
+    settled("403").await?;
+    scope
+        .delete_kind("security.istio.io/v1", "AuthorizationPolicy", "nothing")
+        .await?;
+    settled("200 by web").await
 }
 
 /// The fixture's callers with and without a sidecar.

@@ -179,6 +179,9 @@ fn finish(
     if let Some(pool) = policies().find_map(|policy| policy.connection_pool.as_ref()) {
         let tcp = pool.tcp.as_ref().and_then(|tcp| tcp.max_connections);
         let http = pool.http.as_ref();
+        if http.and_then(|http| http.use_client_protocol) == Some(true) {
+            cluster.protocol = Protocol::SameAsDownstream;
+        }
         let limit = |value: Option<i32>| {
             value
                 .and_then(|v| u32::try_from(v).ok())

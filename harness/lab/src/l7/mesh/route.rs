@@ -195,8 +195,11 @@ impl Context<'_> {
         for (name, value) in matching.headers.iter().flatten() {
             condition(name, value, false);
         }
+        let whatever = Matching::default();
         for (name, value) in matching.without_headers.iter().flatten() {
-            condition(name, value, true);
+            // No value at all, then: a header that is there has one.
+            let any = value.regex.as_deref() == Some(".*");
+            condition(name, if any { &whatever } else { value }, true);
         }
         let query = matching.query_params.iter().flatten();
         let mut changes = header_changes(rule.headers.as_ref());

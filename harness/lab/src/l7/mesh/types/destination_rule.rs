@@ -134,6 +134,9 @@ pub(crate) struct HttpSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub(crate) http2_max_requests: Option<i32>,
+    /// Whether the service is spoken to in the client's own version of HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) use_client_protocol: Option<bool>,
 }
 
 /// When an endpoint is ejected.
