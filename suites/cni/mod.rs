@@ -71,7 +71,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::tcp_within_a_node",
         claim: "A pod reaches another pod of its node over TCP, on every node.",
-        source: "cilium: no-policies, pod-to-pod; sig-network: intra-pod communication: http",
+        source: "cilium: no-policies; sig-network: should function for intra-pod communication: http",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(tcp_within_a_node(scope)),
@@ -79,7 +79,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::tcp_across_nodes",
         claim: "A pod reaches pods of every other node over TCP, in both directions.",
-        source: "cilium: no-policies, pod-to-pod; sig-network: intra-pod communication: http",
+        source: "cilium: no-policies; sig-network: should function for intra-pod communication: http",
         needs: &[Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(tcp_across_nodes(scope)),
@@ -87,7 +87,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::udp_within_a_node",
         claim: "A pod reaches another pod of its node over UDP, on every node.",
-        source: "sig-network: intra-pod communication: udp",
+        source: "sig-network: should function for intra-pod communication: udp",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(udp_within_a_node(scope)),
@@ -95,7 +95,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::udp_across_nodes",
         claim: "A pod reaches pods of every other node over UDP, in both directions.",
-        source: "sig-network: intra-pod communication: udp",
+        source: "sig-network: should function for intra-pod communication: udp",
         needs: &[Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(udp_across_nodes(scope)),

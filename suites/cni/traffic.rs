@@ -30,7 +30,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::pods_see_each_others_addresses",
         claim: "No address is translated between pods: the server sees the client's own pod IP.",
-        source: "sig-network: traffic between Pods without SNAT; Kubernetes: the network model",
+        source: "sig-network: Should be able to send traffic between Pods without SNAT; Kubernetes: the network model",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_see_each_others_addresses(scope)),
@@ -38,7 +38,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::a_pod_reaches_itself",
         claim: "A pod reaches itself by its own pod IP.",
-        source: "istio: selfCallsCases, to podIP",
+        source: "Kubernetes: the network model, \"pods can communicate with all other pods\"",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(a_pod_reaches_itself(scope)),
@@ -46,7 +46,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::pods_reach_nodes",
         claim: "Every pod reaches the address of every node.",
-        source: "cilium: no-policies, pod-to-host; sig-network: node-pod communication",
+        source: "cilium: no-policies; Kubernetes: the network model",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_reach_nodes(scope)),
@@ -54,7 +54,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::nodes_reach_pods",
         claim: "Every node reaches the pods of every node.",
-        source: "sig-network: node-pod communication: http",
+        source: "sig-network: should function for node-pod communication: http",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(nodes_reach_pods(scope)),
@@ -78,7 +78,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::host_ports",
         claim: "A hostPort of a pod is reached at its node's address, from pods of every node and from itself; by TCP and by UDP the same number leads to different pods.",
-        source: "sig-network: HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol",
+        source: "Kubernetes: Pod spec.containers.ports.hostPort, and its e2e test that there is no conflict between pods with same hostPort but different hostIP and protocol",
         needs: &[],
         manifest: Some("cni/host_ports.yaml"),
         run: |scope| Box::pin(host_ports(scope)),
@@ -118,7 +118,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::two_hundred_connections_at_once",
         claim: "Two hundred connections between two nodes are open at once.",
-        source: "cilium: no-interrupted-connections",
+        source: "Kubernetes: the network model, \"pods can communicate with all other pods\"",
         needs: &[Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(two_hundred_connections_at_once(scope)),
@@ -126,7 +126,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::replaced_pod",
         claim: "A replaced pod is reached at its new address, and nobody answers at the old one.",
-        source: "Kubernetes: Pod lifetime; cilium: no-policies",
+        source: "Kubernetes: Pod lifetime",
         needs: &[],
         manifest: Some("cni/replaced_pod.yaml"),
         run: |scope| Box::pin(replaced_pod(scope)),

@@ -28,7 +28,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::changes_take_effect",
         claim: "A path that is changed is served at once under its new name and no more under the old, and no request on an unchanged route fails meanwhile.",
-        source: "sig-network: rolling update backend pods should not cause service disruption",
+        source: "Kubernetes: Ingress, updating an Ingress; sig-network: should conform to Ingress spec (nginx)",
         needs: &[Need::Outside],
         manifest: Some("ingress/changes_take_effect.yaml"),
         run: |scope| Box::pin(changes_take_effect(scope)),
@@ -44,7 +44,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::follows_endpoints",
         claim: "A backend that is scaled is served by exactly its ready pods.",
-        source: "ingress conformance: load_balancing.feature; sig-network: should sync endpoints",
+        source: "ingress conformance: load_balancing.feature, …; sig-network: should sync endpoints to NEG",
         needs: &[Need::Outside],
         manifest: Some("ingress/follows_endpoints.yaml"),
         run: |scope| Box::pin(follows_endpoints(scope)),
@@ -68,7 +68,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::class_decides",
         claim: "An Ingress that is given a class that is served is served, and is no longer when it is taken away.",
-        source: "ingress conformance: ingress_class.feature; Kubernetes: IngressClass",
+        source: "ingress conformance: ingress_class.feature, invalid ingress class should not send traffic to the matching backend service; Kubernetes: IngressClass",
         needs: &[Need::Outside],
         manifest: Some("ingress/class_decides.yaml"),
         run: |scope| Box::pin(class_decides(scope)),

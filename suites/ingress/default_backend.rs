@@ -44,7 +44,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::default_backend_without_rules",
         claim: "An Ingress without rules takes every request that no rule takes, of whatever host and path, and none that one does.",
-        source: "ingress conformance: default_backend.feature; load_balancing.feature",
+        source: "ingress conformance: default_backend.feature, no rules should send all requests to the default backend",
         needs: &[Need::Outside, Need::Alone],
         manifest: Some("ingress/default_backend_without_rules.yaml"),
         run: |scope| Box::pin(default_backend_without_rules(scope)),

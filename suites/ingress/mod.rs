@@ -30,7 +30,7 @@ const GATES: &[Check] = &[
     Check {
         id: "ingress::has_an_address",
         claim: "The tutorial's Ingress is given an address.",
-        source: "Kubernetes: Ingress status.loadBalancer; sig-network: should support creating Ingress API operations",
+        source: "Kubernetes: Ingress status.loadBalancer",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(has_an_address(scope)),
@@ -46,7 +46,7 @@ const GATES: &[Check] = &[
     Check {
         id: "ingress::unknown_host_is_not_found",
         claim: "The tutorial's own request, without the Host header, is answered with 404.",
-        source: "tutorial, \"curl http://$(minikube ip)/frontend\", as printed; ingress conformance: should not route traffic when hostname does not match",
+        source: "tutorial, \"curl http://$(minikube ip)/frontend\", as printed; ingress conformance: host_rules.feature, host rule should not route traffic when hostname does not match …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(unknown_host_is_not_found(scope)),

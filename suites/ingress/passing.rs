@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::reaches_every_endpoint",
         claim: "Requests reach every pod of a backend.",
-        source: "ingress conformance: load_balancing.feature",
+        source: "ingress conformance: load_balancing.feature, …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(reaches_every_endpoint(scope)),
@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::tls_by_server_name",
         claim: "Each TLS host shows its own certificate, which the chain to its authority verifies.",
-        source: "Kubernetes: Ingress spec.tls; ingress conformance: should send TLS traffic to the matching backend service",
+        source: "Kubernetes: Ingress spec.tls; ingress conformance: host_rules.feature, host rule should send TLS traffic …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(tls_by_server_name(scope)),

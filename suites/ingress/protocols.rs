@@ -61,7 +61,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::every_request_is_answered",
         claim: "Of a thousand requests over connections that are kept every one is answered with 200.",
-        source: "ingress conformance: load_balancing.feature, with every response counted",
+        source: "ingress-nginx: keep-alive connections to upstreams",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(every_request_is_answered(scope)),

@@ -18,7 +18,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::prefix_matches_by_elements",
         claim: "A Prefix matches whole path elements, in their case, with or without a last slash.",
-        source: "ingress conformance: path_rules.feature, prefix; Kubernetes: Ingress path types, examples",
+        source: "ingress conformance: path_rules.feature, prefix path rules should be case sensitive …; Kubernetes: Ingress path types, examples",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(prefix_matches_by_elements(scope)),
@@ -26,7 +26,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::exact_matches_to_the_letter",
         claim: "An Exact path matches itself and nothing else: no other case, no last slash more or less.",
-        source: "ingress conformance: path_rules.feature, exact",
+        source: "ingress conformance: path_rules.feature, exact path rules …; ingress conformance: path_rules.feature, trailing slashes in an exact path rule …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(exact_matches_to_the_letter(scope)),
@@ -34,7 +34,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::longest_path_wins",
         claim: "The longest matching prefix wins, and Exact wins over Prefix.",
-        source: "ingress conformance: path_rules.feature, mixed; Kubernetes: Ingress, multiple matches",
+        source: "ingress conformance: path_rules.feature, mixed path rules …; Kubernetes: Ingress, multiple matches",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(longest_path_wins(scope)),
@@ -42,7 +42,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::hosts_are_told_apart",
         claim: "Each host of an Ingress has its own backend; case and port of the Host header do not matter.",
-        source: "ingress conformance: host_rules.feature; RFC 9110, section 7.2",
+        source: "ingress conformance: host_rules.feature, host rule should send traffic …; RFC 9110, section 7.2",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(hosts_are_told_apart(scope)),
@@ -50,7 +50,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::wildcard_host_covers_one_label",
         claim: "A wildcard host stands for exactly one label, and an exact host wins over it.",
-        source: "ingress conformance: host_rules.feature, wildcard",
+        source: "ingress conformance: host_rules.feature, wildcard host rule …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(wildcard_host_covers_one_label(scope)),
@@ -58,7 +58,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::ingresses_of_a_host_merge",
         claim: "Two Ingresses of one host are both served, and one of a class that nobody has is not.",
-        source: "ingress conformance: ingress_class.feature; ingress-nginx: multiple Ingresses of a host are merged",
+        source: "ingress conformance: ingress_class.feature, …; ingress-nginx: multiple Ingresses of a host are merged",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(ingresses_of_a_host_merge(scope)),

@@ -16,7 +16,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_rules_without_a_host",
         claim: "A VirtualService for no host is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -31,7 +31,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_negative_weights",
         claim: "A negative weight is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -46,7 +46,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_destinations_without_a_host",
         claim: "A destination without a host is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -61,7 +61,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_ports_out_of_range",
         claim: "A destination's port beyond 65535 is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -76,7 +76,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_aborts_with_no_status",
         claim: "An abort with what is no status is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -91,7 +91,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_percentages_beyond_hundred",
         claim: "A fault of more than 100 % is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -106,7 +106,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_timeouts_that_are_none",
         claim: "A timeout that is no duration is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -121,7 +121,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_negative_attempts",
         claim: "A negative number of retries is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -136,7 +136,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_direct_responses_with_no_status",
         claim: "A direct response with what is no status is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -151,7 +151,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_destination_rules_without_a_host",
         claim: "A DestinationRule for no host is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -166,7 +166,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_subsets_without_a_name",
         claim: "A subset without a name is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -181,7 +181,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_unknown_balancers",
         claim: "A way of load balancing that there is not is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -196,7 +196,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_negative_limits",
         claim: "A negative limit of connections is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -211,7 +211,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_ejections_beyond_hundred_percent",
         claim: "An ejection of more than 100 % of the endpoints is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -226,7 +226,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_entries_without_a_host",
         claim: "A ServiceEntry for no host is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -241,7 +241,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_unknown_resolutions",
         claim: "A way to find endpoints that there is not is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -256,7 +256,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_unknown_outbound_policies",
         claim: "A Sidecar with an outbound policy that there is not is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -271,7 +271,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_unknown_mtls_modes",
         claim: "A mode of mutual TLS that there is not is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -286,7 +286,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_unknown_actions",
         claim: "An action of a policy that there is not is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -301,7 +301,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::refuses_unknown_conditions",
         claim: "A condition on an attribute that there is not is refused.",
-        source: "istio: pilot/validation_test.go",
+        source: "istio: pilot/validation_test.go, Validation",
         needs: &[],
         manifest: None,
         run: |scope| {

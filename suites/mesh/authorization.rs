@@ -88,7 +88,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::denies_by_method",
         claim: "A DENY policy answers the method that it names with 403, and no other.",
-        source: "istio: security/authz_test.go, Authz_Method; Istio: Operation methods",
+        source: "Istio: Operation methods",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -121,7 +121,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::denies_all_but_paths",
         claim: "A DENY policy for all but some paths serves these.",
-        source: "istio: security/authz_test.go, Authz_Path; Istio: Operation notPaths",
+        source: "Istio: Operation notPaths",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -224,7 +224,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::denies_by_port",
         claim: "A DENY policy for a port answers at that port with 403, and at no other.",
-        source: "Istio: Operation ports; istio: security/authz_test.go, Authz_WorkloadSelector",
+        source: "Istio: Operation ports",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(at_ports(scope, "/open/not-port", [SERVED, DENIED])),
@@ -257,7 +257,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::denies_paths_written_otherwise",
         claim: "A path that leads to a denied one by a detour is denied as that is.",
-        source: "istio: security/normalization_test.go, Normalization; security/authz_test.go, Authz_PathNormalization",
+        source: "istio: security/normalization_test.go, Normalization; istio: security/authz_test.go, Authz_PathNormalization",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -309,7 +309,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::allows_by_method",
         claim: "An ALLOW policy serves the method that it names, and answers others with 403.",
-        source: "istio: security/authz_test.go, Authz_Method",
+        source: "Istio: Operation methods",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -325,7 +325,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::allows_by_path",
         claim: "An ALLOW policy serves the paths that it names, and answers others with 403.",
-        source: "istio: security/authz_test.go, Authz_Path",
+        source: "Istio: Operation paths",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -359,7 +359,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::deny_goes_before_allow",
         claim: "What one policy denies is denied though another allows it.",
-        source: "Istio: AuthorizationPolicy, \"If there are any DENY policies that match the request, deny the request\"",
+        source: "istio: security/authz_test.go, Authz_PathPrecedence; Istio: AuthorizationPolicy, \"If there are any DENY policies that match the request, deny the request\"",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -375,7 +375,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::authorizes_connections",
         claim: "A TCP port that a policy allows is served, and one that none does is cut off.",
-        source: "istio: security/authz_test.go, Authz_TCP",
+        source: "Istio: AuthorizationPolicy, at TCP ports",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(authorizes_connections(scope)),

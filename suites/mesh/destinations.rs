@@ -22,7 +22,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::hashes_by_header",
         claim: "Requests with one value of a header go to one endpoint, and those with many values to all.",
-        source: "istio: pilot/routing_test.go, consistentHashCases, http header",
+        source: "istio: consistentHashCases, http header",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(hashes(scope, "hashed-by-header", by_header)),
@@ -30,7 +30,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::hashes_by_query",
         claim: "Requests with one value of a query parameter go to one endpoint, and those with many values to all.",
-        source: "istio: pilot/routing_test.go, consistentHashCases, query param",
+        source: "istio: consistentHashCases, query param",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(hashes(scope, "hashed-by-query", by_query)),
@@ -38,7 +38,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::hashes_by_source",
         claim: "Requests of one client go to one endpoint, whatever connection they come by.",
-        source: "istio: pilot/routing_test.go, consistentHashCases, source ip",
+        source: "istio: consistentHashCases, source ip",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(hashes_by_source(scope)),
@@ -46,7 +46,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::plain_text_by_rule",
         claim: "A DestinationRule without TLS has its Service called in plain text, and any other is called by mutual TLS.",
-        source: "istio: security/reachability_test.go; Istio: ClientTLSSettings mode DISABLE",
+        source: "istio: security/reachability_test.go, Reachability; Istio: ClientTLSSettings mode DISABLE",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(plain_text_by_rule(scope)),
@@ -54,7 +54,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::speaks_the_clients_http2",
         claim: "A client that speaks HTTP/2 is passed on in it where the rule says so, and in HTTP/1.1 where none does.",
-        source: "istio: pilot/routing_test.go, useClientProtocolCases, use client protocol with h2",
+        source: "istio: useClientProtocolCases, use client protocol with h2",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(speaks(scope, HttpVersion::H2, [Protocol::H2, Protocol::H1])),
@@ -62,7 +62,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::speaks_the_clients_http1",
         claim: "A client that speaks HTTP/1.1 is passed on in it where the rule says so.",
-        source: "istio: pilot/routing_test.go, useClientProtocolCases, use client protocol with h1",
+        source: "istio: useClientProtocolCases, use client protocol with h1",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(speaks(scope, HttpVersion::H1, [Protocol::H1, Protocol::H1])),

@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::registry_only",
         claim: "Under REGISTRY_ONLY a host that nobody knows is answered with 502 and its bytes are cut off, until a ServiceEntry names it, or the restriction is gone.",
-        source: "istio: telemetry/policy/traffic_registry_only_test.go; Istio: ServiceEntry",
+        source: "istio: telemetry/policy/traffic_registry_only_test.go, OutboundTrafficPolicy_RegistryOnly; Istio: ServiceEntry",
         needs: &[],
         manifest: Some("mesh/registry_only.yaml"),
         run: |scope| Box::pin(registry_only(scope)),

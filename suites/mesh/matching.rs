@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_exact_paths",
         claim: "An exact path is matched to its last letter.",
-        source: "Istio: StringMatch exact; istio: pilot/routing_test.go, virtualServiceCases",
+        source: "Istio: StringMatch exact",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -39,7 +39,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_path_prefixes",
         claim: "A path is matched by its first characters.",
-        source: "Istio: StringMatch prefix; istio: pilot/routing_test.go, virtualServiceCases",
+        source: "Istio: StringMatch prefix",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_path_patterns",
         claim: "A pattern matches the path as a whole.",
-        source: "Istio: StringMatch regex; istio: pilot/routing_test.go, virtualServiceCases",
+        source: "Istio: StringMatch regex",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -146,7 +146,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_headers",
         claim: "A header is matched by its whole value.",
-        source: "Istio: HTTPMatchRequest headers, exact; istio: pilot/routing_test.go, virtualServiceCases",
+        source: "Istio: HTTPMatchRequest headers, exact",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -215,7 +215,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_without_headers",
         claim: "A request is matched that lacks a header, or has another value.",
-        source: "Istio: HTTPMatchRequest withoutHeaders; istio: pilot/routing_test.go, virtualServiceCases",
+        source: "Istio: HTTPMatchRequest withoutHeaders",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -233,7 +233,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_without_any_value",
         claim: "A request is matched that lacks a header, where the rule names any value.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, without headers regex convert to present_match",
+        source: "istio: virtualServiceCases, without headers regex convert to present_match",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -250,7 +250,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::matches_pseudo_headers",
         claim: "A condition on a pseudo-header is one on what it stands for.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, pseudo header matches",
+        source: "istio: virtualServiceCases, pseudo header matches",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -264,7 +264,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::the_first_rule_that_holds_is_taken",
         claim: "A rule that takes everything keeps requests from those behind it.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, catch all route short circuit the other routes",
+        source: "istio: virtualServiceCases, catch all route short circuit the other routes",
         needs: &[],
         manifest: None,
         run: |scope| {

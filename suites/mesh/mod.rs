@@ -40,7 +40,7 @@ const GATES: &[Check] = &[
     Check {
         id: "mesh::control_plane_is_ready",
         claim: "The control plane, istiod, is available with as many replicas as are asked for.",
-        source: "tutorial, \"istioctl install --set profile=minimal\"; istio: tests/integration/helm, DefaultInstall",
+        source: "tutorial, \"istioctl install --set profile=minimal\"",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(control_plane_is_ready(scope)),
@@ -48,7 +48,7 @@ const GATES: &[Check] = &[
     Check {
         id: "mesh::label_injects_sidecars",
         claim: "Pods of a labelled namespace have a sidecar, all but those that opted out or were there before; these are named in the report.",
-        source: "tutorial, \"kubectl label namespace default istio-injection=enabled\"; istio: pilot/webhook_test.go",
+        source: "tutorial, \"kubectl label namespace default istio-injection=enabled\"; Istio: installing the sidecar, automatic injection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(label_injects_sidecars(scope)),
@@ -56,7 +56,7 @@ const GATES: &[Check] = &[
     Check {
         id: "mesh::traffic_passes_the_sidecars",
         claim: "A request between two pods with sidecars carries the client's SPIFFE identity.",
-        source: "istio: pilot/headers_test.go, XfccHeaders; security/reachability_test.go",
+        source: "istio: pilot/headers_test.go, XfccHeaders; istio: security/reachability_test.go, Reachability",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(traffic_passes_the_sidecars(scope)),

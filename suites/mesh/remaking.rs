@@ -20,7 +20,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::rewrites_the_authority",
         claim: "A rewrite of the authority is the host that the backend is asked for.",
-        source: "Istio: HTTPRewrite authority; istio: pilot/routing_test.go, virtualServiceCases, rewrite authority",
+        source: "Istio: HTTPRewrite authority; istio: virtualServiceCases, rewrite authority",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(arrives(scope, "/authority", host, "rewritten.example.com")),
@@ -36,7 +36,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::rewrites_paths_by_pattern",
         claim: "A rewrite by a pattern puts the pattern's groups where they belong.",
-        source: "Istio: HTTPRewrite uriRegexRewrite; istio: pilot/routing_test.go, virtualServiceCases, rewrite uri",
+        source: "Istio: HTTPRewrite uriRegexRewrite",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -51,7 +51,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::sets_the_host_by_a_rules_headers",
         claim: "A Host header that a rule sets is the host that the backend is asked for.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, set authority header",
+        source: "istio: virtualServiceCases, set authority header",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(arrives(scope, "/host-of-rule", host, "rule.example.com")),
@@ -59,7 +59,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::sets_the_host_by_a_destinations_headers",
         claim: "A Host header that a destination sets is the host that the backend is asked for.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, set host header in destination",
+        source: "istio: virtualServiceCases, set host header in destination",
         needs: &[],
         manifest: None,
         run: |scope| {
@@ -74,7 +74,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::a_rules_host_goes_before_a_destinations",
         claim: "Of a host that a rule sets and one that its destination does the backend is asked for the rule's.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, set host header in route and destination",
+        source: "istio: virtualServiceCases, set host header in route and destination",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(arrives(scope, "/host-of-both", host, "rule.example.com")),
@@ -82,7 +82,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::changes_headers_by_destination",
         claim: "Headers that a destination sets on requests and answers are set on its share, and on no other.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, set header in destination; Istio: HTTPRouteDestination headers",
+        source: "Istio: HTTPRouteDestination headers",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(changes_headers_by_destination(scope)),
@@ -90,7 +90,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::redirects_scheme_and_port",
         claim: "A redirect changes scheme, host and port, keeps path and query, and is of status 301 where the rule says none.",
-        source: "Istio: HTTPRedirect; istio: pilot/routing_test.go, virtualServiceCases, redirect",
+        source: "istio: virtualServiceCases, redirect port and scheme; Istio: HTTPRedirect",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(redirects_scheme_and_port(scope)),
@@ -98,7 +98,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::answers_by_itself",
         claim: "A direct response is given by the sidecar, with the status and body that the rule says.",
-        source: "Istio: HTTPDirectResponse; istio: pilot/routing_test.go, virtualServiceCases, direct response",
+        source: "Istio: HTTPDirectResponse",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(answers_by_itself(scope)),

@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::retries_until_it_is_served",
         claim: "A request that a rule retries is asked again until it is served, and no more.",
-        source: "Istio: HTTPRetry; istio: pilot/routing_test.go, retry",
+        source: "Istio: HTTPRetry; istio: virtualServiceCases, retry conditions",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(retried(scope, "/thrice", "first=2&status=503", "200", 3)),
@@ -80,7 +80,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::mirrors_every_request",
         claim: "A copy of every request reaches the mirror, and the client is answered by the destination alone.",
-        source: "istio: pilot/mirror_test.go, Mirroring, mirror 100%",
+        source: "istio: pilot/mirror_test.go, Mirroring",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(mirrors(scope, "/all", 20)),
@@ -88,7 +88,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::mirrors_nothing_at_zero_percent",
         claim: "A mirror of 0 % gets no copy.",
-        source: "istio: pilot/mirror_test.go, Mirroring, mirror 0%",
+        source: "istio: pilot/mirror_test.go, Mirroring",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(mirrors_nothing_at_zero_percent(scope)),
@@ -96,7 +96,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::mirrors_by_percentage",
         claim: "A mirror of 30 % gets copies of 30 % of the requests.",
-        source: "istio: pilot/mirror_test.go, Mirroring, mirror 50%",
+        source: "istio: pilot/mirror_test.go, Mirroring",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(mirrors_by_percentage(scope)),

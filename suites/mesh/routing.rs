@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::routes_to_subsets",
         claim: "Subsets of a DestinationRule divide one Service by its pods' labels.",
-        source: "istio: pilot/routing_test.go, destinationRuleCases; Istio: DestinationRule subsets",
+        source: "Istio: DestinationRule subsets",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(routes_to_subsets(scope)),
@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::rewrites_the_path",
         claim: "A rewrite replaces the prefix that was matched, and the rest of the path stays.",
-        source: "istio: pilot/routing_test.go, rewrite uri; Istio: HTTPRewrite",
+        source: "istio: virtualServiceCases, rewrite uri; Istio: HTTPRewrite",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(rewrites_the_path(scope)),
@@ -37,7 +37,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::redirects",
         claim: "A redirect is answered by the sidecar, with the status, host and path that the rule says.",
-        source: "istio: pilot/routing_test.go, redirect; Istio: HTTPRedirect",
+        source: "istio: virtualServiceCases, redirect; Istio: HTTPRedirect",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(redirects(scope)),
@@ -45,7 +45,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::changes_headers",
         claim: "Headers are set, added and removed on requests, and set and removed on answers.",
-        source: "istio: pilot/routing_test.go, added header, set header, removed header",
+        source: "istio: virtualServiceCases, added header; istio: virtualServiceCases, set header; Istio: Headers",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(changes_headers(scope)),
@@ -53,7 +53,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::aborts_on_purpose",
         claim: "An injected abort is answered with its status and never reaches the backend; other paths do.",
-        source: "istio: pilot/routing_test.go, fault abort; Istio: HTTPFaultInjection",
+        source: "istio: virtualServiceCases, fault abort; Istio: HTTPFaultInjection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(aborts_on_purpose(scope)),
@@ -69,7 +69,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::delays_on_purpose",
         claim: "An injected delay holds each request back for at least that long, and it is served.",
-        source: "istio: pilot/routing_test.go, fault delay; Istio: HTTPFaultInjection.Delay",
+        source: "Istio: HTTPFaultInjection.Delay",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(delays_on_purpose(scope)),
@@ -101,7 +101,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::bytes_pass",
         claim: "A TCP port of a Service is served through the sidecars, byte for byte.",
-        source: "istio: pilot/routing_test.go, serverFirstTestCases; Istio: protocol selection",
+        source: "Istio: protocol selection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(bytes_pass(scope)),
@@ -109,7 +109,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::foreign_hosts_are_passed_through",
         claim: "Connections that are no business of the mesh pass through it: the API server's certificate is its own.",
-        source: "istio: telemetry/policy/traffic_allow_any_test.go",
+        source: "istio: telemetry/policy/traffic_allow_any_test.go, OutboundTrafficPolicy_AllowAny",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(foreign_hosts_are_passed_through(scope)),

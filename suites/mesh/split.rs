@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::splits_by_weight",
         claim: "The tutorial's VirtualService sends 90 % of requests to backend-v1 and 10 % to backend-v2.",
-        source: "tutorial, \"Try a traffic split\"; istio: pilot/routing_test.go, virtualServiceCases, shifting",
+        source: "tutorial, \"Try a traffic split\"; istio: virtualServiceCases, shifting",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(splits_by_weight(scope)),
@@ -48,7 +48,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::splits_in_half",
         claim: "Equal weights send half of the requests each way.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, shifting 50/50",
+        source: "istio: virtualServiceCases, shifting",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(splits_in_half(scope)),
@@ -56,7 +56,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::splits_in_thirds",
         claim: "Three weights of 33, 33 and 34 send a third of the requests each way, one of them to a pod without a sidecar.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, shifting 33/33/34",
+        source: "istio: virtualServiceCases, shifting",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(splits_in_thirds(scope)),
@@ -72,7 +72,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::weights_change_without_loss",
         claim: "Weights that are changed under load take effect, and no request fails meanwhile.",
-        source: "istio: pilot/routing_test.go, shifting; Istio: traffic shifting task",
+        source: "istio: virtualServiceCases, shifting; Istio: traffic shifting task",
         needs: &[],
         manifest: Some("mesh/weights_change_without_loss.yaml"),
         run: |scope| Box::pin(weights_change_without_loss(scope)),

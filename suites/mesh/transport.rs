@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::a_pod_calls_its_own_service",
         claim: "A pod that calls the Service that it alone is behind gets there through its own sidecar, out and in.",
-        source: "istio: pilot/routing_test.go, selfCallsCases, to service",
+        source: "istio: selfCallsCases, to service",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(calls_itself(scope, Itself::Service)),
@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::a_pod_calls_itself_by_localhost",
         claim: "A pod that calls itself by localhost does so past its sidecar.",
-        source: "istio: pilot/routing_test.go, selfCallsCases, to localhost",
+        source: "istio: selfCallsCases, to localhost",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(calls_itself(scope, Itself::Localhost)),
@@ -37,7 +37,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::a_pod_calls_itself_by_its_address",
         claim: "A pod that calls itself by its own address does so past its sidecar.",
-        source: "istio: pilot/routing_test.go, selfCallsCases, to podIP",
+        source: "istio: selfCallsCases, to podIP",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(calls_itself(scope, Itself::Address)),
@@ -45,7 +45,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::port_15001_is_closed_to_others",
         claim: "A connection to the port where a pod's own connections go out ends without an answer, and the pod serves on.",
-        source: "istio: pilot/routing_test.go, trafficLoopCases, 15001",
+        source: "istio: trafficLoopCases, by port",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(own_port_is_closed(scope, 15001)),
@@ -53,7 +53,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::port_15006_is_closed_to_others",
         claim: "A connection to the port where redirected connections come in ends without an answer, and the pod serves on.",
-        source: "istio: pilot/routing_test.go, trafficLoopCases, 15006",
+        source: "istio: trafficLoopCases, by port",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(own_port_is_closed(scope, 15006)),
@@ -61,7 +61,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::headless_services_are_called_by_mutual_tls",
         claim: "A headless Service is served over HTTP, and its pod is told who asks.",
-        source: "istio: pilot/routing_test.go, headless; security/reachability_test.go",
+        source: "istio: security/reachability_test.go, Reachability",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(headless_services_are_called_by_mutual_tls(scope)),
@@ -69,7 +69,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::bytes_of_headless_services_pass",
         claim: "A TCP port of a headless Service is served through the sidecars.",
-        source: "istio: pilot/routing_test.go, serverFirstTestCases, headless",
+        source: "Istio: protocol selection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(bytes_of_headless_services_pass(scope)),
@@ -85,7 +85,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::strict_at_one_port",
         claim: "A port that takes mutual TLS only cuts plain text off, while another port of the pod takes both.",
-        source: "Istio: PeerAuthentication portLevelMtls; istio: security/reachability_test.go",
+        source: "istio: security/reachability_test.go, Reachability; Istio: PeerAuthentication portLevelMtls",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(strict_at_one_port(scope)),
@@ -93,7 +93,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::no_mutual_tls_at_one_port",
         claim: "A port that takes no mutual TLS is served in plain text, also by a client of the mesh.",
-        source: "Istio: PeerAuthentication portLevelMtls; istio: security/reachability_test.go, mtls disabled",
+        source: "istio: security/reachability_test.go, Reachability; Istio: PeerAuthentication portLevelMtls, DISABLE",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(no_mutual_tls_at_one_port(scope)),
@@ -101,7 +101,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::workload_overrides_namespace",
         claim: "A workload's own PeerAuthentication goes before its namespace's.",
-        source: "Istio: PeerAuthentication, selector; istio: security/reachability_test.go, workload mTLS",
+        source: "istio: security/reachability_test.go, Reachability; Istio: PeerAuthentication, selector",
         needs: &[],
         manifest: Some("mesh/workload_overrides_namespace.yaml"),
         run: |scope| Box::pin(workload_overrides_namespace(scope)),
@@ -109,7 +109,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::probes_pass_under_strict",
         claim: "The kubelet, which has no identity, learns by HTTP whether a pod under mTLS STRICT is ready, and when it no longer is.",
-        source: "istio: pilot/probes, HTTP probe rewrite; security/reachability_test.go",
+        source: "istio: security/mtls_healthcheck_test.go, MtlsHealthCheck",
         needs: &[],
         manifest: Some("mesh/probes_pass_under_strict.yaml"),
         run: |scope| Box::pin(probes_pass_under_strict(scope)),

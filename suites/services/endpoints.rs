@@ -37,7 +37,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::hand_made_slice",
         claim: "A Service without a selector leads to the endpoint that a hand-made EndpointSlice gives it.",
-        source: "Kubernetes: Services without selectors; sig-network: should test the lifecycle of an Endpoint",
+        source: "Kubernetes: Services without selectors, EndpointSlices",
         needs: &[],
         manifest: Some("services/hand_made_slice.yaml"),
         run: |scope| Box::pin(hand_made_slice(scope)),
@@ -93,7 +93,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::changes_type",
         claim: "A Service is changed from ClusterIP to NodePort, ExternalName and back, and behaves as each.",
-        source: "sig-network: should be able to change the type from ExternalName to ClusterIP, from NodePort to ExternalName",
+        source: "sig-network: should be able to change the type from ExternalName to ClusterIP; sig-network: should be able to change the type from NodePort to ExternalName",
         needs: &[],
         manifest: Some("services/changes_type.yaml"),
         run: |scope| Box::pin(changes_type(scope)),

@@ -16,7 +16,8 @@ tables in `suites/`: `UPDATE_EXPECT=1 cargo test -p strata-suites --lib page` wr
 A **gate** is a check that all above its layer stands on; the gates of lower layers run again after every layer. A check
 that *changes* something has a manifest of its own and a namespace for it, which goes with it; the others only look at
 their layer's fixture, `manifests/<layer>/fixture.yaml`. One is run by `cargo test --test e2e -- --exact NAME`, all that
-answer to one work by the work's name, as `cargo test --test e2e -- sig-network`.
+answer to one work by the work's name, as `cargo test --test e2e -- sig-network`. [coverage.md](coverage.md) compares them,
+test by test, with what others assert.
 ";
 
 const fn title(layer: Layer) -> &'static str {
