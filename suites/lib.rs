@@ -5,6 +5,7 @@
 //! stands in `manifests/<layer>/fixture.yaml`. How pods are asked and clusters are made is the
 //! harness'. Rule: a check that passes has seen something that a broken cluster does not show.
 
+mod chance;
 mod cni;
 mod entrance;
 mod gateway;
@@ -16,6 +17,8 @@ mod services;
 mod shares;
 #[cfg(test)]
 mod tests;
+
+pub use chance::CHANCE;
 
 use strata::Suite;
 
@@ -37,6 +40,7 @@ pub const SUITES: &[Suite] = &[
     ingress::routing::SUITE,
     ingress::passing::SUITE,
     mesh::SUITE,
+    mesh::percentages::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
     mesh::split::SUITE,

@@ -32,7 +32,7 @@ pub use probe::{Answers, Vantage};
 pub use provider::Need;
 pub use run::RunInfo;
 pub use runner::main;
-pub use scope::{Eventually, Scope};
+pub use scope::{Eventually, Sampling, Scope, Sorted};
 pub use stack::Layer;
 /// The probe's wire types: specifications and replies.
 pub use strata_probe as wire;

@@ -48,7 +48,7 @@ const GATES: &[Check] = &[
         id: "cni::plugin_is_healthy",
         claim: "The CNI plugin's own pods are ready on every node, in whichever namespace they live.",
         source: "tutorial, \"Verify CNI health\"; flannel lives in kube-flannel, not in kube-system",
-        needs: &[],
+        needs: &[Need::Plugin],
         manifest: None,
         run: |scope| Box::pin(plugin_is_healthy(scope)),
     },
@@ -158,13 +158,7 @@ async fn nodes_own_disjoint_pod_cidrs(scope: &Scope) -> Outcome {
 
 async fn plugin_is_healthy(scope: &Scope) -> Outcome {
     let Some(plugin) = scope.cluster().plugin().await? else {
-        return Err(
-            NoVerdict::new("no DaemonSet of a CNI plugin that we know is installed")
-                .with_likely(
-                    "the plugin runs outside of pods, or is one that strata does not know yet",
-                )
-                .into(),
-        );
+        return Err(NoVerdict::new("the CNI plugin's DaemonSet is gone").into());
     };
     let (namespace, name) = (plugin.namespace, plugin.name.as_str());
     scope.record("cni", format!("{namespace}/{name}"));

@@ -125,10 +125,9 @@ async fn deletion_takes_effect(scope: &Scope) -> Outcome {
 
 async fn follows_endpoints(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
-    // By whatever rule two proxies choose of two pods, 60 requests miss one with probability
-    // 2·2⁻⁶⁰ at most.
+    // Whether endpoints are chosen at random or in turn, by one proxy or several.
     let spec = RequestSpec {
-        count: 60,
+        count: scope.enough(60, 2)?,
         concurrency: 4,
         ..entrance.request("grows.example.local", "/")
     };

@@ -80,10 +80,9 @@ async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let pods = scope.ready_pods("app=frontend").await?;
     let pods: BTreeSet<_> = pods.into_iter().map(|pod| pod.name).collect();
-    // Whether endpoints are chosen at random or in turn, by several proxies: of two pods either is
-    // missed by 60 requests with probability 2·2⁻⁶⁰ at most.
+    // Whether endpoints are chosen at random or in turn, by one proxy or several.
     let spec = RequestSpec {
-        count: 60,
+        count: scope.enough(60, 2)?,
         concurrency: 4,
         ..entrance.request(HOST, "/frontend")
     };

@@ -1,9 +1,11 @@
 //! The mesh: sidecars that carry identity and route by rules, behind names that stay the same.
 //!
 //! Start from [`SUITE`], the gates; `split` judges weights, `routing` what rules do to requests,
+//! `percentages` what they do to a share of them,
 //! `security` identities and who may call whom. In the fixture `client` has a sidecar, `outsider` and
 //! `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
 
+pub(crate) mod percentages;
 pub(crate) mod routing;
 pub(crate) mod security;
 pub(crate) mod split;

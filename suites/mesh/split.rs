@@ -87,10 +87,24 @@ async fn splits_by_weight(scope: &Scope) -> Outcome {
 
 async fn outsiders_ignore_the_split(scope: &Scope) -> Outcome {
     let outsider = scope.pod("app=outsider").await?;
+    let spec = by_address(scope, "backend", "/").await?;
+    let look = RequestSpec {
+        count: scope.enough(40, 2)?,
+        ..spec.clone()
+    };
+    // The outsider's node knows both endpoints before any request is counted.
+    scope
+        .eventually(Eventually {
+            what: "the pods that answer 40 requests of a pod without a sidecar to http://backend/",
+            expected: ["backend-v1", "backend-v2"].map(str::to_owned).into(),
+            observe: async || Ok(outsider.request(&look).await?.served_by()),
+            likely: "the outsider has a sidecar after all, or Service backend does not select both versions",
+        })
+        .await?;
     let outcome = shares(
         scope,
         &outsider,
-        &by_address(scope, "backend", "/").await?,
+        &spec,
         Shares {
             what: "who answers http://backend/ for a pod without a sidecar",
             arms: &[("backend-v1", 1.0), ("backend-v2", 1.0)],
@@ -133,10 +147,9 @@ async fn weights_change_without_loss(scope: &Scope) -> Outcome {
     let client = client(scope).await?;
     let host = format!("moving.{}", scope.namespace());
     let url = format!("http://{host}/");
-    // Both arms are asked for, so the route in force shows by whether the other one still answers:
-    // 40 requests at an even split miss one with probability 2·2⁻⁴⁰.
+    // Both arms are asked for, so the route in force shows by whether the other one still answers.
     let look = RequestSpec {
-        count: 40,
+        count: scope.enough(40, 2)?,
         concurrency: 8,
         ..RequestSpec::get(&url)
     };
@@ -194,8 +207,10 @@ async fn judge(
     connections: Connections,
 ) -> Outcome {
     let client = client(scope).await?;
+    // Of so many connections, each with ten requests at first, one that is drawn as a whole stands out.
     let spec = RequestSpec {
         connections,
+        concurrency: 30,
         ..by_address(scope, host, "/").await?
     };
     let outcome = scope

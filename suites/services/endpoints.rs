@@ -163,13 +163,14 @@ async fn unready_pod_gets_nothing(scope: &Scope) -> Outcome {
         ))
         .into());
     };
-    // Either of two pods is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
-    answers(scope, &client, "web", 40, [first, second]).await?;
+    let requests = scope.enough(40, 2)?;
+    answers(scope, &client, "web", requests, [first, second]).await?;
     turn(&client, first, false).await?;
     let outcome = answers(scope, &client, "web", 40, [second]).await;
     explain(scope, outcome, "web", 80, &client).await?;
     turn(&client, first, true).await?;
-    let outcome = answers(scope, &client, "web", 40, [first, second]).await;
+    let requests = scope.enough(40, 2)?;
+    let outcome = answers(scope, &client, "web", requests, [first, second]).await;
     explain(scope, outcome, "web", 80, &client).await
 }
 
@@ -198,12 +199,11 @@ async fn scales_to_zero_and_back(scope: &Scope) -> Outcome {
         let patch = json!({ "spec": { "replicas": replicas } });
         scope.merge::<Deployment>("web", patch).await.map(|_| ())
     };
-    // Two pods: either is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11. A refusal is asked
-    // for once at a time: it is an ICMP message, of which the kernel sends one a second after the
-    // first few (icmp_ratelimit).
+    // A refusal is asked for once at a time: it is an ICMP message, of which the kernel sends one a
+    // second after the first few (icmp_ratelimit).
     for (replicas, requests, expected) in [
         (0, 1, (0, BTreeMap::from([("refused".to_owned(), 1)]))),
-        (2, 40, (2, BTreeMap::new())),
+        (2, scope.enough(40, 2)?, (2, BTreeMap::new())),
     ] {
         scale(replicas).await?;
         let outcome = scope
@@ -242,10 +242,11 @@ async fn survives_its_pods(scope: &Scope) -> Outcome {
 
 async fn affinity_is_switched_off(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
-    // Two pods: 40 connections go to one of them by chance with probability 2·2⁻⁴⁰ < 1e-11.
+    // Two pods: connections that all go to one of them are no chance, nor is it when they do not.
+    let requests = scope.enough(40, 2)?;
     let pods = async || {
         Ok(client
-            .request(&burst("http://web/", 40))
+            .request(&burst("http://web/", requests))
             .await?
             .served_by()
             .len())

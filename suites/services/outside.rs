@@ -252,17 +252,17 @@ async fn load_balancer(scope: &Scope) -> Outcome {
         namespace: scope.namespace(),
         name: "web",
     };
-    // Either of two pods is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
+    let requests = scope.enough(40, 2)?;
     let outcome = scope
         .eventually(Eventually {
             what: "the pods that answer 40 requests from outside to the address of Service web, and failures",
             expected: (names(&pods), BTreeMap::new()),
             observe: async || {
                 let Some(address) = given(&scope.get("web").await?) else {
-                    let none = BTreeMap::from([("no address yet".to_owned(), 40)]);
+                    let none = BTreeMap::from([("no address yet".to_owned(), requests)]);
                     return Ok((names(&[]), none));
                 };
-                let answers = outside.request(&burst(format!("http://{address}/"), 40)).await?;
+                let answers = outside.request(&burst(format!("http://{address}/"), requests)).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the load balancer's controller does not run, or nobody routes its addresses to the nodes",

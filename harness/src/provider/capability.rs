@@ -19,6 +19,8 @@ pub enum Need {
     LoadBalancer,
     /// A vantage outside the cluster that reaches node addresses.
     Outside,
+    /// A CNI plugin whose DaemonSet we know.
+    Plugin,
     /// A CNI plugin that enforces NetworkPolicies.
     NetworkPolicy,
     /// Addresses of IPv4 and of IPv6.
@@ -66,6 +68,11 @@ impl Cluster {
             }),
             Need::Outside => self.outside.is_none().then(|| {
                 "needs a vantage outside the cluster that reaches the nodes; there is none"
+                    .to_owned()
+            }),
+            Need::Plugin => self.plugin().await?.is_none().then(|| {
+                "needs a CNI plugin whose DaemonSet strata knows; there is none, so it runs outside \
+                 of pods or is a new one"
                     .to_owned()
             }),
             Need::NetworkPolicy => {

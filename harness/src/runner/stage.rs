@@ -24,7 +24,8 @@ use crate::exit::Exit;
 use crate::group::Group;
 use crate::provider::{Cluster, Provider};
 use crate::report::{
-    self, ClusterReport, Ending, LayerReport, Report, TrialKind, TrialReport, Verdict, form,
+    self, ClusterReport, Ending, FalseAlarms, LayerReport, Report, TrialKind, TrialReport, Verdict,
+    form,
 };
 use crate::run::RunInfo;
 use crate::settings::Settings;
@@ -374,6 +375,7 @@ impl Stage {
     pub(super) fn save(&self) {
         let mut ledger = self.ledger();
         ledger.report.seconds = self.started.elapsed().as_secs_f64();
+        ledger.report.false_alarms = FalseAlarms::of(&ledger.report.layers);
         if let Err(error) = report::write(&ledger.report, &self.info.report_dir) {
             if ledger.saved {
                 eprintln!("strata: {error:#}; free the disk, or set STRATA_REPORT_DIR");

@@ -14,6 +14,7 @@ use kube::client::Body;
 use strata::RunInfo;
 use strata::provider::{Cluster, Progress, Provider};
 use strata::runner::Runner;
+use strata::verdict::chance::{Ledger, Test};
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 /// Set in a run, and only there.
@@ -60,6 +61,14 @@ const BLOCKS: BodyOf = |_| {
     })
 };
 
+const DRAWS_TWICE: BodyOf = |scope| {
+    Box::pin(async {
+        scope.draw(Test::Coverage)?;
+        scope.draw(Test::Coverage)?;
+        Ok(())
+    })
+};
+
 static SUITES: &[Suite] = &[
     Suite {
         layer: Layer::Cni,
@@ -71,6 +80,8 @@ static SUITES: &[Suite] = &[
             check("cni::hangs", HANGS),
             check("cni::panics", PANICS),
             check("cni::blocks_its_thread", BLOCKS),
+            check("cni::lucky", DRAWS_TWICE),
+            check("cni::greedy", DRAWS_TWICE),
             Check {
                 needs: &[Need::Nodes(9)],
                 ..check("cni::needs_nine_nodes", HOLDS)
@@ -93,11 +104,15 @@ static SUITES: &[Suite] = &[
     },
 ];
 
+/// One is lucky as often as it may be; another draws what it may not.
+const CHANCE: Ledger = Ledger(&[("cni::lucky", &[Test::Coverage, Test::Coverage])]);
+
 /// The `main` of a run.
 pub(crate) fn main() -> ExitCode {
     let folder = std::env::var(TOY_MANIFESTS).unwrap_or_default();
     Runner {
         suites: SUITES,
+        chance: CHANCE,
         manifests: folder.leak(),
         provider: |_| Ok(Box::new(Toy)),
         bring_up: |layer, _, _, progress| {

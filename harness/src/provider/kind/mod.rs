@@ -21,6 +21,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::runtime::watcher;
 use tokio::sync::Mutex;
 
 use self::claim::Claim;
@@ -30,10 +33,13 @@ use self::step::Step;
 use super::image::Archive;
 use super::tools::{self, Tool};
 use super::{Cluster, Progress, Provider};
+use crate::budget;
+use crate::pod::not_ready;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
+use crate::wait;
 
 /// As kind itself waits for nodes to become Ready.
 const READY: &str = "180s";
@@ -109,16 +115,23 @@ impl Kind {
         load.argument(archive.path()).run().await?;
         progress("starting the vantage outside");
         let outside = Beside::start(&made.engine, name, archive.path()).await?;
-        self.described(made, outside).await
+        self.described(made, outside, progress).await
     }
 
-    async fn described(&self, made: &Made, outside: Beside) -> anyhow::Result<Cluster> {
+    async fn described(
+        &self,
+        made: &Made,
+        outside: Beside,
+        progress: Progress<'_>,
+    ) -> anyhow::Result<Cluster> {
         let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
             .await
             .with_context(|| format!("kind did not write {}", made.kubeconfig.display()))?;
         let client = super::client(&kubeconfig)
             .await
             .context("kind's kubeconfig is of no use")?;
+        progress("waiting for the system's own pods");
+        settle(&client).await;
         let kubernetes = client
             .apiserver_version()
             .await
@@ -222,6 +235,20 @@ impl Made {
             Ok(_) => error.context(format!("the nodes' logs are in {}", logs.display())),
             Err(_) => error,
         }
+    }
+}
+
+/// Waits until the control plane's pods are ready, which kind does not: on a cluster that is a minute
+/// old they say little of it. Whether they ever are is a gate's to judge.
+async fn settle(client: &kube::Client) {
+    let api = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let all = watcher::Config::default();
+    let settled = wait::watched("kube-system is ready", budget::CREATE, api, all, |pods| {
+        let waiting = pods.iter().find_map(|pod| not_ready(pod));
+        waiting.map_or(wait::Progress::Ready(()), wait::Progress::NotYet)
+    });
+    if let Err(no_verdict) = settled.await {
+        tracing::warn!("{}", no_verdict.because());
     }
 }
 
