@@ -12,6 +12,7 @@ mod gateway;
 mod ingress;
 mod load;
 mod mesh;
+mod refusal;
 mod said;
 mod services;
 mod shares;
@@ -39,11 +40,22 @@ pub const SUITES: &[Suite] = &[
     ingress::changes::SUITE,
     ingress::routing::SUITE,
     ingress::passing::SUITE,
+    ingress::protocols::SUITE,
+    ingress::default_backend::SUITE,
+    ingress::admission::SUITE,
     mesh::SUITE,
     mesh::percentages::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
     mesh::split::SUITE,
+    mesh::resilience::SUITE,
+    mesh::destinations::SUITE,
+    mesh::transport::SUITE,
+    mesh::egress::SUITE,
+    mesh::matching::SUITE,
+    mesh::remaking::SUITE,
+    mesh::authorization::SUITE,
+    mesh::admission::SUITE,
     gateway::SUITE,
     gateway::attachment::SUITE,
     gateway::weights::SUITE,

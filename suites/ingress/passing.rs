@@ -266,9 +266,14 @@ async fn large_bodies_arrive_whole(scope: &Scope) -> Outcome {
 }
 
 /// The authority of the fixture's certificates.
-async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
+pub(super) async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
     let secret: Secret = scope.get_in(scope.fixture(), "secure").await?;
-    let ca = secret.data.and_then(|mut data| data.remove("ca.crt"));
-    let ca = ca.ok_or_else(|| NoVerdict::new("Secret secure has no ca.crt"))?;
-    Ok(String::from_utf8(ca.0)?)
+    text(&secret, "ca.crt")
+}
+
+/// What a Secret has under a key.
+pub(super) fn text(secret: &Secret, key: &str) -> Result<String, NoVerdict> {
+    let data = secret.data.as_ref().and_then(|data| data.get(key));
+    let data = data.ok_or_else(|| NoVerdict::new(format!("a Secret has no {key}")))?;
+    Ok(String::from_utf8(data.0.clone())?)
 }

@@ -4,7 +4,7 @@
 //! ingress-controller conformance suite's features.
 
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use strata::{Check, Expect, Layer, Need, Outcome, Scope, Suite, expect, expect_eq};
+use strata::{Check, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
 use super::{TUTORIAL, table};
 
@@ -78,14 +78,6 @@ const CHECKS: &[Check] = &[
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(missing_backends_are_503(scope)),
-    },
-    Check {
-        id: "ingress::api_refuses_what_is_invalid",
-        claim: "The API refuses an Ingress that is not valid, and names the field.",
-        source: "Kubernetes: validateIngress",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(api_refuses_what_is_invalid(scope)),
     },
 ];
 
@@ -219,66 +211,4 @@ async fn missing_backends_are_503(scope: &Scope) -> Outcome {
         ],
     )
     .await
-}
-
-async fn api_refuses_what_is_invalid(scope: &Scope) -> Outcome {
-    // The controls are the fixture's own Ingresses, which differ from these in the one field.
-    let path =
-        |path: &str| format!("rules: [{{host: a.example.local, http: {{paths: [{path}]}}}}]");
-    let service = "backend: {service: {name: alpha, port: {number: 80}}}";
-    for (field, spec) in [
-        ("spec", "rules: []".to_owned()),
-        (
-            "path",
-            path(&format!("{{path: relative, pathType: Prefix, {service}}}")),
-        ),
-        (
-            "path",
-            path(&format!("{{path: /a//b, pathType: Exact, {service}}}")),
-        ),
-        ("pathType", path(&format!("{{path: /, {service}}}"))),
-        (
-            "pathType",
-            path(&format!("{{path: /, pathType: Regex, {service}}}")),
-        ),
-        (
-            "port",
-            path("{path: /, pathType: Prefix, backend: {service: {name: alpha}}}"),
-        ),
-        ("backend", path("{path: /, pathType: Prefix, backend: {}}")),
-        (
-            "host",
-            format!(
-                "rules: [{{host: 192.0.2.1, http: {{paths: [{{path: /, pathType: Prefix, {service}}}]}}}}]"
-            ),
-        ),
-        (
-            "host",
-            format!(
-                "rules: [{{host: 'a.*.example.local', http: {{paths: [{{path: /, pathType: Prefix, {service}}}]}}}}]"
-            ),
-        ),
-    ] {
-        let yaml = format!(
-            "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: invalid}}, spec: {{{spec}}}}}"
-        );
-        let refusal = scope
-            .attempt(&yaml)
-            .await?
-            .err()
-            .map(|refusal| (refusal.code, refusal.message));
-        let named = refusal
-            .as_ref()
-            .is_some_and(|(code, message)| *code == 422 && message.contains(field));
-        expect(named, || Expect {
-            what: format!("creating an Ingress with {spec}"),
-            expected: format!("422, … {field} …"),
-            observed: refusal.map_or_else(
-                || "accepted".to_owned(),
-                |(code, message)| format!("{code}, {message}"),
-            ),
-            likely: "the API server does not validate Ingresses".to_owned(),
-        })?;
-    }
-    Ok(())
 }

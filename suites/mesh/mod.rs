@@ -1,14 +1,23 @@
 //! The mesh: sidecars that carry identity and route by rules, behind names that stay the same.
 //!
-//! Start from [`SUITE`], the gates; `split` judges weights, `routing` what rules do to requests,
-//! `percentages` what they do to a share of them,
-//! `security` identities and who may call whom. In the fixture `client` has a sidecar, `outsider` and
-//! `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
+//! Start from [`SUITE`], the gates; `split` judges weights, `matching` which requests rules take, `routing`
+//! and `remaking` what they do to them and `percentages` to a share of them, `resilience` retries, mirrors and limits, `destinations` what is
+//! said of where they go, `transport` how they get there, `egress` where they may go; `security` identities,
+//! `authorization` who may ask for what; `admission` what the API refuses. In the fixture `client` has a
+//! sidecar, `outsider` and `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
 
+pub(crate) mod admission;
+pub(crate) mod authorization;
+pub(crate) mod destinations;
+pub(crate) mod egress;
+pub(crate) mod matching;
 pub(crate) mod percentages;
+pub(crate) mod remaking;
+pub(crate) mod resilience;
 pub(crate) mod routing;
 pub(crate) mod security;
 pub(crate) mod split;
+pub(crate) mod transport;
 
 use std::collections::BTreeMap;
 
@@ -81,6 +90,7 @@ async fn label_injects_sidecars(scope: &Scope) -> Outcome {
         ("backend-v1", true),
         ("backend-v2", true),
         ("client", true),
+        ("guarded", true),
         ("legacy", false),
         ("outsider", false),
     ];
@@ -185,6 +195,18 @@ async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
     )
     .await?;
     Ok(client)
+}
+
+/// The reply to a GET by the fixture's client.
+async fn get(scope: &Scope, url: &str) -> Result<Reply, NoVerdict> {
+    client(scope).await?.get(url).await
+}
+
+/// The reply to a request by the fixture's client.
+async fn ask(scope: &Scope, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
+    let answers = client(scope).await?.request(spec).await?;
+    let reply = answers.0.into_iter().next();
+    reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
 }
 
 /// A pod of the fixture, whatever namespace the check has.

@@ -74,6 +74,14 @@ const CHECKS: &[Check] = &[
         manifest: Some("mesh/denies_by_request.yaml"),
         run: |scope| Box::pin(denies_by_request(scope)),
     },
+    Check {
+        id: "mesh::allows_nothing",
+        claim: "A policy without rules answers everybody with 403, and once it is gone everybody is served.",
+        source: "Istio: AuthorizationPolicy, allow-nothing",
+        needs: &[],
+        manifest: Some("mesh/allows_nothing.yaml"),
+        run: |scope| Box::pin(allows_nothing(scope)),
+    },
 ];
 
 async fn identity_is_the_accounts(scope: &Scope) -> Outcome {
@@ -212,8 +220,32 @@ async fn denies_by_request(scope: &Scope) -> Outcome {
     explain(scope, outcome).await
 }
 
+async fn allows_nothing(scope: &Scope) -> Outcome {
+    let (client, outsider) = callers(scope).await?;
+    let url = format!("http://web.{}/", scope.namespace());
+    let settled = async |expected: &str| {
+        let outcome = scope
+            .eventually(Eventually {
+                what: &format!("GET {url} from inside the mesh, and from outside it"),
+                expected: [expected, expected].map(str::to_owned),
+                observe: async || {
+                    let inside = said::said(&client.get(&url).await?);
+                    Ok([inside, said::said(&outsider.get(&url).await?)])
+                },
+                likely: "a policy without rules is read as one that does not matter",
+            })
+            .await;
+        explain(scope, outcome).await
+    };
+    settled("403").await?;
+    scope
+        .delete_kind("security.istio.io/v1", "AuthorizationPolicy", "nothing")
+        .await?;
+    settled("200 by web").await
+}
+
 /// The fixture's callers with and without a sidecar.
-async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
+pub(super) async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
     Ok((
         of_fixture(scope, "app=client").await?,
         of_fixture(scope, "app=outsider").await?,
@@ -221,17 +253,17 @@ async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
 }
 
 /// A connection that is closed or reset before there is an answer; which of the two is a race.
-fn cut_off(word: String) -> String {
+pub(super) fn cut_off(word: String) -> String {
     match word.as_str() {
         "reset" | "closed early" => "cut off".to_owned(),
         _ => word,
     }
 }
 
-async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
+pub(super) async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app in (backend, client, web)",
+        selector: "app in (backend, caller, client, guarded, web)",
     };
     scope.explain(outcome, subject).await
 }

@@ -32,6 +32,7 @@ const fn title(layer: Layer) -> &'static str {
 
 fn need(need: &Need) -> String {
     match need {
+        Need::Alone => "no check beside it".to_owned(),
         Need::Nodes(count) => format!("{count} schedulable nodes"),
         Need::LoadBalancer => "load balancers".to_owned(),
         Need::Outside => "a vantage outside".to_owned(),

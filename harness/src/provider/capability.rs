@@ -13,6 +13,8 @@ use crate::verdict::{Doing as _, NoVerdict};
 /// cluster; a check whose need is not met is skipped with that reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
+    /// No other check beside it: it changes what they all see. Met by the order of the run.
+    Alone,
     /// At least so many schedulable nodes.
     Nodes(usize),
     /// An implementation of `type: LoadBalancer`.
@@ -53,6 +55,7 @@ impl Cluster {
     /// When the cluster cannot be asked.
     pub async fn lacks(&self, need: Need) -> Result<Option<String>, NoVerdict> {
         Ok(match need {
+            Need::Alone => None,
             Need::Nodes(wanted) => {
                 let nodes = Api::<Node>::all(self.client.clone())
                     .list(&ListParams::default())

@@ -95,6 +95,7 @@ const ISTIO: Kinds = &[
     ("networking.istio.io", "v1", "VirtualService"),
     ("networking.istio.io", "v1", "DestinationRule"),
     ("networking.istio.io", "v1", "ServiceEntry"),
+    ("networking.istio.io", "v1", "Sidecar"),
     ("security.istio.io", "v1", "PeerAuthentication"),
     ("security.istio.io", "v1", "AuthorizationPolicy"),
 ];
