@@ -89,8 +89,8 @@ pub trait Provider: Send + Sync {
     async fn destroy(&self) -> Vec<String>;
 }
 
-/// A client by a kubeconfig, which says in every request whose it is, in the API versions that the
-/// cluster has.
+/// A client by a kubeconfig, which says in every request whose it is, in the words that
+/// the cluster knows.
 async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
     let options = KubeConfigOptions::default();
@@ -98,11 +98,8 @@ async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
     let agent = http::HeaderValue::from_static("strata");
     config.headers.push((http::header::USER_AGENT, agent));
     let client = kube::Client::try_from(config.clone())?;
-    let olders = older::served(&client).await?;
-    if olders.is_empty() {
-        return Ok(client);
-    }
-    let translate = move |request| older::translated(&olders, request);
+    let dialect = older::dialect(&client).await?;
+    let translate = move |request| dialect.translated(request);
     let builder = kube::client::ClientBuilder::try_from(config)?;
     Ok(builder.with_layer(&MapRequestLayer::new(translate)).build())
 }
