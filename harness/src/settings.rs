@@ -49,6 +49,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "0: they are blocked",
     },
     Variable {
+        name: "STRATA_SLOW",
+        meaning: "1 runs checks that take half a minute and more, too",
+        default: "0: they are skipped",
+    },
+    Variable {
         name: "STRATA_AFTER_LAYER",
         meaning: "a program run after each layer's bring-up and before its checks; a relative path \
                   is taken from the workspace's root",
@@ -94,6 +99,8 @@ pub struct Settings {
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
     pub keep_going: bool,
+    /// `STRATA_SLOW`.
+    pub slow: bool,
     /// `STRATA_AFTER_LAYER`.
     pub after_layer: Option<PathBuf>,
     /// `STRATA_REPORT_DIR`.
@@ -142,6 +149,7 @@ impl Settings {
             ip_family: None,
             keep: false,
             keep_going: false,
+            slow: false,
             after_layer: None,
             report_dir: workspace().join("target/strata"),
             envoy: None,
@@ -171,6 +179,7 @@ impl Settings {
                 "STRATA_IP_FAMILY" => settings.ip_family = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
+                "STRATA_SLOW" => settings.slow = flag(name, text)?,
                 "STRATA_AFTER_LAYER" => settings.after_layer = Some(program(path)),
                 "STRATA_REPORT_DIR" => settings.report_dir = workspace().join(path),
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),
