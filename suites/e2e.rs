@@ -8,5 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    strata::main(strata_suites::SUITES)
+    strata::main(strata_suites::SUITES, strata_suites::CHANCE)
 }

@@ -69,6 +69,37 @@ impl Entrance {
         Ok(self)
     }
 
+    /// The same, once each of the proxies behind the address has served that host: from then on none
+    /// of them answers by what was in force before. Whether others answer is not asked here.
+    pub(crate) async fn at_every_proxy(self, scope: &Scope, host: &str) -> Result<Self, NoVerdict> {
+        let proxies = self.servers(scope).await?;
+        let mut unseen: BTreeSet<_> = proxies.iter().map(|pod| pod.name.clone()).collect();
+        let spec = RequestSpec {
+            count: 10,
+            ..self.request(host, "/")
+        };
+        let what = format!("every proxy has served host {host}, the fixture's last");
+        wait::until(&what, CONVERGE, async || {
+            let answers = self.outside.request(&spec).await?;
+            let by = answers
+                .0
+                .iter()
+                .filter_map(|reply| served_by(reply, &proxies));
+            let by: BTreeSet<_> = by.map(|pod| pod.name.clone()).collect();
+            unseen.retain(|pod| !by.contains(pod));
+            Ok(match unseen.is_empty() || by.is_empty() {
+                true => Progress::Ready(()),
+                false => Progress::NotYet(format!("not yet by {unseen:?}")),
+            })
+        })
+        .await?;
+        scope.record(
+            "converged",
+            format!("host {host} seen at {} proxies", proxies.len()),
+        );
+        Ok(self)
+    }
+
     /// The vantage that requests start from.
     pub(crate) fn outside(&self) -> &Vantage {
         &self.outside

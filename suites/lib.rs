@@ -5,17 +5,21 @@
 //! stands in `manifests/<layer>/fixture.yaml`. How pods are asked and clusters are made is the
 //! harness'. Rule: a check that passes has seen something that a broken cluster does not show.
 
+mod chance;
 mod cni;
 mod entrance;
 mod gateway;
 mod ingress;
 mod load;
 mod mesh;
+mod refusal;
 mod said;
 mod services;
 mod shares;
 #[cfg(test)]
 mod tests;
+
+pub use chance::CHANCE;
 
 use strata::Suite;
 
@@ -49,10 +53,22 @@ pub const SUITES: &[Suite] = &[
     ingress::changes::SUITE,
     ingress::routing::SUITE,
     ingress::passing::SUITE,
+    ingress::protocols::SUITE,
+    ingress::default_backend::SUITE,
+    ingress::admission::SUITE,
     mesh::SUITE,
+    mesh::percentages::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
     mesh::split::SUITE,
+    mesh::resilience::SUITE,
+    mesh::destinations::SUITE,
+    mesh::transport::SUITE,
+    mesh::egress::SUITE,
+    mesh::matching::SUITE,
+    mesh::remaking::SUITE,
+    mesh::authorization::SUITE,
+    mesh::admission::SUITE,
     gateway::SUITE,
     gateway::attachment::SUITE,
     gateway::weights::SUITE,

@@ -4,9 +4,8 @@
 //! Here a failure that is no arm breaks the split, and the tolerance is the caller's to state: the
 //! number of requests goes with its inverse square.
 
-use strata::verdict::split::{ALPHA, BETA, Decision, SplitTest};
 use strata::wire::{Reply, RequestSpec};
-use strata::{Outcome, Scope, Vantage};
+use strata::{Outcome, Sampling, Scope, Sorted, Vantage};
 
 /// What is expected of a share.
 pub(crate) struct Shares<'a> {
@@ -29,20 +28,25 @@ pub(crate) async fn shares(
     spec: &RequestSpec,
     expected: Shares<'_>,
 ) -> Outcome {
-    let arms = expected.arms.iter().copied();
-    let mut test = SplitTest::with_rates(arms, ALPHA, BETA, expected.tolerance)?;
-    while test.decision() == Decision::Undecided && test.requests() < test.at_most() {
-        let spec = RequestSpec {
-            count: 250,
-            concurrency: 8,
-            ..spec.clone()
-        };
-        for reply in from.request(&spec).await?.0 {
-            test.observe(&(expected.arm_of)(&reply));
-        }
-    }
-    for (key, value) in test.records() {
-        scope.record(key, value);
-    }
-    test.judge(expected.what, expected.likely)
+    let Shares {
+        what,
+        arms,
+        arm_of,
+        tolerance,
+        likely,
+    } = expected;
+    scope
+        .sample(Sampling {
+            what,
+            from: &[from],
+            spec: &RequestSpec {
+                concurrency: 8,
+                ..spec.clone()
+            },
+            arms,
+            tolerance,
+            sort: &|reply| Sorted::Arm(arm_of(reply)),
+            likely,
+        })
+        .await
 }

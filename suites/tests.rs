@@ -1,5 +1,7 @@
 //! The tables as a whole: what a reviewer would otherwise have to check by eye.
 
+mod chance;
+mod coverage;
 mod page;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod budget;
 pub mod check;
 pub mod exit;
+mod group;
 pub mod layer;
 pub mod pod;
 pub mod probe;
@@ -31,7 +32,7 @@ pub use probe::{Answers, Vantage};
 pub use provider::{Denial, Need};
 pub use run::RunInfo;
 pub use runner::main;
-pub use scope::{Eventually, Scope};
+pub use scope::{Eventually, Sampling, Scope, Sorted};
 pub use stack::Layer;
 /// The probe's wire types: specifications and replies.
 pub use strata_probe as wire;

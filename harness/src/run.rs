@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::apply::Manifests;
 use crate::stack::Layer;
+use crate::verdict::chance::Ledger;
 
 /// What identifies a run.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,8 @@ pub struct RunInfo {
     pub again: String,
     /// Everything that the run will apply.
     pub manifests: Arc<Manifests>,
+    /// Which tests of chance each check may draw.
+    pub chance: Ledger,
 }
 
 impl RunInfo {

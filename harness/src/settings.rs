@@ -30,13 +30,18 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "STRATA_CNI",
-        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none",
-        default: "vxlan",
+        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet or none",
+        default: "vxlan; on kind kindnet",
     },
     Variable {
         name: "STRATA_IP_FAMILY",
-        meaning: "the lab's address families: ipv4, or dual, which is both",
-        default: "dual, unless this kernel has no IPv6",
+        meaning: "the cluster's address families: ipv4, or dual, which is both",
+        default: "dual, unless this kernel has no IPv6; on kind ipv4",
+    },
+    Variable {
+        name: "STRATA_NODE_IMAGE",
+        meaning: "the image of kind's nodes, which decides Kubernetes' version",
+        default: "the kind program's own",
     },
     Variable {
         name: "STRATA_KEEP",
@@ -75,6 +80,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "nft in PATH, else in /usr/sbin or /sbin",
     },
     Variable {
+        name: "STRATA_KIND",
+        meaning: "the kind program",
+        default: "kind in PATH",
+    },
+    Variable {
         name: "STRATA_SEED",
         meaning: "a number that everything random in the checks derives from",
         default: "a new one each run; the reports name it",
@@ -95,6 +105,8 @@ pub struct Settings {
     pub cni: Option<String>,
     /// `STRATA_IP_FAMILY`; as for the CNI.
     pub ip_family: Option<String>,
+    /// `STRATA_NODE_IMAGE`.
+    pub node_image: Option<String>,
     /// `STRATA_KEEP`.
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
@@ -109,6 +121,8 @@ pub struct Settings {
     pub envoy: Option<PathBuf>,
     /// `STRATA_NFT`.
     pub nft: Option<PathBuf>,
+    /// `STRATA_KIND`.
+    pub kind: Option<PathBuf>,
     /// `STRATA_SEED`.
     pub seed: Option<u64>,
     /// `STRATA_LOG`.
@@ -147,6 +161,7 @@ impl Settings {
             provider: "lab".to_owned(),
             cni: None,
             ip_family: None,
+            node_image: None,
             keep: false,
             keep_going: false,
             slow: false,
@@ -154,6 +169,7 @@ impl Settings {
             report_dir: workspace().join("target/strata"),
             envoy: None,
             nft: None,
+            kind: None,
             seed: None,
             log: "info,strata=debug".to_owned(),
         };
@@ -177,6 +193,7 @@ impl Settings {
                 "STRATA_PROVIDER" => text.clone_into(&mut settings.provider),
                 "STRATA_CNI" => settings.cni = Some(text.to_owned()),
                 "STRATA_IP_FAMILY" => settings.ip_family = Some(text.to_owned()),
+                "STRATA_NODE_IMAGE" => settings.node_image = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
                 "STRATA_SLOW" => settings.slow = flag(name, text)?,
@@ -184,6 +201,7 @@ impl Settings {
                 "STRATA_REPORT_DIR" => settings.report_dir = workspace().join(path),
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
+                "STRATA_KIND" => settings.kind = Some(workspace().join(path)),
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),
                 _ => {
                     EnvFilter::try_new(text).map_err(|error| {

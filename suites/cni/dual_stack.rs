@@ -25,7 +25,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::dual_stack_nodes",
         claim: "Every node has an internal address and a pod CIDR of IPv4 and of IPv6.",
-        source: "sig-network: should have ipv4 and ipv6 internal node ip; should have ipv4 and ipv6 node podCIDRs",
+        source: "sig-network: should have ipv4 and ipv6 internal node ip; sig-network: should have ipv4 and ipv6 node podCIDRs",
         needs: &[Need::DualStack],
         manifest: None,
         run: |scope| Box::pin(nodes(scope)),
@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::dual_stack_tcp_across_nodes",
         claim: "A pod reaches pods of every other node over TCP by their addresses of the second family.",
-        source: "sig-network: should be able to reach pod on ipv4 and ipv6 ip; cilium: no-policies, pod-to-pod",
+        source: "sig-network: should be able to reach pod on ipv4 and ipv6 ip; cilium: no-policies",
         needs: &[Need::DualStack, Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(tcp_across_nodes(scope)),
@@ -65,7 +65,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::dual_stack_udp_within_a_node",
         claim: "A pod exchanges datagrams with another pod of its node in the second family.",
-        source: "sig-network: should function for intra-pod communication: udp; cilium: no-policies, pod-to-pod",
+        source: "sig-network: should function for intra-pod communication: udp; cilium: no-policies",
         needs: &[Need::DualStack],
         manifest: None,
         run: |scope| Box::pin(udp_within_a_node(scope)),
@@ -73,7 +73,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::dual_stack_udp_across_nodes",
         claim: "A pod exchanges datagrams with pods of every other node in the second family.",
-        source: "sig-network: should function for intra-pod communication: udp; cilium: no-policies, pod-to-pod",
+        source: "sig-network: should function for intra-pod communication: udp; cilium: no-policies",
         needs: &[Need::DualStack, Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(udp_across_nodes(scope)),
@@ -81,7 +81,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::dual_stack_pods_see_each_others_addresses",
         claim: "No address of the second family is translated between pods.",
-        source: "sig-network: traffic between Pods without SNAT; Kubernetes: the network model",
+        source: "sig-network: Should be able to send traffic between Pods without SNAT; Kubernetes: the network model",
         needs: &[Need::DualStack],
         manifest: None,
         run: |scope| Box::pin(pods_see_each_others_addresses(scope)),
@@ -89,7 +89,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::dual_stack_pods_reach_nodes",
         claim: "Every pod reaches the second address of every node.",
-        source: "sig-network: node-pod communication; cilium: no-policies, pod-to-host",
+        source: "cilium: no-policies; Kubernetes: the network model",
         needs: &[Need::DualStack],
         manifest: None,
         run: |scope| Box::pin(pods_reach_nodes(scope)),

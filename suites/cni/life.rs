@@ -26,7 +26,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::host_ports",
         claim: "A hostPort of a pod is reached at its node's address, from pods of every node and from itself; by TCP and by UDP the same number leads to different pods.",
-        source: "sig-network: HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol",
+        source: "Kubernetes: Pod spec.containers.ports.hostPort, and its e2e test that there is no conflict between pods with same hostPort but different hostIP and protocol",
         needs: &[],
         manifest: Some("cni/host_ports.yaml"),
         run: |scope| Box::pin(host_ports(scope)),
@@ -34,7 +34,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::connections_survive_their_neighbours",
         claim: "Connections between pods of two nodes go on while other pods of these nodes end and begin.",
-        source: "cilium: no-interrupted-connections",
+        source: "Kubernetes: the network model, \"pods can communicate with all other pods\"",
         needs: &[Need::Nodes(2)],
         manifest: Some("cni/connections_survive_their_neighbours.yaml"),
         run: |scope| Box::pin(connections_survive_their_neighbours(scope)),
@@ -42,7 +42,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::host_port_is_closed",
         claim: "A hostPort is closed once the pod that had it is gone.",
-        source: "CNI specification 1.0.0, DEL of the portmap plugin; sig-network: HostPort validates that there is no conflict between pods",
+        source: "CNI specification 1.0.0, DEL; Kubernetes: Pod spec.containers.ports.hostPort",
         needs: &[],
         manifest: Some("cni/host_port_is_closed.yaml"),
         run: |scope| Box::pin(host_port_is_closed(scope)),
@@ -50,7 +50,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::idle_connections_stay",
         claim: "A connection between pods of two nodes that is idle for half a minute is still one.",
-        source: "Kubernetes: the network model; RFC 9293, section 3.8.4; cilium: no-interrupted-connections",
+        source: "RFC 9293, section 3.8.4; Kubernetes: the network model",
         needs: &[Need::Nodes(2), Need::Time],
         manifest: None,
         run: |scope| Box::pin(idle_connections_stay(scope)),
@@ -58,7 +58,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::replaced_pod",
         claim: "A replaced pod is reached at its new address, and nobody answers at the old one.",
-        source: "Kubernetes: Pod lifetime; cilium: no-policies",
+        source: "Kubernetes: Pod lifetime",
         needs: &[],
         manifest: Some("cni/replaced_pod.yaml"),
         run: |scope| Box::pin(replaced_pod(scope)),

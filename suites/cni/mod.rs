@@ -54,7 +54,7 @@ const GATES: &[Check] = &[
         id: "cni::plugin_is_healthy",
         claim: "The CNI plugin's own pods are ready on every node, in whichever namespace they live.",
         source: "tutorial, \"Verify CNI health\"; flannel lives in kube-flannel, not in kube-system",
-        needs: &[],
+        needs: &[Need::Plugin],
         manifest: None,
         run: |scope| Box::pin(plugin_is_healthy(scope)),
     },
@@ -77,7 +77,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::tcp_within_a_node",
         claim: "A pod reaches another pod of its node over TCP, on every node.",
-        source: "cilium: no-policies, pod-to-pod; sig-network: intra-pod communication: http",
+        source: "cilium: no-policies; sig-network: should function for intra-pod communication: http",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(tcp_within_a_node(scope)),
@@ -85,7 +85,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::tcp_across_nodes",
         claim: "A pod reaches pods of every other node over TCP, in both directions.",
-        source: "cilium: no-policies, pod-to-pod; sig-network: intra-pod communication: http",
+        source: "cilium: no-policies; sig-network: should function for intra-pod communication: http",
         needs: &[Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(tcp_across_nodes(scope)),
@@ -93,7 +93,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::udp_within_a_node",
         claim: "A pod reaches another pod of its node over UDP, on every node.",
-        source: "sig-network: intra-pod communication: udp",
+        source: "sig-network: should function for intra-pod communication: udp",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(udp_within_a_node(scope)),
@@ -101,7 +101,7 @@ const GATES: &[Check] = &[
     Check {
         id: "cni::udp_across_nodes",
         claim: "A pod reaches pods of every other node over UDP, in both directions.",
-        source: "sig-network: intra-pod communication: udp",
+        source: "sig-network: should function for intra-pod communication: udp",
         needs: &[Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(udp_across_nodes(scope)),
@@ -164,13 +164,7 @@ async fn nodes_own_disjoint_pod_cidrs(scope: &Scope) -> Outcome {
 
 async fn plugin_is_healthy(scope: &Scope) -> Outcome {
     let Some(plugin) = scope.cluster().plugin().await? else {
-        return Err(
-            NoVerdict::new("no DaemonSet of a CNI plugin that we know is installed")
-                .with_likely(
-                    "the plugin runs outside of pods, or is one that strata does not know yet",
-                )
-                .into(),
-        );
+        return Err(NoVerdict::new("the CNI plugin's DaemonSet is gone").into());
     };
     let (namespace, name) = (plugin.namespace, plugin.name.as_str());
     scope.record("cni", format!("{namespace}/{name}"));

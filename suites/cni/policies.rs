@@ -27,7 +27,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_allows_pods_by_label",
         claim: "A policy that allows pods of a label lets these in, and no others.",
-        source: "sig-network: should enforce policy based on PodSelector; Kubernetes: NetworkPolicyPeer podSelector",
+        source: "sig-network: should enforce policy to allow traffic from pods within server namespace based on PodSelector; Kubernetes: NetworkPolicyPeer podSelector",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy_allows_pods_by_label.yaml"),
         run: |scope| Box::pin(policy_allows_pods_by_label(scope)),
@@ -43,7 +43,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_allows_a_named_port",
         claim: "A policy that allows a port by its name leaves other ports closed, and the same number over UDP.",
-        source: "sig-network: should allow ingress access on one named port; should not allow access by TCP when a policy specifies only UDP",
+        source: "sig-network: should allow ingress access on one named port; sig-network: should not allow access by TCP when a policy specifies only SCTP",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy_allows_a_named_port.yaml"),
         run: |scope| Box::pin(policy_allows_a_named_port(scope)),
@@ -51,7 +51,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_allows_a_range_of_ports",
         claim: "A policy with an endPort allows the ports of its range, and none below it.",
-        source: "sig-network: should allow egress access to server in port range; Kubernetes: NetworkPolicyPort endPort",
+        source: "Kubernetes: NetworkPolicyPort endPort (KEP-2079); cilium: client-egress-expression-knp-port-range",
         needs: &[Need::Version(22), Need::NetworkPolicy],
         manifest: Some("cni/policy_allows_a_range_of_ports.yaml"),
         run: |scope| Box::pin(policy_allows_a_range_of_ports(scope)),
@@ -59,7 +59,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_limits_egress",
         claim: "A policy for egress lets its pods reach whom it allows, and no other pod, and leaves them reachable.",
-        source: "sig-network: should enforce egress policy allowing traffic to a server based on PodSelector",
+        source: "sig-network: should enforce policies to check ingress and egress policies can be controlled independently based on PodSelector; cilium: client-egress-knp",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy_limits_egress.yaml"),
         run: |scope| Box::pin(policy_limits_egress(scope)),
@@ -75,7 +75,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policies_add_up",
         claim: "What any of a pod's policies allows passes, and a deleted policy no longer counts.",
-        source: "sig-network: should enforce multiple, stacked policies with overlapping podSelectors; should stop enforcing policies after they are deleted",
+        source: "sig-network: should enforce multiple, stacked policies with overlapping podSelectors; sig-network: should stop enforcing policies after they are deleted",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policies_add_up.yaml"),
         run: |scope| Box::pin(policies_add_up(scope)),

@@ -52,7 +52,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_allows_all_ingress",
         claim: "A policy that allows all ingress lets everybody in beside one that denies all.",
-        source: "sig-network: should support allow-all policy; should enforce multiple ingress policies with ingress allow-all policy taking precedence",
+        source: "sig-network: should support allow-all policy; sig-network: should enforce multiple ingress policies with ingress allow-all policy taking precedence",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| Box::pin(policy_allows_all_ingress(scope)),

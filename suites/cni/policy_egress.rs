@@ -19,7 +19,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_denies_all_egress",
         claim: "A default-deny policy for egress keeps its pods from every pod, over TCP and UDP, and leaves them reachable.",
-        source: "sig-network: should support a 'default-deny-all' policy; cilium: all-egress-deny-knp",
+        source: "cilium: all-egress-deny-knp; Kubernetes: Network Policies, default deny all egress traffic",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -125,7 +125,7 @@ spec:
     Check {
         id: "cni::policy_of_egress_to_a_range",
         claim: "A policy for egress with an endPort allows the ports of its range, and none below it.",
-        source: "sig-network: should allow egress access to server in port range; cilium: client-egress-expression-knp-port-range",
+        source: "Kubernetes: NetworkPolicyPort endPort (KEP-2079); cilium: client-egress-expression-knp-port-range",
         needs: &[Need::NetworkPolicy, Need::Version(22)],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -151,7 +151,7 @@ spec:
     Check {
         id: "cni::policy_of_egress_to_a_block",
         claim: "A policy that allows egress to a block of addresses leads to these, and to no others.",
-        source: "sig-network: should allow egress access to server in CIDR block; cilium: to-cidr-external-knp",
+        source: "sig-network: should allow egress access to server in CIDR block",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -231,7 +231,7 @@ spec:
     Check {
         id: "cni::policies_of_egress_add_up",
         claim: "What any of a pod's policies for egress allows passes.",
-        source: "sig-network: should enforce multiple, stacked policies with overlapping podSelectors",
+        source: "Kubernetes: Network Policies, \"network policies do not conflict; they are additive\"",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -297,7 +297,7 @@ spec:
     Check {
         id: "cni::policies_of_both_ends_agree",
         claim: "A connection passes only if the policies of both its ends allow it.",
-        source: "Kubernetes: Network Policies, \"both the egress policy on the source pod and the ingress policy on the destination pod need to allow the connection\"; sig-network: should enforce policies to check ingress and egress policies can be controlled independently",
+        source: "Kubernetes: Network Policies, \"both the egress policy on the source pod and the ingress policy on the destination pod need to allow the connection\"; sig-network: should enforce policies to check ingress and egress policies can be controlled independently based on PodSelector",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {

@@ -20,7 +20,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::policy_of_pods_and_namespace",
         claim: "A peer with a podSelector and a namespaceSelector is a pod that satisfies both.",
-        source: "sig-network: should enforce policy based on PodSelector and NamespaceSelector; should enforce policy to allow traffic only from a pod in a different namespace",
+        source: "sig-network: should enforce policy based on PodSelector and NamespaceSelector; sig-network: should enforce policy to allow traffic only from a pod in a different namespace based on PodSelector and NamespaceSelector",
         needs: &[Need::NetworkPolicy, Need::Version(21)],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -248,7 +248,7 @@ spec:
     Check {
         id: "cni::policy_of_a_udp_port",
         claim: "A policy that allows a UDP port leaves the same number closed over TCP.",
-        source: "sig-network: should not allow access by TCP when a policy specifies only UDP",
+        source: "Kubernetes: NetworkPolicyPort protocol",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -378,7 +378,7 @@ spec:
     Check {
         id: "cni::policy_of_a_block",
         claim: "A policy that allows a block of addresses lets these in, and no others.",
-        source: "sig-network: should allow egress access to server in CIDR block; Kubernetes: IPBlock cidr",
+        source: "Kubernetes: IPBlock cidr",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -429,7 +429,7 @@ spec:
     Check {
         id: "cni::policy_selects_its_own_pods",
         claim: "A policy isolates the pods that it selects, and no others of its namespace.",
-        source: "Kubernetes: NetworkPolicySpec podSelector; sig-network: should support a 'default-deny-ingress' policy",
+        source: "Kubernetes: NetworkPolicySpec podSelector",
         needs: &[Need::NetworkPolicy],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {

@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::pods_see_each_others_addresses",
         claim: "No address is translated between pods: the server sees the client's own pod IP.",
-        source: "sig-network: traffic between Pods without SNAT; Kubernetes: the network model",
+        source: "sig-network: Should be able to send traffic between Pods without SNAT; Kubernetes: the network model",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_see_each_others_addresses(scope)),
@@ -32,7 +32,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::a_pod_reaches_itself",
         claim: "A pod reaches itself by its own pod IP.",
-        source: "istio: selfCallsCases, to podIP",
+        source: "Kubernetes: the network model, \"pods can communicate with all other pods\"",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(a_pod_reaches_itself(scope)),
@@ -40,7 +40,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::pods_reach_nodes",
         claim: "Every pod reaches the address of every node.",
-        source: "cilium: no-policies, pod-to-host; sig-network: node-pod communication",
+        source: "cilium: no-policies; Kubernetes: the network model",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_reach_nodes(scope)),
@@ -48,7 +48,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::nodes_reach_pods",
         claim: "Every node reaches the pods of every node.",
-        source: "sig-network: node-pod communication: http",
+        source: "sig-network: should function for node-pod communication: http",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(nodes_reach_pods(scope)),
@@ -104,7 +104,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::two_hundred_connections_at_once",
         claim: "Two hundred connections between two nodes are open at once.",
-        source: "cilium: no-interrupted-connections",
+        source: "Kubernetes: the network model, \"pods can communicate with all other pods\"",
         needs: &[Need::Nodes(2)],
         manifest: None,
         run: |scope| Box::pin(two_hundred_connections_at_once(scope)),
@@ -112,7 +112,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "cni::pods_send_datagrams_to_nodes",
         claim: "Datagrams of every pod reach the address of every node.",
-        source: "sig-network: should function for node-pod communication: udp; cilium: no-policies, pod-to-host",
+        source: "cilium: no-policies; Kubernetes: the network model",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_send_datagrams_to_nodes(scope)),

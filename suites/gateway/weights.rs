@@ -1,14 +1,17 @@
 //! How a rule's requests are shared out among its backends.
 //!
 //! Start from [`SUITE`]. Splits are decided by the sequential test of [`strata::verdict::split`], at
-//! α = 1e-6 and β = 1e-3 for five points.
+//! α = 1e-6 and β = 1e-3 for five points; whether requests over one connection, or by clients of two
+//! addresses, are drawn one by one is asked beside it.
 
 use std::collections::BTreeMap;
 
-use strata::wire::{Reply, RequestSpec};
-use strata::{Check, Layer, Need, Outcome, Scope, Suite, expect_eq};
+use strata::verdict::split::TOLERANCE;
+use strata::wire::{Connections, Reply, RequestSpec};
+use strata::{Check, Layer, Need, NoVerdict, Outcome, Sampling, Scope, Sorted, Suite, expect_eq};
 
 use super::{entrance, explain};
+use crate::entrance::Entrance;
 use crate::said;
 use crate::shares::{Shares, shares};
 
@@ -21,7 +24,7 @@ pub(crate) const SUITE: Suite = Suite {
 const CHECKS: &[Check] = &[
     Check {
         id: "gateway::splits_by_weight",
-        claim: "Weights of 90 and 10 send 90 % and 10 % of a rule's requests to its backends.",
+        claim: "Weights of 90 and 10 send 90 % and 10 % of a rule's requests to its backends, whichever client and connection they come from.",
         source: "HTTPRouteWeight",
         needs: &[Need::Outside],
         manifest: None,
@@ -47,28 +50,38 @@ const CHECKS: &[Check] = &[
 
 const HOST: &str = "weighted.gateway.example";
 
+/// The way in, once no proxy goes by what was in force before the fixture.
+async fn converged(scope: &Scope) -> Result<Entrance, NoVerdict> {
+    let last = "last.gateway.example";
+    entrance(scope).await?.at_every_proxy(scope, last).await
+}
+
 async fn splits_by_weight(scope: &Scope) -> Outcome {
-    let entrance = entrance(scope).await?;
-    let spec = RequestSpec {
-        concurrency: 8,
-        ..entrance.request(HOST, "/ninety")
-    };
-    let arms = [("alpha", 90.0), ("beta", 10.0)];
-    let arm = |reply: &Reply| reply.pod().map_or_else(|| said::said(reply), str::to_owned);
+    let entrance = converged(scope).await?;
+    let inside = scope.pod("app=frontend").await?;
     let outcome = scope
-        .split(
-            entrance.outside(),
-            &spec,
-            &arms,
-            arm,
-            "the weights of the HTTPRoute are others",
-        )
+        .sample(Sampling {
+            what: "who answers a rule of weights 90 and 10",
+            from: &[entrance.outside(), &inside],
+            spec: &RequestSpec {
+                concurrency: 8,
+                connections: Connections::Reuse,
+                ..entrance.request(HOST, "/ninety")
+            },
+            arms: &[("alpha", 90.0), ("beta", 10.0)],
+            tolerance: TOLERANCE,
+            sort: &|reply: &Reply| match (said::status(reply), reply.pod()) {
+                (status, Some(pod)) if status == "200" => Sorted::Arm(pod.to_owned()),
+                (failure, _) => Sorted::Failed(failure),
+            },
+            likely: "the weights of the HTTPRoute are others",
+        })
         .await;
     explain(scope, outcome, "weighted", "/ninety").await
 }
 
 async fn weight_zero_receives_nothing(scope: &Scope) -> Outcome {
-    let entrance = entrance(scope).await?;
+    let entrance = converged(scope).await?;
     // Were the weight one of a hundred, 1500 requests would miss it with probability 0.99¹⁵⁰⁰ < 1e-6.
     let spec = RequestSpec {
         count: 1500,
@@ -86,7 +99,7 @@ async fn weight_zero_receives_nothing(scope: &Scope) -> Outcome {
 }
 
 async fn share_of_an_invalid_backend_is_500(scope: &Scope) -> Outcome {
-    let entrance = entrance(scope).await?;
+    let entrance = converged(scope).await?;
     let outcome = shares(
         scope,
         entrance.outside(),

@@ -1,12 +1,16 @@
 //! Ingress: HTTP from outside the cluster, routed by host and path.
 //!
-//! Start from [`SUITE`], the gates; `routing` judges which backend a request reaches, `passing` what
-//! arrives there, `changes` what happens when Ingresses change. Every request starts outside the
+//! Start from [`SUITE`], the gates; `routing` and `default_backend` judge which backend a request
+//! reaches, `passing` what arrives there, `protocols` what is spoken, `changes` what happens when
+//! Ingresses change, `admission` which of them the API refuses. Every request starts outside the
 //! cluster. In the fixture `alpha` and `beta` are backends of one pod each, so that an answer tells
 //! which of them it came from; hosts differ from Ingress to Ingress.
 
+pub(crate) mod admission;
 pub(crate) mod changes;
+pub(crate) mod default_backend;
 pub(crate) mod passing;
+pub(crate) mod protocols;
 pub(crate) mod routing;
 
 use strata::{
@@ -26,7 +30,7 @@ const GATES: &[Check] = &[
     Check {
         id: "ingress::has_an_address",
         claim: "The tutorial's Ingress is given an address.",
-        source: "Kubernetes: Ingress status.loadBalancer; sig-network: should support creating Ingress API operations",
+        source: "Kubernetes: Ingress status.loadBalancer",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(has_an_address(scope)),
@@ -42,7 +46,7 @@ const GATES: &[Check] = &[
     Check {
         id: "ingress::unknown_host_is_not_found",
         claim: "The tutorial's own request, without the Host header, is answered with 404.",
-        source: "tutorial, \"curl http://$(minikube ip)/frontend\", as printed; ingress conformance: should not route traffic when hostname does not match",
+        source: "tutorial, \"curl http://$(minikube ip)/frontend\", as printed; ingress conformance: host_rules.feature, host rule should not route traffic when hostname does not match …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(unknown_host_is_not_found(scope)),

@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::reaches_every_endpoint",
         claim: "Requests reach every pod of a backend.",
-        source: "ingress conformance: load_balancing.feature",
+        source: "ingress conformance: load_balancing.feature, …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(reaches_every_endpoint(scope)),
@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::tls_by_server_name",
         claim: "Each TLS host shows its own certificate, which the chain to its authority verifies.",
-        source: "Kubernetes: Ingress spec.tls; ingress conformance: should send TLS traffic to the matching backend service",
+        source: "Kubernetes: Ingress spec.tls; ingress conformance: host_rules.feature, host rule should send TLS traffic …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(tls_by_server_name(scope)),
@@ -80,10 +80,9 @@ async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let pods = scope.ready_pods("app=frontend").await?;
     let pods: BTreeSet<_> = pods.into_iter().map(|pod| pod.name).collect();
-    // Whether endpoints are chosen at random or in turn, by several proxies: of two pods either is
-    // missed by 60 requests with probability 2·2⁻⁶⁰ at most.
+    // Whether endpoints are chosen at random or in turn, by one proxy or several.
     let spec = RequestSpec {
-        count: 60,
+        count: scope.enough(60, 2)?,
         concurrency: 4,
         ..entrance.request(HOST, "/frontend")
     };
@@ -267,9 +266,14 @@ async fn large_bodies_arrive_whole(scope: &Scope) -> Outcome {
 }
 
 /// The authority of the fixture's certificates.
-async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
+pub(super) async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
     let secret: Secret = scope.get_in(scope.fixture(), "secure").await?;
-    let ca = secret.data.and_then(|mut data| data.remove("ca.crt"));
-    let ca = ca.ok_or_else(|| NoVerdict::new("Secret secure has no ca.crt"))?;
-    Ok(String::from_utf8(ca.0)?)
+    text(&secret, "ca.crt")
+}
+
+/// What a Secret has under a key.
+pub(super) fn text(secret: &Secret, key: &str) -> Result<String, NoVerdict> {
+    let data = secret.data.as_ref().and_then(|data| data.get(key));
+    let data = data.ok_or_else(|| NoVerdict::new(format!("a Secret has no {key}")))?;
+    Ok(String::from_utf8(data.0.clone())?)
 }

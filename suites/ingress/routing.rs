@@ -4,7 +4,7 @@
 //! ingress-controller conformance suite's features.
 
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use strata::{Check, Expect, Layer, Need, Outcome, Scope, Suite, expect, expect_eq};
+use strata::{Check, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
 use super::{TUTORIAL, table};
 
@@ -18,7 +18,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::prefix_matches_by_elements",
         claim: "A Prefix matches whole path elements, in their case, with or without a last slash.",
-        source: "ingress conformance: path_rules.feature, prefix; Kubernetes: Ingress path types, examples",
+        source: "ingress conformance: path_rules.feature, prefix path rules should be case sensitive …; Kubernetes: Ingress path types, examples",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(prefix_matches_by_elements(scope)),
@@ -26,7 +26,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::exact_matches_to_the_letter",
         claim: "An Exact path matches itself and nothing else: no other case, no last slash more or less.",
-        source: "ingress conformance: path_rules.feature, exact",
+        source: "ingress conformance: path_rules.feature, exact path rules …; ingress conformance: path_rules.feature, trailing slashes in an exact path rule …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(exact_matches_to_the_letter(scope)),
@@ -34,7 +34,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::longest_path_wins",
         claim: "The longest matching prefix wins, and Exact wins over Prefix.",
-        source: "ingress conformance: path_rules.feature, mixed; Kubernetes: Ingress, multiple matches",
+        source: "ingress conformance: path_rules.feature, mixed path rules …; Kubernetes: Ingress, multiple matches",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(longest_path_wins(scope)),
@@ -42,7 +42,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::hosts_are_told_apart",
         claim: "Each host of an Ingress has its own backend; case and port of the Host header do not matter.",
-        source: "ingress conformance: host_rules.feature; RFC 9110, section 7.2",
+        source: "ingress conformance: host_rules.feature, host rule should send traffic …; RFC 9110, section 7.2",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(hosts_are_told_apart(scope)),
@@ -50,7 +50,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::wildcard_host_covers_one_label",
         claim: "A wildcard host stands for exactly one label, and an exact host wins over it.",
-        source: "ingress conformance: host_rules.feature, wildcard",
+        source: "ingress conformance: host_rules.feature, wildcard host rule …",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(wildcard_host_covers_one_label(scope)),
@@ -58,7 +58,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::ingresses_of_a_host_merge",
         claim: "Two Ingresses of one host are both served, and one of a class that nobody has is not.",
-        source: "ingress conformance: ingress_class.feature; ingress-nginx: multiple Ingresses of a host are merged",
+        source: "ingress conformance: ingress_class.feature, …; ingress-nginx: multiple Ingresses of a host are merged",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(ingresses_of_a_host_merge(scope)),
@@ -78,14 +78,6 @@ const CHECKS: &[Check] = &[
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(missing_backends_are_503(scope)),
-    },
-    Check {
-        id: "ingress::api_refuses_what_is_invalid",
-        claim: "The API refuses an Ingress that is not valid, and names the field.",
-        source: "Kubernetes: validateIngress",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(api_refuses_what_is_invalid(scope)),
     },
 ];
 
@@ -219,66 +211,4 @@ async fn missing_backends_are_503(scope: &Scope) -> Outcome {
         ],
     )
     .await
-}
-
-async fn api_refuses_what_is_invalid(scope: &Scope) -> Outcome {
-    // The controls are the fixture's own Ingresses, which differ from these in the one field.
-    let path =
-        |path: &str| format!("rules: [{{host: a.example.local, http: {{paths: [{path}]}}}}]");
-    let service = "backend: {service: {name: alpha, port: {number: 80}}}";
-    for (field, spec) in [
-        ("spec", "rules: []".to_owned()),
-        (
-            "path",
-            path(&format!("{{path: relative, pathType: Prefix, {service}}}")),
-        ),
-        (
-            "path",
-            path(&format!("{{path: /a//b, pathType: Exact, {service}}}")),
-        ),
-        ("pathType", path(&format!("{{path: /, {service}}}"))),
-        (
-            "pathType",
-            path(&format!("{{path: /, pathType: Regex, {service}}}")),
-        ),
-        (
-            "port",
-            path("{path: /, pathType: Prefix, backend: {service: {name: alpha}}}"),
-        ),
-        ("backend", path("{path: /, pathType: Prefix, backend: {}}")),
-        (
-            "host",
-            format!(
-                "rules: [{{host: 192.0.2.1, http: {{paths: [{{path: /, pathType: Prefix, {service}}}]}}}}]"
-            ),
-        ),
-        (
-            "host",
-            format!(
-                "rules: [{{host: 'a.*.example.local', http: {{paths: [{{path: /, pathType: Prefix, {service}}}]}}}}]"
-            ),
-        ),
-    ] {
-        let yaml = format!(
-            "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: invalid}}, spec: {{{spec}}}}}"
-        );
-        let refusal = scope
-            .attempt(&yaml)
-            .await?
-            .err()
-            .map(|refusal| (refusal.code, refusal.message));
-        let named = refusal
-            .as_ref()
-            .is_some_and(|(code, message)| *code == 422 && message.contains(field));
-        expect(named, || Expect {
-            what: format!("creating an Ingress with {spec}"),
-            expected: format!("422, … {field} …"),
-            observed: refusal.map_or_else(
-                || "accepted".to_owned(),
-                |(code, message)| format!("{code}, {message}"),
-            ),
-            likely: "the API server does not validate Ingresses".to_owned(),
-        })?;
-    }
-    Ok(())
 }

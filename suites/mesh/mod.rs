@@ -1,12 +1,23 @@
 //! The mesh: sidecars that carry identity and route by rules, behind names that stay the same.
 //!
-//! Start from [`SUITE`], the gates; `split` judges weights, `routing` what rules do to requests,
-//! `security` identities and who may call whom. In the fixture `client` has a sidecar, `outsider` and
-//! `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
+//! Start from [`SUITE`], the gates; `split` judges weights, `matching` which requests rules take, `routing`
+//! and `remaking` what they do to them and `percentages` to a share of them, `resilience` retries, mirrors and limits, `destinations` what is
+//! said of where they go, `transport` how they get there, `egress` where they may go; `security` identities,
+//! `authorization` who may ask for what; `admission` what the API refuses. In the fixture `client` has a
+//! sidecar, `outsider` and `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
 
+pub(crate) mod admission;
+pub(crate) mod authorization;
+pub(crate) mod destinations;
+pub(crate) mod egress;
+pub(crate) mod matching;
+pub(crate) mod percentages;
+pub(crate) mod remaking;
+pub(crate) mod resilience;
 pub(crate) mod routing;
 pub(crate) mod security;
 pub(crate) mod split;
+pub(crate) mod transport;
 
 use std::collections::BTreeMap;
 
@@ -29,7 +40,7 @@ const GATES: &[Check] = &[
     Check {
         id: "mesh::control_plane_is_ready",
         claim: "The control plane, istiod, is available with as many replicas as are asked for.",
-        source: "tutorial, \"istioctl install --set profile=minimal\"; istio: tests/integration/helm, DefaultInstall",
+        source: "tutorial, \"istioctl install --set profile=minimal\"",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(control_plane_is_ready(scope)),
@@ -37,7 +48,7 @@ const GATES: &[Check] = &[
     Check {
         id: "mesh::label_injects_sidecars",
         claim: "Pods of a labelled namespace have a sidecar, all but those that opted out or were there before; these are named in the report.",
-        source: "tutorial, \"kubectl label namespace default istio-injection=enabled\"; istio: pilot/webhook_test.go",
+        source: "tutorial, \"kubectl label namespace default istio-injection=enabled\"; Istio: installing the sidecar, automatic injection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(label_injects_sidecars(scope)),
@@ -45,7 +56,7 @@ const GATES: &[Check] = &[
     Check {
         id: "mesh::traffic_passes_the_sidecars",
         claim: "A request between two pods with sidecars carries the client's SPIFFE identity.",
-        source: "istio: pilot/headers_test.go, XfccHeaders; security/reachability_test.go",
+        source: "istio: pilot/headers_test.go, XfccHeaders; istio: security/reachability_test.go, Reachability",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(traffic_passes_the_sidecars(scope)),
@@ -79,6 +90,7 @@ async fn label_injects_sidecars(scope: &Scope) -> Outcome {
         ("backend-v1", true),
         ("backend-v2", true),
         ("client", true),
+        ("guarded", true),
         ("legacy", false),
         ("outsider", false),
     ];
@@ -183,6 +195,18 @@ async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
     )
     .await?;
     Ok(client)
+}
+
+/// The reply to a GET by the fixture's client.
+async fn get(scope: &Scope, url: &str) -> Result<Reply, NoVerdict> {
+    client(scope).await?.get(url).await
+}
+
+/// The reply to a request by the fixture's client.
+async fn ask(scope: &Scope, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
+    let answers = client(scope).await?.request(spec).await?;
+    let reply = answers.0.into_iter().next();
+    reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
 }
 
 /// A pod of the fixture, whatever namespace the check has.

@@ -1,17 +1,13 @@
-//! What a VirtualService's rules do: which requests they take, and what becomes of them.
+//! What a VirtualService's rules do with the requests that they take.
 //!
-//! Start from [`SUITE`]. Where a table says v1 or v2 it means the pod that answers; the rules are in
-//! the fixture, a host each.
+//! Start from [`SUITE`]. The rules are in the fixture, a host each.
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-use strata::wire::{Reply, RequestSpec, TcpSpec};
-use strata::{
-    Check, Eventually, Expect, Layer, NoVerdict, Outcome, Scope, Subject, Suite, expect, expect_eq,
-};
+use strata::wire::{RequestSpec, TcpSpec};
+use strata::{Check, Eventually, Expect, Layer, Outcome, Scope, Subject, Suite, expect, expect_eq};
 
-use super::{by_address, client, explain_host};
+use super::{ask, by_address, client, explain_host, get};
 use crate::said;
 use crate::shares::{Shares, shares};
 
@@ -23,17 +19,9 @@ pub(crate) const SUITE: Suite = Suite {
 
 const CHECKS: &[Check] = &[
     Check {
-        id: "mesh::routes_by_request",
-        claim: "Rules take requests by header, path, method and query, all conditions of a match together and any match of a rule.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases; Istio: HTTPMatchRequest",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(routes_by_request(scope)),
-    },
-    Check {
         id: "mesh::routes_to_subsets",
         claim: "Subsets of a DestinationRule divide one Service by its pods' labels.",
-        source: "istio: pilot/routing_test.go, destinationRuleCases; Istio: DestinationRule subsets",
+        source: "Istio: DestinationRule subsets",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(routes_to_subsets(scope)),
@@ -41,7 +29,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::rewrites_the_path",
         claim: "A rewrite replaces the prefix that was matched, and the rest of the path stays.",
-        source: "istio: pilot/routing_test.go, rewrite uri; Istio: HTTPRewrite",
+        source: "istio: virtualServiceCases, rewrite uri; Istio: HTTPRewrite",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(rewrites_the_path(scope)),
@@ -49,7 +37,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::redirects",
         claim: "A redirect is answered by the sidecar, with the status, host and path that the rule says.",
-        source: "istio: pilot/routing_test.go, redirect; Istio: HTTPRedirect",
+        source: "istio: virtualServiceCases, redirect; Istio: HTTPRedirect",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(redirects(scope)),
@@ -57,7 +45,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::changes_headers",
         claim: "Headers are set, added and removed on requests, and set and removed on answers.",
-        source: "istio: pilot/routing_test.go, added header, set header, removed header",
+        source: "istio: virtualServiceCases, added header; istio: virtualServiceCases, set header; Istio: Headers",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(changes_headers(scope)),
@@ -65,7 +53,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::aborts_on_purpose",
         claim: "An injected abort is answered with its status and never reaches the backend; other paths do.",
-        source: "istio: pilot/routing_test.go, fault abort; Istio: HTTPFaultInjection",
+        source: "istio: virtualServiceCases, fault abort; Istio: HTTPFaultInjection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(aborts_on_purpose(scope)),
@@ -81,7 +69,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::delays_on_purpose",
         claim: "An injected delay holds each request back for at least that long, and it is served.",
-        source: "istio: pilot/routing_test.go, fault delay; Istio: HTTPFaultInjection.Delay",
+        source: "Istio: HTTPFaultInjection.Delay",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(delays_on_purpose(scope)),
@@ -113,7 +101,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::bytes_pass",
         claim: "A TCP port of a Service is served through the sidecars, byte for byte.",
-        source: "istio: pilot/routing_test.go, serverFirstTestCases; Istio: protocol selection",
+        source: "Istio: protocol selection",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(bytes_pass(scope)),
@@ -121,66 +109,12 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::foreign_hosts_are_passed_through",
         claim: "Connections that are no business of the mesh pass through it: the API server's certificate is its own.",
-        source: "istio: telemetry/policy/traffic_allow_any_test.go",
+        source: "istio: telemetry/policy/traffic_allow_any_test.go, OutboundTrafficPolicy_AllowAny",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(foreign_hosts_are_passed_through(scope)),
     },
-    Check {
-        id: "mesh::invalid_configuration_is_refused",
-        claim: "The API refuses a VirtualService that cannot be meant, and names the field.",
-        source: "istio: pilot/validation_test.go",
-        needs: &[],
-        manifest: None,
-        run: |scope| Box::pin(invalid_configuration_is_refused(scope)),
-    },
 ];
-
-async fn routes_by_request(scope: &Scope) -> Outcome {
-    const V1: &str = "200 by backend-v1";
-    const V2: &str = "200 by backend-v2";
-    // Method, path, header, who answers.
-    let cases = [
-        ("GET", "/", "", V1),
-        ("GET", "/", "x-canary: yes", V2),
-        ("GET", "/", "x-canary: no", V1),
-        ("GET", "/exact", "", V2),
-        ("GET", "/exact/more", "", V1),
-        ("GET", "/prefix/more", "", V2),
-        ("GET", "/item/42", "", V2),
-        ("GET", "/item/42/more", "", V1),
-        ("GET", "/item/x", "", V1),
-        ("DELETE", "/", "", V2),
-        ("POST", "/", "", V1),
-        ("GET", "/?version=2", "", V2),
-        ("GET", "/?version=22", "", V1),
-        ("GET", "/together", "x-both: yes", V2),
-        ("GET", "/together", "", V1),
-        ("GET", "/", "x-both: yes", V1),
-    ];
-    let mut expected = BTreeMap::new();
-    let mut seen = BTreeMap::new();
-    for (method, path, header, who) in cases {
-        let spec = RequestSpec {
-            method: method.to_owned(),
-            headers: Some(header.to_owned())
-                .filter(|it| !it.is_empty())
-                .into_iter()
-                .collect(),
-            ..RequestSpec::get(format!("http://matched{path}"))
-        };
-        let case = format!("{method} {path} {header}").trim_end().to_owned();
-        expected.insert(case.clone(), who.to_owned());
-        seen.insert(case, said::said(&ask(scope, &spec).await?));
-    }
-    let outcome = expect_eq(
-        "who answers for host matched",
-        &expected,
-        &seen,
-        "a condition of the rule is read in another way than Istio's",
-    );
-    explain_host(scope, outcome, "matched").await
-}
 
 async fn routes_to_subsets(scope: &Scope) -> Outcome {
     let mut seen = BTreeMap::new();
@@ -436,63 +370,4 @@ async fn foreign_hosts_are_passed_through(scope: &Scope) -> Outcome {
         selector: "app=client",
     };
     scope.explain(outcome, subject).await
-}
-
-async fn invalid_configuration_is_refused(scope: &Scope) -> Outcome {
-    // The controls are the fixture's own VirtualServices, which differ in the one field.
-    let to = |weight: i32| json!([{ "route": [{ "destination": { "host": "backend-v1" }, "weight": weight }] }]);
-    for (field, spec) in [
-        ("hosts", json!({ "hosts": [], "http": to(1) })),
-        ("weight", json!({ "hosts": ["invalid"], "http": to(-1) })),
-        (
-            "host",
-            json!({ "hosts": ["invalid"], "http": [{ "route": [{ "destination": {} }] }] }),
-        ),
-        (
-            "httpStatus",
-            json!({ "hosts": ["invalid"], "http": [{
-            "fault": { "abort": { "httpStatus": 42 } },
-            "route": [{ "destination": { "host": "backend-v1" } }],
-        }] }),
-        ),
-    ] {
-        let object = json!({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": { "name": "invalid" },
-            "spec": spec,
-        });
-        let refusal = scope.attempt(&object.to_string()).await?.err();
-        let refusal = refusal.map(|refusal| (refusal.code, refusal.message));
-        // 400 is a webhook's denial, 422 the schema's.
-        let named = refusal
-            .as_ref()
-            .is_some_and(|(code, message)| matches!(code, 400 | 422) && message.contains(field));
-        expect(named, || Expect {
-            what: format!("creating a VirtualService with {spec}"),
-            expected: format!("400 or 422, … {field} …"),
-            observed: refusal.map_or_else(
-                || "accepted".to_owned(),
-                |(code, message)| format!("{code}, {message}"),
-            ),
-            likely: "neither the definition's schema nor a webhook validates Istio's configuration"
-                .to_owned(),
-        })?;
-    }
-    Ok(())
-}
-
-async fn get(scope: &Scope, url: &str) -> Result<Reply, NoVerdict> {
-    client(scope).await?.get(url).await
-}
-
-async fn ask(scope: &Scope, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
-    let reply = client(scope)
-        .await?
-        .request(spec)
-        .await?
-        .0
-        .into_iter()
-        .next();
-    reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
 }

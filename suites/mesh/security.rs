@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::identity_is_the_accounts",
         claim: "The identity that a server is told is that of the caller's ServiceAccount.",
-        source: "istio: security/authz_test.go, Authz_ServiceAccount; SPIFFE ID, section 2",
+        source: "SPIFFE ID, section 2; istio: pilot/headers_test.go, XfccHeaders",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(identity_is_the_accounts(scope)),
@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::permissive_takes_plain_text",
         claim: "Without a policy a pod with a sidecar takes plain text too, and tells its server no identity for it.",
-        source: "istio: security/reachability_test.go, beta-mtls-permissive",
+        source: "istio: security/reachability_test.go, Reachability",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(permissive_takes_plain_text(scope)),
@@ -37,7 +37,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::pods_without_a_sidecar_are_called_in_plain_text",
         claim: "A pod with a sidecar reaches one without.",
-        source: "istio: security/reachability_test.go, auto mTLS to naked workloads",
+        source: "istio: security/reachability_test.go, Reachability",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_without_a_sidecar_are_called_in_plain_text(scope)),
@@ -53,7 +53,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::strict_refuses_plain_text",
         claim: "Under mTLS STRICT plain text is cut off, while a client of the mesh is served.",
-        source: "istio: security/reachability_test.go, global-mtls-on-no-dr; ecc_signature_algorithm, StrictMTLS",
+        source: "istio: security/reachability_test.go, Reachability; istio: security/ecc_signature_algorithm/mtls_strict_test.go, StrictMTLS",
         needs: &[],
         manifest: Some("mesh/strict_refuses_plain_text.yaml"),
         run: |scope| Box::pin(strict_refuses_plain_text(scope)),
@@ -69,10 +69,18 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::denies_by_request",
         claim: "A DENY policy answers the paths and methods that it names with 403, and no other.",
-        source: "istio: security/authz_test.go, Authz_Path, Authz_Method",
+        source: "istio: security/authz_test.go, Authz_PathPrecedence; Istio: AuthorizationPolicy, action DENY",
         needs: &[],
         manifest: Some("mesh/denies_by_request.yaml"),
         run: |scope| Box::pin(denies_by_request(scope)),
+    },
+    Check {
+        id: "mesh::allows_nothing",
+        claim: "A policy without rules answers everybody with 403, and once it is gone everybody is served.",
+        source: "Istio: AuthorizationPolicy, allow-nothing",
+        needs: &[],
+        manifest: Some("mesh/allows_nothing.yaml"),
+        run: |scope| Box::pin(allows_nothing(scope)),
     },
 ];
 
@@ -212,8 +220,32 @@ async fn denies_by_request(scope: &Scope) -> Outcome {
     explain(scope, outcome).await
 }
 
+async fn allows_nothing(scope: &Scope) -> Outcome {
+    let (client, outsider) = callers(scope).await?;
+    let url = format!("http://web.{}/", scope.namespace());
+    let settled = async |expected: &str| {
+        let outcome = scope
+            .eventually(Eventually {
+                what: &format!("GET {url} from inside the mesh, and from outside it"),
+                expected: [expected, expected].map(str::to_owned),
+                observe: async || {
+                    let inside = said::said(&client.get(&url).await?);
+                    Ok([inside, said::said(&outsider.get(&url).await?)])
+                },
+                likely: "a policy without rules is read as one that does not matter",
+            })
+            .await;
+        explain(scope, outcome).await
+    };
+    settled("403").await?;
+    scope
+        .delete_kind("security.istio.io/v1", "AuthorizationPolicy", "nothing")
+        .await?;
+    settled("200 by web").await
+}
+
 /// The fixture's callers with and without a sidecar.
-async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
+pub(super) async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
     Ok((
         of_fixture(scope, "app=client").await?,
         of_fixture(scope, "app=outsider").await?,
@@ -221,17 +253,17 @@ async fn callers(scope: &Scope) -> Result<(Vantage, Vantage), NoVerdict> {
 }
 
 /// A connection that is closed or reset before there is an answer; which of the two is a race.
-fn cut_off(word: String) -> String {
+pub(super) fn cut_off(word: String) -> String {
     match word.as_str() {
         "reset" | "closed early" => "cut off".to_owned(),
         _ => word,
     }
 }
 
-async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
+pub(super) async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app in (backend, client, web)",
+        selector: "app in (backend, caller, client, guarded, web)",
     };
     scope.explain(outcome, subject).await
 }

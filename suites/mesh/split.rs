@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::splits_by_weight",
         claim: "The tutorial's VirtualService sends 90 % of requests to backend-v1 and 10 % to backend-v2.",
-        source: "tutorial, \"Try a traffic split\"; istio: pilot/routing_test.go, virtualServiceCases, shifting",
+        source: "tutorial, \"Try a traffic split\"; istio: virtualServiceCases, shifting",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(splits_by_weight(scope)),
@@ -48,7 +48,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::splits_in_half",
         claim: "Equal weights send half of the requests each way.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, shifting 50/50",
+        source: "istio: virtualServiceCases, shifting",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(splits_in_half(scope)),
@@ -56,7 +56,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::splits_in_thirds",
         claim: "Three weights of 33, 33 and 34 send a third of the requests each way, one of them to a pod without a sidecar.",
-        source: "istio: pilot/routing_test.go, virtualServiceCases, shifting 33/33/34",
+        source: "istio: virtualServiceCases, shifting",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(splits_in_thirds(scope)),
@@ -72,7 +72,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "mesh::weights_change_without_loss",
         claim: "Weights that are changed under load take effect, and no request fails meanwhile.",
-        source: "istio: pilot/routing_test.go, shifting; Istio: traffic shifting task",
+        source: "istio: virtualServiceCases, shifting; Istio: traffic shifting task",
         needs: &[],
         manifest: Some("mesh/weights_change_without_loss.yaml"),
         run: |scope| Box::pin(weights_change_without_loss(scope)),
@@ -87,10 +87,24 @@ async fn splits_by_weight(scope: &Scope) -> Outcome {
 
 async fn outsiders_ignore_the_split(scope: &Scope) -> Outcome {
     let outsider = scope.pod("app=outsider").await?;
+    let spec = by_address(scope, "backend", "/").await?;
+    let look = RequestSpec {
+        count: scope.enough(40, 2)?,
+        ..spec.clone()
+    };
+    // The outsider's node knows both endpoints before any request is counted.
+    scope
+        .eventually(Eventually {
+            what: "the pods that answer 40 requests of a pod without a sidecar to http://backend/",
+            expected: ["backend-v1", "backend-v2"].map(str::to_owned).into(),
+            observe: async || Ok(outsider.request(&look).await?.served_by()),
+            likely: "the outsider has a sidecar after all, or Service backend does not select both versions",
+        })
+        .await?;
     let outcome = shares(
         scope,
         &outsider,
-        &by_address(scope, "backend", "/").await?,
+        &spec,
         Shares {
             what: "who answers http://backend/ for a pod without a sidecar",
             arms: &[("backend-v1", 1.0), ("backend-v2", 1.0)],
@@ -133,10 +147,9 @@ async fn weights_change_without_loss(scope: &Scope) -> Outcome {
     let client = client(scope).await?;
     let host = format!("moving.{}", scope.namespace());
     let url = format!("http://{host}/");
-    // Both arms are asked for, so the route in force shows by whether the other one still answers:
-    // 40 requests at an even split miss one with probability 2·2⁻⁴⁰.
+    // Both arms are asked for, so the route in force shows by whether the other one still answers.
     let look = RequestSpec {
-        count: 40,
+        count: scope.enough(40, 2)?,
         concurrency: 8,
         ..RequestSpec::get(&url)
     };
@@ -194,8 +207,10 @@ async fn judge(
     connections: Connections,
 ) -> Outcome {
     let client = client(scope).await?;
+    // Of so many connections, each with ten requests at first, one that is drawn as a whole stands out.
     let spec = RequestSpec {
         connections,
+        concurrency: 30,
         ..by_address(scope, host, "/").await?
     };
     let outcome = scope

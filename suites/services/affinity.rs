@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
+use strata::verdict::chance::Test;
 use strata::wire::{TcpSpec, UdpSpec};
 use strata::{
     Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq,
@@ -43,7 +44,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::affinity_at_a_node_port",
         claim: "At a node port a client from outside stays with one pod, until sessionAffinity is switched off.",
-        source: "sig-network: should have session affinity work for NodePort service, should be able to switch session affinity for NodePort service",
+        source: "sig-network: should have session affinity work for NodePort service; sig-network: should be able to switch session affinity for NodePort service",
         needs: &[Need::Outside],
         manifest: Some("services/sticky_from_outside.yaml"),
         run: |scope| Box::pin(at_a_node_port(scope)),
@@ -51,7 +52,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::affinity_at_a_load_balancer",
         claim: "At a load balancer's address a client from outside stays with one pod, until sessionAffinity is switched off.",
-        source: "sig-network: should have session affinity work for LoadBalancer service with ESIPP off, should be able to switch session affinity for LoadBalancer service with ESIPP off",
+        source: "sig-network: should have session affinity work for LoadBalancer service with ESIPP off; sig-network: should be able to switch session affinity for LoadBalancer service with ESIPP off",
         needs: &[Need::LoadBalancer, Need::Outside],
         manifest: Some("services/sticky_from_outside.yaml"),
         run: |scope| Box::pin(at_a_load_balancer(scope)),
@@ -74,16 +75,19 @@ async fn times_out(scope: &Scope) -> Outcome {
     let pods = names(&scope.ready_pods("app=backend").await?);
     let spec = TcpSpec {
         count: 20,
+        timeout_ms: 1000,
         ..TcpSpec::new("patient:7000")
     };
     let patient: BTreeSet<_> = who(&client, &spec).await?.into_iter().collect();
-    // Two connections at each port, the second once the first has been held for longer than the second
-    // that the Service remembers its clients for. If they are given any of three pods anew, all of them
-    // are given the same one again with probability 3⁻¹⁶ < 1e-7.
+    // Three connections at each port, the next once the last has been held for longer than the second
+    // that the Service remembers its clients for. Each is given any of three pods anew, so that all are
+    // given the first one again is as improbable as 33 requests that miss two of three.
+    scope.draw(Test::Coverage)?;
     let brief = try_join_all(BRIEF.map(async |port| {
         let spec = TcpSpec {
-            count: 2,
+            count: 3,
             hold_ms: 1500,
+            timeout_ms: 1000,
             ..TcpSpec::new(format!("brief:{port}"))
         };
         who(&client, &spec).await
@@ -91,7 +95,9 @@ async fn times_out(scope: &Scope) -> Outcome {
     let brief = brief.await?;
     let all = brief.iter().flatten().chain(&patient);
     let others: BTreeSet<_> = all.filter(|who| !pods.contains(*who)).collect();
-    let moved = brief.iter().any(|pair| pair.first() != pair.last());
+    let moved = brief
+        .iter()
+        .any(|who| who.iter().any(|one| Some(one) != who.first()));
     let outcome = expect_eq(
         "who else than pods of the Services answers, how many answer 20 connections to Service patient, and whether a client of Service brief, after more than its second, is given another",
         &(BTreeSet::new(), 1, true),
@@ -115,7 +121,6 @@ async fn of_datagrams(scope: &Scope) -> Outcome {
         let spec = UdpSpec {
             count: 30,
             new_socket: true,
-            timeout_ms: 500,
             ..UdpSpec::new(to)
         };
         let replies = client.udp(&spec).await?;
@@ -125,8 +130,8 @@ async fn of_datagrams(scope: &Scope) -> Outcome {
         Ok::<_, NoVerdict>(seen.collect::<BTreeSet<_>>())
     };
     let sticky = ask("sticky-datagrams:7001").await?;
-    // The control: without affinity, one of three pods is missed with probability 3·(2/3)³⁰ < 2e-5, and
-    // all go to one with 3⁻²⁹.
+    // The control: without affinity, all go to one of three pods with probability 3⁻²⁹.
+    scope.draw(Test::Coverage)?;
     let control = ask("many-ports:7001").await?;
     let pods = scope.ready_pods("app=backend").await?;
     let one_of_them = sticky.len() == 1 && pods.iter().any(|pod| sticky.contains(&pod.name));
@@ -183,16 +188,19 @@ async fn stays(
     pods: usize,
     at: impl AsyncFn() -> Result<Option<String>, NoVerdict>,
 ) -> Outcome {
-    // Two pods: 40 connections go to one of them by chance with probability 2·2⁻⁴⁰ < 1e-11.
+    let requests = match pods {
+        1 => 40,
+        several => scope.enough(40, several as u64)?,
+    };
     let outcome = scope
         .eventually(Eventually {
-            what: &format!("how many pods answer 40 connections from outside with sessionAffinity {affinity}, and failures"),
+            what: &format!("how many pods answer {requests} connections from outside with sessionAffinity {affinity}, and failures"),
             expected: (pods, BTreeMap::new()),
             observe: async || {
                 let Some(at) = at().await? else {
-                    return Ok((0, BTreeMap::from([("no address yet".to_owned(), 40)])));
+                    return Ok((0, BTreeMap::from([("no address yet".to_owned(), requests)])));
                 };
-                let answers = outside.request(&burst(format!("http://{at}/"), 40)).await?;
+                let answers = outside.request(&burst(format!("http://{at}/"), requests)).await?;
                 Ok((answers.served_by().len(), answers.failures()))
             },
             likely: "the node looks for the client after it has put its own address in the client's place, or goes on by the affinities that it remembers",

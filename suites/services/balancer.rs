@@ -30,7 +30,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::external_traffic_policy_is_changed",
         claim: "A node without an endpoint answers at the node port while externalTrafficPolicy is Cluster, and not while it is Local, as often as that is changed.",
-        source: "sig-network: should handle updates to ExternalTrafficPolicy field",
+        source: "sig-network: should handle updates to ExternalTrafficPolicy field (ESIPP)",
         needs: &[Need::Outside, Need::Nodes(2)],
         manifest: Some("services/one_pod.yaml"),
         run: |scope| Box::pin(external_traffic_policy_is_changed(scope)),
@@ -38,7 +38,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::local_policy_lets_pods_in",
         claim: "With externalTrafficPolicy Local a pod reaches the node port at its own node, where no endpoint runs, and at the endpoint's.",
-        source: "sig-network: should work from pods",
+        source: "Kubernetes: virtual IPs, traffic policies, \"traffic from within the cluster\"",
         needs: &[Need::Nodes(2)],
         manifest: Some("services/one_pod.yaml"),
         run: |scope| Box::pin(local_policy_lets_pods_in(scope)),
@@ -54,7 +54,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::health_check_node_port",
         claim: "With externalTrafficPolicy Local the health-check node port answers 200 on nodes with an endpoint and 503 on others, and it is closed once the policy is Cluster.",
-        source: "sig-network: should only target nodes with endpoints; should handle updates to ExternalTrafficPolicy field",
+        source: "sig-network: should only target nodes with endpoints (ESIPP); sig-network: should handle updates to ExternalTrafficPolicy field (ESIPP)",
         needs: &[Need::LoadBalancer, Need::Outside, Need::Nodes(2)],
         manifest: Some("services/one_pod.yaml"),
         run: |scope| Box::pin(health_check_node_port(scope)),
@@ -78,7 +78,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::pods_reach_load_balancers",
         claim: "Pods reach a load balancer's address from inside the cluster, with externalTrafficPolicy Cluster and Local.",
-        source: "sig-network: should work from pods; Kubernetes: virtual IPs, traffic to a load balancer's address from inside",
+        source: "sig-network: should work from pods (ESIPP)",
         needs: &[Need::LoadBalancer, Need::Nodes(2)],
         manifest: Some("services/one_pod.yaml"),
         run: |scope| Box::pin(pods_reach_load_balancers(scope)),
@@ -86,7 +86,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::load_balancer_is_given_back",
         claim: "A LoadBalancer Service that is changed to ClusterIP loses its address, where nobody answers any more, and goes on at its cluster IP.",
-        source: "sig-network: should be able to change the type and ports of a service; should handle load balancer cleanup finalizer for service",
+        source: "sig-network: should be able to change the type and ports of a service",
         needs: &[Need::LoadBalancer, Need::Outside],
         manifest: Some("services/one_pod.yaml"),
         run: |scope| Box::pin(load_balancer_is_given_back(scope)),
@@ -425,13 +425,13 @@ async fn external_ips(scope: &Scope) -> Outcome {
         .spec
         .and_then(|spec| spec.external_ips?.into_iter().next());
     let ip = ip.ok_or_else(|| NoVerdict::new("Service external has lost its externalIPs"))?;
-    // One of three pods is missed by 60 requests with probability 3·(2/3)⁶⁰ < 1e-10.
+    let requests = scope.enough(60, pods.len() as u64)?;
     let outcome = scope
         .eventually(Eventually {
-            what: &format!("the pods that answer 60 requests to http://{ip}/, and failures"),
+            what: &format!("the pods that answer {requests} requests to http://{ip}/, and failures"),
             expected: (names(&pods), BTreeMap::new()),
             observe: async || {
-                let answers = client.request(&burst(format!("http://{ip}/"), 60)).await?;
+                let answers = client.request(&burst(format!("http://{ip}/"), requests)).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the client's node has no rules for externalIPs, or an admission plugin (DenyServiceExternalIPs) has taken them away",

@@ -31,7 +31,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::node_port_is_gone_with_its_service",
         claim: "Connections to the node port of a Service that has been deleted are refused.",
-        source: "sig-network: should be able to up and down services; should release NodePorts on delete",
+        source: "sig-network: should update nodePort: http",
         needs: &[Need::Outside],
         manifest: Some("services/one_pod.yaml"),
         run: |scope| Box::pin(node_port_is_gone_with_its_service(scope)),
@@ -79,7 +79,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::selector_is_changed",
         claim: "A Service whose selector is changed leads to the pods that it selects now, and to no other: blue, green, and both again.",
-        source: "Kubernetes: Service spec.selector; sig-network: should update endpoints: http",
+        source: "Kubernetes: Service spec.selector",
         needs: &[],
         manifest: Some("services/two_pods.yaml"),
         run: |scope| Box::pin(selector_is_changed(scope)),
@@ -87,7 +87,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::pods_are_relabelled",
         claim: "A pod that loses the label of its Service's selector gets nothing more from it, and gets its share once it has it again.",
-        source: "Kubernetes: Labels and Selectors; sig-network: should update endpoints: http",
+        source: "Kubernetes: Labels and Selectors",
         needs: &[],
         manifest: Some("services/two_pods.yaml"),
         run: |scope| Box::pin(pods_are_relabelled(scope)),
@@ -337,7 +337,6 @@ async fn selector_is_changed(scope: &Scope) -> Outcome {
         change(scope, json!({ "selector": selector })).await
     };
     let name = named(scope, "web");
-    // Either of two pods is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
     select(json!("blue")).await?;
     let outcome = answers(scope, &client, &name, 40, [&blue]).await;
     explain(scope, outcome, "web", 80, &client).await?;
@@ -345,7 +344,8 @@ async fn selector_is_changed(scope: &Scope) -> Outcome {
     let outcome = answers(scope, &client, &name, 40, [&green]).await;
     explain(scope, outcome, "web", 80, &client).await?;
     select(json!(null)).await?;
-    let outcome = answers(scope, &client, &name, 40, [&blue, &green]).await;
+    let requests = scope.enough(40, 2)?;
+    let outcome = answers(scope, &client, &name, requests, [&blue, &green]).await;
     explain(scope, outcome, "web", 80, &client).await
 }
 
@@ -358,13 +358,14 @@ async fn pods_are_relabelled(scope: &Scope) -> Outcome {
         scope.merge::<Pod>("blue", patch).await.map(drop)
     };
     let name = named(scope, "web");
-    // As above.
-    answers(scope, &client, &name, 40, [&blue, &green]).await?;
+    let requests = scope.enough(40, 2)?;
+    answers(scope, &client, &name, requests, [&blue, &green]).await?;
     label("other").await?;
     let outcome = answers(scope, &client, &name, 40, [&green]).await;
     explain(scope, outcome, "web", 80, &client).await?;
     label("web").await?;
-    let outcome = answers(scope, &client, &name, 40, [&blue, &green]).await;
+    let requests = scope.enough(40, 2)?;
+    let outcome = answers(scope, &client, &name, requests, [&blue, &green]).await;
     explain(scope, outcome, "web", 80, &client).await
 }
 
@@ -426,17 +427,22 @@ enum Where {
     Everywhere,
 }
 
-/// Waits until each pod of the Service is answered by those that it should be: itself, or all.
+/// Waits until pods of the Service are answered by those that they should be: each by itself, or one by
+/// all.
 async fn called_from_each(scope: &Scope, by: Where) -> Outcome {
     let pods = scope.ready_pods("app=web").await?;
-    for own in &pods {
+    let all = pods.len() as u64;
+    let (callers, requests) = match by {
+        Where::Here => (pods.as_slice(), 40),
+        Where::Everywhere => (&pods[..1], scope.enough(30 * all, all)?),
+    };
+    for own in callers {
         let expected = match by {
             Where::Here => std::slice::from_ref(own),
             Where::Everywhere => pods.as_slice(),
         };
-        // Of two pods either is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
         let client = scope.from_pod(own);
-        let outcome = answers(scope, &client, "web", 40, expected).await;
+        let outcome = answers(scope, &client, "web", requests, expected).await;
         explain(scope, outcome, "web", 80, &client).await?;
     }
     Ok(())

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
-use strata::verdict::{bound, split};
+use strata::verdict::bound;
+use strata::verdict::chance::Test;
 use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
-use strata::{Check, Expect, Layer, NoVerdict, Outcome, Scope, Suite, expect, expect_eq};
+use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 use super::{address, arrived, burst, explain, names};
 use crate::said;
@@ -145,9 +146,8 @@ const CHECKS: &[Check] = &[
 async fn reaches_every_ready_endpoint(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
-    // Chosen at random, one of three pods is missed by 60 requests with probability
-    // 3·(2/3)⁶⁰ < 1e-10.
-    let answers = client.request(&burst("http://backend/", 60)).await?;
+    let requests = scope.enough(60, 3)?;
+    let answers = client.request(&burst("http://backend/", requests)).await?;
     let outcome = expect_eq(
         "the pods that answer 60 requests to http://backend/, and failures",
         &(names(&pods), BTreeMap::new()),
@@ -161,16 +161,24 @@ async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     let url = format!("http://{}/", address(&scope.get("backend").await?));
-    // Pearson's test with two degrees of freedom rejects at 27.6 for α = 1e-6. A pod that gets 20 %
-    // instead of a third adds a noncentrality of 0.08 a request: 1200 make that 96, of which fewer
-    // than one in a thousand fall below 27.6 (β < 1e-3). Shares say nothing where nobody or somebody
-    // else answers, so that comes first, after each burst: one of three pods is missed by it with
-    // probability 3·(2/3)¹⁰⁰ < 1e-16. That no request fails is for `reaches_every_ready_endpoint`.
+    // A pod that gets 20 % instead of a third of 1200 connections is missed with a probability of less
+    // than 1e-3; a test beside the judgement computes it. Shares say nothing where nobody or somebody
+    // else answers, so that comes first, after each burst. That no request fails is for
+    // `reaches_every_ready_endpoint`.
     const BURSTS: u64 = 12;
     let spec = RequestSpec {
         concurrency: 16,
-        ..burst(&url, 100)
+        ..burst(&url, scope.enough(100, 3)?)
     };
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the pods that answer 100 connections to Service backend, before any is counted",
+            expected: names(&pods),
+            observe: async || Ok(client.request(&spec).await?.served_by()),
+            likely: "the client's node has not programmed an endpoint that the EndpointSlice lists",
+        })
+        .await;
+    explain(scope, outcome, "backend", 80, &client).await?;
     let mut counts = BTreeMap::<String, u64>::new();
     for _ in 0..BURSTS {
         let answers = client.request(&spec).await?;
@@ -185,21 +193,14 @@ async fn spreads_connections_evenly(scope: &Scope) -> Outcome {
             *counts.entry(pod).or_default() += count;
         }
     }
-    let each: Vec<u64> = pods
-        .iter()
-        .map(|pod| counts.get(&pod.name).copied().unwrap_or_default())
-        .collect();
-    let uniform = bound::uniform(&each)?;
-    scope.record("spread.requests", BURSTS * spec.count);
-    scope.record("spread.alpha", split::ALPHA);
-    scope.record("spread.p_value", uniform.p_value);
-    let outcome = expect(uniform.p_value >= split::ALPHA, || Expect {
-        what: "1200 connections to http://backend/, by pod".to_owned(),
-        expected: format!("an even spread (p ≥ {:e})", split::ALPHA),
-        observed: format!("{counts:?} (p = {:e})", uniform.p_value),
-        likely: "the proxy does not choose at random, or hands out connections by a stale list"
-            .to_owned(),
-    });
+    let alpha = scope.draw(Test::Even)?;
+    scope.record("spread.counts", format!("{counts:?}"));
+    scope.record("spread.alpha", format!("{alpha:e}"));
+    let outcome = bound::judge_even(
+        &counts.into_iter().collect::<Vec<_>>(),
+        alpha,
+        "the proxy does not choose at random, or hands out connections by a stale list",
+    );
     explain(scope, outcome, "backend", 80, &client).await
 }
 
@@ -253,13 +254,12 @@ async fn cluster_ip_is_the_default_type(scope: &Scope) -> Outcome {
 
 async fn two_services_share_pods(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
-    // As above: one of three pods is missed with probability below 1e-10.
     let backend = client
-        .request(&burst("http://backend/", 60))
+        .request(&burst("http://backend/", scope.enough(60, 3)?))
         .await?
         .served_by();
     let twin = client
-        .request(&burst("http://twin:8000/", 60))
+        .request(&burst("http://twin:8000/", scope.enough(60, 3)?))
         .await?
         .served_by();
     let pods = names(&scope.ready_pods("app=backend").await?);
@@ -274,8 +274,8 @@ async fn two_services_share_pods(scope: &Scope) -> Outcome {
 
 async fn named_target_port_differs_per_pod(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
-    // Either of the two is missed with probability 2·2⁻⁴⁰ < 1e-11.
-    let answers = client.request(&burst("http://named/", 40)).await?;
+    let requests = scope.enough(40, 2)?;
+    let answers = client.request(&burst("http://named/", requests)).await?;
     let seen = answers
         .0
         .iter()
@@ -310,10 +310,9 @@ async fn several_ports(scope: &Scope) -> Outcome {
 async fn udp_reaches_every_endpoint(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
-    // A socket each, since the proxy chooses once for each flow; 3·(2/3)⁶⁰ < 1e-10. In six bursts
-    // side by side: one after the other, 60 datagrams that are lost would take too long to judge.
+    // A socket each, since the proxy chooses once for each flow. In six bursts side by side: one after the other, 60 datagrams that are lost would take too long to judge.
     let spec = UdpSpec {
-        count: 10,
+        count: scope.enough(60, 3)? / 6,
         new_socket: true,
         ..UdpSpec::new("many-ports:7001")
     };
@@ -351,11 +350,12 @@ async fn client_ip_affinity(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     // Without affinity, 60 connections all go to one of three pods with probability 3·(1/3)⁶⁰; the
     // control shows that there are three to choose from.
+    let requests = scope.enough(60, 3)?;
     // The first alone: of connections opened at once, each might be the first that is remembered.
     let mut sticky = client.request(&burst("http://sticky/", 1)).await?;
     let others = client.request(&burst("http://sticky/", 59)).await?;
     sticky.0.extend(others.0);
-    let control = client.request(&burst("http://backend/", 60)).await?;
+    let control = client.request(&burst("http://backend/", requests)).await?;
     let outcome = expect_eq(
         "how many pods answer 60 connections with affinity and 60 without, and failures",
         &(1, 3, BTreeMap::new()),
@@ -387,8 +387,8 @@ async fn nodes_reach_cluster_ips(scope: &Scope) -> Outcome {
 async fn host_network_endpoints(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=host").await?;
-    // Of two nodes, either is missed with probability 2·2⁻⁶⁰.
-    let answers = client.request(&burst("http://on-nodes/", 60)).await?;
+    let requests = scope.enough(60, 2)?;
+    let answers = client.request(&burst("http://on-nodes/", requests)).await?;
     let outcome = expect_eq(
         "the pods that answer for Service on-nodes, and failures",
         &(names(&pods), BTreeMap::new()),

@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
         id: "services::absent_conditions_mean_ready",
         claim: "An endpoint of which its EndpointSlice says nothing is ready.",
         source: "Kubernetes: EndpointConditions ready, \"a nil value should be interpreted as true\"",
-        needs: &[Need::Version(21)],
+        needs: &[],
         manifest: Some("services/by_hand.yaml"),
         run: |scope| Box::pin(absent_conditions_mean_ready(scope)),
     },
@@ -55,7 +55,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::nothing_serves_without_a_serving_endpoint",
         claim: "A Service whose endpoints are all not ready, and do not serve, refuses connections.",
-        source: "sig-network: should be rejected when no endpoints exist; Kubernetes: EndpointConditions (KEP-1672)",
+        source: "Kubernetes: EndpointConditions (KEP-1672)",
         needs: &[Need::Version(22)],
         manifest: Some("services/by_hand.yaml"),
         run: |scope| Box::pin(nothing_serves(scope)),
@@ -63,8 +63,8 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::endpoints_of_several_slices",
         claim: "A Service leads to the endpoints of all its EndpointSlices, and to those of a deleted one no longer.",
-        source: "Kubernetes: EndpointSlices (KEP-752); sig-network: should create and delete Endpoints and EndpointSlices",
-        needs: &[Need::Version(21)],
+        source: "Kubernetes: EndpointSlices (KEP-752)",
+        needs: &[],
         manifest: Some("services/by_hand.yaml"),
         run: |scope| Box::pin(several_slices(scope)),
     },
@@ -80,7 +80,7 @@ const CHECKS: &[Check] = &[
         id: "services::endpoint_ports_go_by_name",
         claim: "A Service's port takes its endpoints from the slices' port of its name: one that no slice has refuses connections.",
         source: "Kubernetes: EndpointPort name, \"must match the ports of the Service\"",
-        needs: &[Need::Version(21)],
+        needs: &[],
         manifest: Some("services/by_hand.yaml"),
         run: |scope| Box::pin(ports_go_by_name(scope)),
     },
@@ -152,10 +152,13 @@ async fn ported(
 
 /// Waits until these pods answer for Service by-hand, and no other.
 async fn answered_by(scope: &Scope, client: &Vantage, pods: &[&PodView]) -> Outcome {
-    // Of two pods either is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11, of three one with
-    // 3·(2/3)⁴⁰ < 3e-7, and then it is looked again.
+    // Of one, no chance decides.
+    let requests = match pods.len() as u64 {
+        1 => 40,
+        several => scope.enough(60, several)?,
+    };
     let name = named(scope, "by-hand");
-    let outcome = answers(scope, client, &name, 40, pods.iter().copied()).await;
+    let outcome = answers(scope, client, &name, requests, pods.iter().copied()).await;
     explain(scope, outcome, "by-hand", 80, client).await
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::json;
 use strata::wire::{TcpSpec, UdpSpec};
 use strata::{
@@ -44,7 +44,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::udp_flow_is_older_than_its_endpoint",
         claim: "A flow of datagrams that begins while a Service has no endpoint is served once there is one, at its cluster IP and at its node port.",
-        source: "Kubernetes: pkg/proxy/conntrack, stale entries of a Service whose first endpoint appears; sig-network: should be able to preserve UDP traffic when server pod cycles for a NodePort service",
+        source: "Kubernetes: pkg/proxy/conntrack, stale entries of a Service whose first endpoint appears",
         needs: &[Need::Outside],
         manifest: Some("services/replaced_server.yaml"),
         run: |scope| Box::pin(is_older_than_its_endpoint(scope)),
@@ -52,7 +52,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::node_port_reaches_every_endpoint",
         claim: "Datagrams from outside to a node port reach every pod, by every node.",
-        source: "sig-network: should function for node-Service: udp; should update nodePort: udp",
+        source: "Kubernetes: Services of type NodePort",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(node_port_reaches_every_endpoint(scope)),
@@ -167,13 +167,12 @@ async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
     Ok(())
 }
 
-/// Who answers sixty datagrams, a socket each, since a proxy chooses once for each flow: of three pods one is missed with
-/// probability 3·(2/3)⁶⁰ < 1e-10. In six bursts side by side: sixty that are lost would take too long.
-async fn sixty(from: &Vantage, to: &str) -> Result<BTreeSet<String>, NoVerdict> {
+/// Who answers so many datagrams, a socket each, since a proxy chooses once for each flow. In six bursts
+/// side by side: all of them one after the other, if they are lost, would take too long.
+async fn answered(from: &Vantage, to: &str, datagrams: u64) -> Result<BTreeSet<String>, NoVerdict> {
     let spec = UdpSpec {
-        count: 10,
+        count: datagrams / 6,
         new_socket: true,
-        timeout_ms: 1000,
         ..UdpSpec::new(to)
     };
     let replies = try_join_all((0..6).map(|_| from.udp(&spec))).await?;
@@ -184,67 +183,72 @@ async fn sixty(from: &Vantage, to: &str) -> Result<BTreeSet<String>, NoVerdict> 
     Ok(seen.collect())
 }
 
+/// Judges who answers from each of these places, to each of which something leads.
 async fn reach_every_pod(
     scope: &Scope,
-    from: &Vantage,
-    to: &str,
+    ways: &[(Vantage, String)],
     (service, selector): (&str, &str),
     likely: &str,
 ) -> Outcome {
-    let outcome = expect_eq(
-        format!("who answers sixty datagrams from {} to {to}", from.name()),
-        &names(&scope.ready_pods(selector).await?),
-        &sixty(from, to).await?,
-        likely,
-    );
-    explain(scope, outcome, service, 7001, from).await
+    let pods = names(&scope.ready_pods(selector).await?);
+    // Half as many again, so that all the ways together miss one no more often than one draw allows.
+    let datagrams = scope.enough(60, pods.len() as u64)? + 30;
+    for (from, to) in ways {
+        let outcome = expect_eq(
+            format!(
+                "who answers {datagrams} datagrams from {} to {to}",
+                from.name()
+            ),
+            &pods,
+            &answered(from, to, datagrams).await?,
+            likely,
+        );
+        explain(scope, outcome, service, 7001, from).await?;
+    }
+    Ok(())
 }
 
 async fn node_port_reaches_every_endpoint(scope: &Scope) -> Outcome {
     let outside = scope.outside()?;
-    let public: k8s_openapi::api::core::v1::Service = scope.get("public").await?;
+    let public: Service = scope.get("public").await?;
     let ports = public
         .spec
         .into_iter()
         .flat_map(|spec| spec.ports.unwrap_or_default());
     let mut udp = ports.filter(|port| port.protocol.as_deref() == Some("UDP"));
     let port = udp.find_map(|port| port.node_port).unwrap_or_default();
-    for (_, node) in addresses(&scope.nodes().await?)? {
-        let likely = "the node's rules for the UDP node port lack an endpoint, or do not masquerade what they send to other nodes";
-        let to = format!("{node}:{port}");
-        reach_every_pod(scope, &outside, &to, ("public", "app=backend"), likely).await?;
-    }
-    Ok(())
+    let nodes = addresses(&scope.nodes().await?)?.into_iter();
+    let ways: Vec<_> = nodes
+        .map(|(_, ip)| (outside.clone(), format!("{ip}:{port}")))
+        .collect();
+    let likely = "the node's rules for the UDP node port lack an endpoint, or do not masquerade what they send to other nodes";
+    reach_every_pod(scope, &ways, ("public", "app=backend"), likely).await
 }
 
 async fn nodes_send_datagrams(scope: &Scope) -> Outcome {
-    for pod in scope.ready_pods("app=host").await? {
-        let likely = "the node's rules for UDP are for forwarded packets only, not for its own";
-        let to = ("many-ports", "app=backend");
-        reach_every_pod(scope, &scope.from_pod(&pod), "many-ports:7001", to, likely).await?;
-    }
-    Ok(())
+    let hosts = scope.ready_pods("app=host").await?;
+    let ways: Vec<_> = hosts
+        .iter()
+        .map(|host| (scope.from_pod(host), "many-ports:7001".to_owned()))
+        .collect();
+    let likely = "the node's rules for UDP are for forwarded packets only, not for its own";
+    reach_every_pod(scope, &ways, ("many-ports", "app=backend"), likely).await
 }
 
 async fn endpoints_send_datagrams(scope: &Scope) -> Outcome {
-    let from = scope.pod("app=backend").await?;
+    let ways = [(
+        scope.pod("app=backend").await?,
+        "many-ports:7001".to_owned(),
+    )];
     let likely = "the pod's own datagram comes back with its own source address: hairpin mode or masquerading is off";
-    let to = ("many-ports", "app=backend");
-    reach_every_pod(scope, &from, "many-ports:7001", to, likely).await
+    reach_every_pod(scope, &ways, ("many-ports", "app=backend"), likely).await
 }
 
 async fn host_network_endpoints(scope: &Scope) -> Outcome {
-    let client = scope.pod("app=client").await?;
+    let ways = [(scope.pod("app=client").await?, "on-nodes:7001".to_owned())];
     let likely =
         "datagrams from a pod to its own node's address are not translated on their way back";
-    reach_every_pod(
-        scope,
-        &client,
-        "on-nodes:7001",
-        ("on-nodes", "app=host"),
-        likely,
-    )
-    .await
+    reach_every_pod(scope, &ways, ("on-nodes", "app=host"), likely).await
 }
 
 async fn large_datagrams(scope: &Scope) -> Outcome {
@@ -253,9 +257,8 @@ async fn large_datagrams(scope: &Scope) -> Outcome {
     // Three fragments at the usual MTUs, of which only the first has the ports; the probe counts the bytes.
     let spec = UdpSpec {
         bytes: 4000,
-        count: 30,
+        count: 12,
         new_socket: true,
-        timeout_ms: 500,
         ..UdpSpec::new("many-ports:7001")
     };
     let replies = client.udp(&spec).await?;
@@ -264,7 +267,7 @@ async fn large_datagrams(scope: &Scope) -> Outcome {
         .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()))
         .collect();
     let outcome = expect_eq(
-        "who else than pods of the Service answers 30 datagrams of 4000 bytes to many-ports:7001, and what is lost",
+        "who else than pods of the Service answers 12 datagrams of 4000 bytes to many-ports:7001, and what is lost",
         &BTreeSet::new(),
         &seen.difference(&names(&pods)).cloned().collect(),
         "fragments after the first, which have no ports, are not translated with it",
@@ -275,8 +278,7 @@ async fn large_datagrams(scope: &Scope) -> Outcome {
 async fn large_streams(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
-    // One of three pods is missed by 24 connections with probability 3·(2/3)²⁴ < 2e-4, so who answers is
-    // for others to judge; that what is sent comes back whole is the probe's comparison.
+    // Who answers is for others to judge; that what is sent comes back whole is the probe's comparison.
     let spec = TcpSpec {
         bytes: 1 << 20,
         count: 24,

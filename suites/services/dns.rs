@@ -74,7 +74,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::pods_have_names_in_their_subdomain",
         claim: "A pod with hostname and subdomain has a name of its own below its headless Service.",
-        source: "sig-network: should provide DNS for pods for Hostname, for Subdomain",
+        source: "sig-network: should provide DNS for pods for Hostname; sig-network: should provide DNS for pods for Subdomain",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(pods_have_names_in_their_subdomain(scope)),

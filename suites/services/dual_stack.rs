@@ -114,9 +114,9 @@ async fn serves_by_both(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     for ip in both(scope, "dual").await? {
-        // One of three pods is missed by 60 requests with probability 3·(2/3)⁶⁰ < 1e-10.
+        let requests = scope.enough(60, 3)?;
         let answers = client
-            .request(&burst(format!("http://{}/", at(ip, 80)), 60))
+            .request(&burst(format!("http://{}/", at(ip, 80)), requests))
             .await?;
         let arrived: BTreeSet<_> = answers
             .0
@@ -141,9 +141,9 @@ async fn datagrams(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     for ip in both(scope, "dual").await? {
-        // A socket each, since the proxy chooses once for each flow; 3·(2/3)⁶⁰ < 1e-10.
+        // A socket each, since the proxy chooses once for each flow.
         let spec = UdpSpec {
-            count: 60,
+            count: scope.enough(60, 3)?,
             new_socket: true,
             timeout_ms: 500,
             ..UdpSpec::new(at(ip, 7001))
@@ -273,7 +273,8 @@ async fn affinity(scope: &Scope) -> Outcome {
         let url = |ip: IpAddr| format!("http://{}/", at(ip, 80));
         // The control: without affinity 60 connections all go to one of three pods with probability
         // 3·(1/3)⁶⁰.
-        let spread = client.request(&burst(url(control), 60)).await?;
+        let requests = scope.enough(60, 3)?;
+        let spread = client.request(&burst(url(control), requests)).await?;
         let outcome = expect_eq(
             format!(
                 "how many pods answer 60 connections by {} without affinity",

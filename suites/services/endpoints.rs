@@ -30,15 +30,15 @@ const CHECKS: &[Check] = &[
         id: "services::endpoint_slices_list_the_ready_pods",
         claim: "The EndpointSlices of a Service list its ready pods, all of them, and nothing else.",
         source: "sig-network: should create Endpoints and EndpointSlices for Pods matching a Service",
-        needs: &[Need::Version(21)],
+        needs: &[],
         manifest: None,
         run: |scope| Box::pin(endpoint_slices_list_the_ready_pods(scope)),
     },
     Check {
         id: "services::hand_made_slice",
         claim: "A Service without a selector leads to the endpoint that a hand-made EndpointSlice gives it.",
-        source: "Kubernetes: Services without selectors; sig-network: should test the lifecycle of an Endpoint",
-        needs: &[Need::Version(21)],
+        source: "Kubernetes: Services without selectors, EndpointSlices",
+        needs: &[],
         manifest: Some("services/hand_made_slice.yaml"),
         run: |scope| Box::pin(hand_made_slice(scope)),
     },
@@ -93,7 +93,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::changes_type",
         claim: "A Service is changed from ClusterIP to NodePort, ExternalName and back, and behaves as each.",
-        source: "sig-network: should be able to change the type from ExternalName to ClusterIP, from NodePort to ExternalName",
+        source: "sig-network: should be able to change the type from ExternalName to ClusterIP; sig-network: should be able to change the type from NodePort to ExternalName",
         needs: &[],
         manifest: Some("services/changes_type.yaml"),
         run: |scope| Box::pin(changes_type(scope)),
@@ -163,13 +163,14 @@ async fn unready_pod_gets_nothing(scope: &Scope) -> Outcome {
         ))
         .into());
     };
-    // Either of two pods is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
-    answers(scope, &client, "web", 40, [first, second]).await?;
+    let requests = scope.enough(40, 2)?;
+    answers(scope, &client, "web", requests, [first, second]).await?;
     turn(&client, first, false).await?;
     let outcome = answers(scope, &client, "web", 40, [second]).await;
     explain(scope, outcome, "web", 80, &client).await?;
     turn(&client, first, true).await?;
-    let outcome = answers(scope, &client, "web", 40, [first, second]).await;
+    let requests = scope.enough(40, 2)?;
+    let outcome = answers(scope, &client, "web", requests, [first, second]).await;
     explain(scope, outcome, "web", 80, &client).await
 }
 
@@ -198,12 +199,11 @@ async fn scales_to_zero_and_back(scope: &Scope) -> Outcome {
         let patch = json!({ "spec": { "replicas": replicas } });
         scope.merge::<Deployment>("web", patch).await.map(|_| ())
     };
-    // Two pods: either is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11. A refusal is asked
-    // for once at a time: it is an ICMP message, of which the kernel sends one a second after the
-    // first few (icmp_ratelimit).
+    // A refusal is asked for once at a time: it is an ICMP message, of which the kernel sends one a
+    // second after the first few (icmp_ratelimit).
     for (replicas, requests, expected) in [
         (0, 1, (0, BTreeMap::from([("refused".to_owned(), 1)]))),
-        (2, 40, (2, BTreeMap::new())),
+        (2, scope.enough(40, 2)?, (2, BTreeMap::new())),
     ] {
         scale(replicas).await?;
         let outcome = scope
@@ -242,10 +242,11 @@ async fn survives_its_pods(scope: &Scope) -> Outcome {
 
 async fn affinity_is_switched_off(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
-    // Two pods: 40 connections go to one of them by chance with probability 2·2⁻⁴⁰ < 1e-11.
+    // Two pods: connections that all go to one of them are no chance, nor is it when they do not.
+    let requests = scope.enough(40, 2)?;
     let pods = async || {
         Ok(client
-            .request(&burst("http://web/", 40))
+            .request(&burst("http://web/", requests))
             .await?
             .served_by()
             .len())

@@ -34,7 +34,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::node_port_out_of_range_or_taken_is_refused",
         claim: "The API refuses a node port outside the range, and one that another Service has.",
-        source: "sig-network: should check NodePort out-of-range, should prevent NodePort collisions",
+        source: "sig-network: should check NodePort out-of-range; sig-network: should prevent NodePort collisions",
         needs: &[],
         manifest: Some("services/node_port_out_of_range_or_taken_is_refused.yaml"),
         run: |scope| Box::pin(node_port_out_of_range_or_taken_is_refused(scope)),
@@ -58,7 +58,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::local_traffic_policy",
         claim: "With externalTrafficPolicy Local a node port keeps the client's address, and a node without an endpoint answers nothing.",
-        source: "sig-network: should work for type=NodePort (ESIPP), should only target nodes with endpoints",
+        source: "sig-network: should work for type=NodePort (ESIPP); sig-network: should only target nodes with endpoints (ESIPP)",
         needs: &[Need::Outside, Need::Nodes(2)],
         manifest: Some("services/local_traffic_policy.yaml"),
         run: |scope| Box::pin(local_traffic_policy(scope)),
@@ -66,7 +66,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::load_balancer",
         claim: "A LoadBalancer Service is given an address, and is reached by it from outside.",
-        source: "tutorial, \"LoadBalancer: Exposes the service externally\"; sig-network: should work for type=LoadBalancer",
+        source: "tutorial, \"LoadBalancer: Exposes the service externally\"; sig-network: should work for type=LoadBalancer (ESIPP)",
         needs: &[Need::LoadBalancer, Need::Outside],
         manifest: Some("services/load_balancer.yaml"),
         run: |scope| Box::pin(load_balancer(scope)),
@@ -252,17 +252,17 @@ async fn load_balancer(scope: &Scope) -> Outcome {
         namespace: scope.namespace(),
         name: "web",
     };
-    // Either of two pods is missed by 40 requests with probability 2·2⁻⁴⁰ < 1e-11.
+    let requests = scope.enough(40, 2)?;
     let outcome = scope
         .eventually(Eventually {
             what: "the pods that answer 40 requests from outside to the address of Service web, and failures",
             expected: (names(&pods), BTreeMap::new()),
             observe: async || {
                 let Some(address) = given(&scope.get("web").await?) else {
-                    let none = BTreeMap::from([("no address yet".to_owned(), 40)]);
+                    let none = BTreeMap::from([("no address yet".to_owned(), requests)]);
                     return Ok((names(&[]), none));
                 };
-                let answers = outside.request(&burst(format!("http://{address}/"), 40)).await?;
+                let answers = outside.request(&burst(format!("http://{address}/"), requests)).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the load balancer's controller does not run, or nobody routes its addresses to the nodes",

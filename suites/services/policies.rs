@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::egress_policy_judges_the_backend",
         claim: "A policy that allows egress to a Service's pods lets its pods reach them by the Service's cluster IP, and not those of another Service.",
-        source: "Kubernetes: Network Policies, behaviour with Services; cilium: client-egress-knp",
+        source: "Kubernetes: Network Policies, behavior of to and from selectors",
         needs: &[Need::NetworkPolicy],
         manifest: Some("services/network_policies_know_services.yaml"),
         run: |scope| Box::pin(egress_policy_judges_the_backend(scope)),
@@ -32,7 +32,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::ingress_policy_knows_the_client",
         claim: "A policy that allows a client lets it in by a Service's cluster IP too, and nobody else.",
-        source: "Kubernetes: Network Policies, behaviour with Services; cilium: echo-ingress-knp",
+        source: "Kubernetes: Network Policies, behavior of to and from selectors",
         needs: &[Need::NetworkPolicy],
         manifest: Some("services/network_policies_know_services.yaml"),
         run: |scope| Box::pin(ingress_policy_knows_the_client(scope)),
@@ -40,7 +40,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::egress_policy_for_dns_only",
         claim: "A policy that allows egress to cluster DNS alone lets its pods look names up, and reach nobody by them.",
-        source: "Kubernetes: Network Policies, default deny all egress traffic; cilium: dns-only",
+        source: "Kubernetes: Network Policies, default deny all egress traffic",
         needs: &[Need::NetworkPolicy, Need::Version(21)],
         manifest: Some("services/network_policies_know_services.yaml"),
         run: |scope| Box::pin(egress_policy_for_dns_only(scope)),

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::json;
 use strata::wire::{DnsReply, DnsSpec, FailureKind, Rcode};
 use strata::{
-    Check, Eventually, Layer, Need, NoVerdict, NotPassed, Outcome, Scope, Subject, Suite, Vantage,
+    Check, Eventually, Layer, NoVerdict, NotPassed, Outcome, Scope, Subject, Suite, Vantage,
     expect_eq,
 };
 
@@ -85,7 +85,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::headless_names_follow_the_pods",
         claim: "A headless Service names exactly its ready pods while its Deployment is scaled up and down, for no longer than its records' TTL otherwise.",
-        source: "Kubernetes DNS specification, 2.4.1; sig-network: should provide DNS for services",
+        source: "Kubernetes DNS specification, 2.4.1",
         needs: &[],
         manifest: Some("services/headless_names_follow_the_pods.yaml"),
         run: |scope| Box::pin(headless_names_follow_the_pods(scope)),
@@ -93,7 +93,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "services::names_follow_the_services",
         claim: "The name of a Service that is deleted does not exist, and one that is made anew has the new one's address.",
-        source: "Kubernetes DNS specification, 2.3.1; sig-network: should provide DNS for services",
+        source: "Kubernetes DNS specification, 2.3.1",
         needs: &[],
         manifest: Some("services/names_follow_the_services.yaml"),
         run: |scope| Box::pin(names_follow_the_services(scope)),
@@ -110,7 +110,7 @@ const CHECKS: &[Check] = &[
         id: "services::long_answers",
         claim: "An answer that does not fit a datagram is cut short and marked so, and is whole over TCP.",
         source: "RFC 1035, section 4.2.1; RFC 7766, section 5; Kubernetes DNS specification, 2.4.1",
-        needs: &[Need::Version(21)],
+        needs: &[],
         manifest: Some("services/long_answers.yaml"),
         run: |scope| Box::pin(long_answers(scope)),
     },

@@ -16,7 +16,8 @@ tables in `suites/`: `UPDATE_EXPECT=1 cargo test -p strata-suites --lib page` wr
 A **gate** is a check that all above its layer stands on; the gates of lower layers run again after every layer. A check
 that *changes* something has a manifest of its own and a namespace for it, which goes with it; the others only look at
 their layer's fixture, `manifests/<layer>/fixture.yaml`. One is run by `cargo test --test e2e -- --exact NAME`, all that
-answer to one work by the work's name, as `cargo test --test e2e -- sig-network`.
+answer to one work by the work's name, as `cargo test --test e2e -- sig-network`. [coverage.md](coverage.md) compares them,
+test by test, with what others assert.
 ";
 
 const fn title(layer: Layer) -> &'static str {
@@ -31,9 +32,11 @@ const fn title(layer: Layer) -> &'static str {
 
 fn need(need: &Need) -> String {
     match need {
+        Need::Alone => "no check beside it".to_owned(),
         Need::Nodes(count) => format!("{count} schedulable nodes"),
         Need::LoadBalancer => "load balancers".to_owned(),
         Need::Outside => "a vantage outside".to_owned(),
+        Need::Plugin => "a CNI plugin that strata knows".to_owned(),
         Need::NetworkPolicy => "policies enforced".to_owned(),
         Need::DualStack => "addresses of IPv4 and of IPv6".to_owned(),
         Need::Time => "`STRATA_SLOW=1`".to_owned(),

@@ -29,8 +29,10 @@ impl Scope {
         let Err(not_passed) = outcome else {
             return outcome;
         };
-        if matches!(not_passed, NotPassed::NoVerdict(_)) {
-            return Err(not_passed);
+        // What is not judged has no cause, and what was seen may name it already.
+        match &not_passed {
+            NotPassed::Failed(finding) if finding.cause().is_none() => {}
+            NotPassed::Failed(_) | NotPassed::NoVerdict(_) => return Err(not_passed),
         }
         let looked = diagnose(self, &subject);
         match wait::bounded("looking for the cause", DIAGNOSIS, looked).await {

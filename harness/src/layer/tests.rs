@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::labels::terms;
 use super::{cni, gateway, ingress, mesh, services, workload_tests};
+use crate::verdict::chance::Test;
+use crate::verdict::chance::dependence::{Dependence, sticky};
 use crate::verdict::{Cause, CauseKind};
 
 /// A case by name, and what is named for it.
@@ -96,8 +98,19 @@ fn all() -> Vec<Case> {
         ingress::tests::cases(),
         mesh::tests::cases(),
         gateway::tests::cases(),
+        dependences(),
     ]
     .concat()
+}
+
+/// What no object shows, but the requests themselves.
+fn dependences() -> Vec<Case> {
+    let of = |on: Test| {
+        let draws = (0..40).map(|n| (n / 20, if n < 20 { "a" } else { "b" }));
+        let seen = sticky(on, &draws.collect::<Vec<_>>()).filter(Dependence::found);
+        (on.name(), seen.map(|seen| seen.cause()))
+    };
+    [Test::Connection, Test::Address, Test::Time].map(of).into()
 }
 
 #[test]

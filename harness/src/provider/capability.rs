@@ -13,12 +13,16 @@ use crate::verdict::{Doing as _, NoVerdict};
 /// cluster; a check whose need is not met is skipped with that reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
+    /// No other check beside it: it changes what they all see. Met by the order of the run.
+    Alone,
     /// At least so many schedulable nodes.
     Nodes(usize),
     /// An implementation of `type: LoadBalancer`.
     LoadBalancer,
     /// A vantage outside the cluster that reaches node addresses.
     Outside,
+    /// A CNI plugin whose DaemonSet we know.
+    Plugin,
     /// A CNI plugin that enforces NetworkPolicies.
     NetworkPolicy,
     /// Addresses of IPv4 and of IPv6.
@@ -56,6 +60,7 @@ impl Cluster {
     /// When the cluster cannot be asked.
     pub async fn lacks(&self, need: Need) -> Result<Option<String>, NoVerdict> {
         Ok(match need {
+            Need::Alone => None,
             Need::Nodes(wanted) => {
                 let nodes = Api::<Node>::all(self.client.clone())
                     .list(&ListParams::default())
@@ -71,6 +76,11 @@ impl Cluster {
             }),
             Need::Outside => self.outside.is_none().then(|| {
                 "needs a vantage outside the cluster that reaches the nodes; there is none"
+                    .to_owned()
+            }),
+            Need::Plugin => self.plugin().await?.is_none().then(|| {
+                "needs a CNI plugin whose DaemonSet strata knows; there is none, so it runs outside \
+                 of pods or is a new one"
                     .to_owned()
             }),
             Need::NetworkPolicy => {

@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Deserialize;
 use serde_json::json;
 use strata_lab::boot::{self, Cni, IpFamilies, LabConfig};
 use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
-use super::{Cluster, Output, Outside, Provider, tools};
+use super::image::Archive;
+use super::{Cluster, Output, Outside, Progress, Provider, tools};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
+use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// Nodes beside the control plane: two, so that traffic crosses nodes that run pods.
@@ -60,7 +61,7 @@ impl Lab {
         lab: &boot::Lab,
         tools: [(&'static str, &tools::Tool); 2],
     ) -> anyhow::Result<Cluster> {
-        let client = client(lab.kubeconfig())
+        let client = super::client(lab.kubeconfig())
             .await
             .context("the lab's kubeconfig is of no use")?;
         let kubernetes = client
@@ -98,11 +99,11 @@ impl Provider for Lab {
         PROFILE
     }
 
-    async fn create(
-        &self,
-        run: &RunInfo,
-        progress: &(dyn Fn(&str) + Sync),
-    ) -> anyhow::Result<Arc<Cluster>> {
+    fn has(&self, _: Layer) -> bool {
+        true
+    }
+
+    async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let nft = tools::nft(self.nft.as_deref()).await?;
         let envoy = tools::envoy(self.envoy.as_deref()).await?;
         progress("starting the lab");
@@ -116,7 +117,7 @@ impl Provider for Lab {
             ip_families: self.ip_families,
             envoy: Some(envoy.path.clone()),
             nft: nft.path.clone(),
-            images: vec![image.0.clone()],
+            images: vec![image.path().to_owned()],
             log: Some(log),
         };
         let lab = boot::start(config).await?;
@@ -173,28 +174,6 @@ fn ip_families(name: Option<&str>) -> Result<IpFamilies, BadInput> {
         .map_err(|why| BadInput(format!("STRATA_IP_FAMILY={why}")))
 }
 
-/// The probe's image where the lab reads it once, as it starts. In the report directory rather than
-/// a temporary one: whoever kills this process leaves nothing elsewhere.
-struct Archive(PathBuf);
-
-impl Archive {
-    fn write(dir: &Path) -> anyhow::Result<Self> {
-        let image = super::image().context("the embedded probe makes no image")?;
-        let archive = Self(dir.join(".probe-image.tar"));
-        std::fs::write(&archive.0, image)
-            .with_context(|| format!("cannot write {}", archive.0.display()))?;
-        Ok(archive)
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!("cannot remove {}: {error}", self.0.display());
-        }
-    }
-}
-
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     // A new file: the mode below counts only when one is made.
     match std::fs::remove_file(path) {
@@ -208,15 +187,6 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         .mode(0o600)
         .open(path)?;
     std::io::Write::write_all(&mut file, text.as_bytes())
-}
-
-async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
-    let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
-    let options = KubeConfigOptions::default();
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-    let agent = http::HeaderValue::from_static("strata");
-    config.headers.push((http::header::USER_AGENT, agent));
-    Ok(kube::Client::try_from(config)?)
 }
 
 /// The lab's own network namespace, which joins the nodes' underlay.

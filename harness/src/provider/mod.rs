@@ -7,13 +7,17 @@
 mod capability;
 mod cluster;
 mod image;
+mod kind;
 mod lab;
+mod older;
 mod plugin;
 pub mod tools;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tower::util::MapRequestLayer;
 
 pub use capability::Need;
 pub use cluster::{Cluster, Output, Outside};
@@ -22,11 +26,12 @@ pub use plugin::{Denial, Plugin};
 
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
+use crate::stack::Layer;
 
 /// The providers there are.
-pub const PROVIDERS: &[&str] = &["lab"];
+pub const PROVIDERS: &[&str] = &["lab", "kind"];
 /// Those that the design has and this version has not.
-const LATER: &[&str] = &["kind", "minikube", "k3s", "existing"];
+const LATER: &[&str] = &["minikube", "k3s", "existing"];
 
 /// The provider that the settings name. Nothing is started yet.
 ///
@@ -34,14 +39,16 @@ const LATER: &[&str] = &["kind", "minikube", "k3s", "existing"];
 /// When there is none of that name.
 pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     let name = settings.provider.as_str();
-    if name == "lab" {
-        return Ok(Box::new(lab::Lab::new(settings)?));
-    }
-    if LATER.contains(&name) {
-        return Err(BadInput(format!(
-            "STRATA_PROVIDER={name} is not part of this version; the only provider is lab, the \
-             embedded cluster"
-        )));
+    match name {
+        "lab" => return Ok(Box::new(lab::Lab::new(settings)?)),
+        "kind" => return Ok(Box::new(kind::Kind::new(settings)?)),
+        later if LATER.contains(&later) => {
+            return Err(BadInput(format!(
+                "STRATA_PROVIDER={name} is not part of this version; choose one of {}",
+                PROVIDERS.join(", ")
+            )));
+        }
+        _ => {}
     }
     let known = PROVIDERS.iter().chain(LATER).copied();
     let hint = nearest(name, known.clone()).map_or_else(
@@ -53,6 +60,9 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     )))
 }
 
+/// Who is told how far a cluster is, for the person who waits.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
 /// Makes a cluster and takes it away again.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -62,15 +72,14 @@ pub trait Provider: Send + Sync {
     /// Which variant of the layers' manifests suits its clusters: [`Cluster::profile`].
     fn profile(&self) -> &'static str;
 
+    /// Whether this version can bring a layer up on its clusters.
+    fn has(&self, layer: Layer) -> bool;
+
     /// Makes the cluster; `progress` is shown to the person who waits.
     ///
     /// # Errors
     /// A sentence that names what is wrong and what to do.
-    async fn create(
-        &self,
-        run: &RunInfo,
-        progress: &(dyn Fn(&str) + Sync),
-    ) -> anyhow::Result<Arc<Cluster>>;
+    async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>>;
 
     /// Leaves the cluster running for the person; returns the lines that say how to reach it and
     /// how to end it.
@@ -78,4 +87,19 @@ pub trait Provider: Send + Sync {
 
     /// Takes the cluster away; returns what went wrong with that.
     async fn destroy(&self) -> Vec<String>;
+}
+
+/// A client by a kubeconfig, which says in every request whose it is, in the words that
+/// the cluster knows.
+async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
+    let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
+    let options = KubeConfigOptions::default();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    let agent = http::HeaderValue::from_static("strata");
+    config.headers.push((http::header::USER_AGENT, agent));
+    let client = kube::Client::try_from(config.clone())?;
+    let dialect = older::dialect(&client).await?;
+    let translate = move |request| dialect.translated(request);
+    let builder = kube::client::ClientBuilder::try_from(config)?;
+    Ok(builder.with_layer(&MapRequestLayer::new(translate)).build())
 }

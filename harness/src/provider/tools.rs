@@ -22,10 +22,15 @@ pub struct Tool {
     pub version: Version,
 }
 
+/// What installs the lab's programs.
+const SETUP: &str = "run scripts/setup";
+
 struct Wanted {
     name: &'static str,
     variable: &'static str,
     purpose: &'static str,
+    /// How it is got, up to its variable.
+    remedy: &'static str,
     arguments: &'static [&'static str],
     /// How its version is printed.
     pattern: &'static str,
@@ -41,6 +46,7 @@ pub async fn nft(given: Option<&Path>) -> anyhow::Result<Tool> {
         name: "nft",
         variable: "STRATA_NFT",
         purpose: "programs Services in the lab",
+        remedy: SETUP,
         arguments: &["--version"],
         pattern: r"v(\d+)\.(\d+)(?:\.(\d+))?",
         minimum: Version::new(1, 0, 2),
@@ -57,11 +63,30 @@ pub async fn envoy(given: Option<&Path>) -> anyhow::Result<Tool> {
         name: "envoy",
         variable: "STRATA_ENVOY",
         purpose: "serves Ingress, mesh and Gateway in the lab",
+        remedy: SETUP,
         arguments: &["--version"],
         pattern: r"/(\d+)\.(\d+)\.(\d+)[^/]*/",
         minimum: Version::new(1, 30, 0),
     };
     find(&wanted, given, [workspace().join(".tools/envoy")]).await
+}
+
+/// Finds `kind`, which makes clusters of containers.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn kind(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "kind",
+        variable: "STRATA_KIND",
+        purpose: "makes the clusters of STRATA_PROVIDER=kind",
+        remedy: "install it (kind.sigs.k8s.io)",
+        arguments: &["version"],
+        pattern: r"kind v(\d+)\.(\d+)\.(\d+)",
+        // Loads archives into every node, and takes --retain with --wait.
+        minimum: Version::new(0, 20, 0),
+    };
+    find(&wanted, given, []).await
 }
 
 async fn find(
@@ -73,13 +98,14 @@ async fn find(
         name,
         variable,
         purpose,
+        remedy,
         ..
     } = wanted;
     let path = match given {
         Some(path) if path.is_file() => path.to_owned(),
         Some(path) => bail!(
             "{variable} names {}, which is not a file; give the path of {name}, or unset it and \
-             run scripts/setup",
+             {remedy}",
             path.display()
         ),
         None => {
@@ -88,15 +114,15 @@ async fn find(
                 .map(|dir| dir.join(name))
                 .chain(places);
             all.find(|path| path.is_file()).with_context(|| {
-                format!("{name}, which {purpose}, is not installed; run scripts/setup, or set {variable}")
+                format!("{name}, which {purpose}, is not installed; {remedy}, or set {variable}")
             })?
         }
     };
     let version = version(wanted, &path).await?;
     if version < wanted.minimum {
         bail!(
-            "{} is {name} {version}, and strata needs {} or newer; run scripts/setup, or set \
-             {variable} to a newer one",
+            "{} is {name} {version}, and strata needs {} or newer; {remedy}, or set {variable} to a \
+             newer one",
             path.display(),
             wanted.minimum
         );
@@ -105,8 +131,13 @@ async fn find(
 }
 
 async fn version(wanted: &Wanted, path: &Path) -> anyhow::Result<Version> {
-    let Wanted { name, variable, .. } = wanted;
-    let remedy = format!("run scripts/setup, or set {variable} to a {name} that runs");
+    let Wanted {
+        name,
+        variable,
+        remedy,
+        ..
+    } = wanted;
+    let remedy = format!("{remedy}, or set {variable} to a {name} that runs");
     let output = tokio::process::Command::new(path)
         .args(wanted.arguments)
         .stdin(Stdio::null())

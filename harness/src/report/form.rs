@@ -76,6 +76,7 @@ pub(super) mod tests {
             finding: None,
             no_verdict: None,
             records: Vec::new(),
+            chance: Vec::new(),
             evidence: None,
             again:
                 "STRATA_KEEP=1 cargo test --test e2e -- --exact services::reaches_every_ready_pod"

@@ -39,6 +39,16 @@ fn suite(report: &Report, layer: &LayerReport) -> TestSuite {
     suite.add_property(("strata", report.strata.as_str()));
     suite.add_property(("run", report.run.as_str()));
     suite.add_property(("seed", report.seed.to_string().as_str()));
+    let chance = &report.false_alarms;
+    suite.add_property((
+        "false_alarms.budget",
+        format!("{:e}", chance.budget).as_str(),
+    ));
+    suite.add_property(("false_alarms.tests", chance.tests.to_string().as_str()));
+    suite.add_property((
+        "false_alarms.bound",
+        format!("{:.1e}", chance.bound).as_str(),
+    ));
     if let Some(cluster) = &report.cluster {
         suite.add_property(("provider", cluster.provider.as_str()));
         for (name, version) in &cluster.versions {
@@ -160,7 +170,7 @@ fn seconds(seconds: f64) -> Duration {
 mod tests {
     use super::super::form::tests::trial;
     use super::super::junit_rules::validate;
-    use super::super::{ClusterReport, FindingReport, NoVerdictReport, SCHEMA};
+    use super::super::{ClusterReport, FalseAlarms, FindingReport, NoVerdictReport, SCHEMA};
     use super::*;
 
     const NASTY: &str =
@@ -210,6 +220,7 @@ mod tests {
                 provider: "lab".into(),
                 versions: [("kubernetes".to_owned(), NASTY.to_owned())].into(),
             }),
+            false_alarms: FalseAlarms::default(),
             layers: vec![
                 LayerReport {
                     layer: "cni".into(),

@@ -19,8 +19,8 @@ use anyhow::Context as _;
 
 pub use form::form;
 pub use model::{
-    ClusterReport, Ending, Evidence, FindingReport, LayerReport, NoVerdictReport, Report, SCHEMA,
-    TrialKind, TrialReport, Verdict,
+    ClusterReport, Drawn, Ending, Evidence, FalseAlarms, FindingReport, LayerReport,
+    NoVerdictReport, Report, SCHEMA, TrialKind, TrialReport, Verdict,
 };
 pub use summary::summary;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
+use crate::verdict::chance::{BUDGET, Test};
 use crate::verdict::{Finding, NoVerdict};
 
 /// The version of the schema. Fields are only ever added under it.
@@ -32,10 +33,45 @@ pub struct Report {
     pub cluster: Option<ClusterReport>,
     /// Layer by layer, in the order of bring-up.
     pub layers: Vec<LayerReport>,
+    /// How often a run like this complains of a cluster that is right.
+    #[serde(default)]
+    pub false_alarms: FalseAlarms,
     /// What went wrong beside the verdicts: evidence, cleanup, teardown.
     pub troubles: Vec<String>,
     /// How it ended; absent while it runs, and if it was killed.
     pub ending: Option<Ending>,
+}
+
+/// The run's budget of false alarms, and what its tests of chance have drawn from it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FalseAlarms {
+    /// What a run may come to.
+    pub budget: f64,
+    /// How many tests of chance it made.
+    pub tests: usize,
+    /// The sum of their α: the probability that any of them complains by chance, at most.
+    pub bound: f64,
+}
+
+impl Default for FalseAlarms {
+    fn default() -> Self {
+        Self::of(&[])
+    }
+}
+
+impl FalseAlarms {
+    pub(crate) fn of(layers: &[LayerReport]) -> Self {
+        let drawn = || {
+            let trials = layers.iter().flat_map(|layer| &layer.trials);
+            trials.flat_map(|trial| &trial.chance)
+        };
+        Self {
+            budget: BUDGET,
+            tests: drawn().count(),
+            bound: drawn().map(|drawn| drawn.alpha).sum(),
+        }
+    }
 }
 
 /// The cluster.
@@ -148,6 +184,9 @@ pub struct TrialReport {
     /// What the check noted: sample sizes, error rates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<(String, String)>,
+    /// Its tests of chance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chance: Vec<Drawn>,
     /// What was collected about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
@@ -172,6 +211,7 @@ impl TrialReport {
             finding: None,
             no_verdict: None,
             records: Vec::new(),
+            chance: Vec::new(),
             evidence: None,
             again: String::new(),
             troubles: Vec::new(),
@@ -204,6 +244,25 @@ impl From<&NoVerdict> for NoVerdictReport {
             doing: no_verdict.doing(),
             because: no_verdict.because().to_owned(),
             likely: no_verdict.likely().map(ToOwned::to_owned),
+        }
+    }
+}
+
+/// A test of chance, and what it drew from the run's budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drawn {
+    /// Its kind (`docs/statistics.md`).
+    pub test: String,
+    /// The probability with which it complains of a cluster that is right, at most.
+    pub alpha: f64,
+}
+
+impl From<Test> for Drawn {
+    fn from(test: Test) -> Self {
+        Self {
+            test: test.name().to_owned(),
+            alpha: test.alpha(),
         }
     }
 }

@@ -38,6 +38,12 @@ pub fn summary(report: &Report) -> String {
             );
         }
     }
+    let chance = &report.false_alarms;
+    let _ = writeln!(
+        text,
+        "false-alarm budget spent: {} tests, bound {:.1e} of {:e}",
+        chance.tests, chance.bound, chance.budget
+    );
     for trouble in &report.troubles {
         let _ = writeln!(text, "trouble   {trouble}");
     }

@@ -1,7 +1,9 @@
 //! How a run ends: one exit code from all verdicts, and the report of a run that never began.
 
 use crate::exit::Exit;
-use crate::report::{self, Ending, LayerReport, Report, SCHEMA, TrialKind, TrialReport, Verdict};
+use crate::report::{
+    self, Ending, FalseAlarms, LayerReport, Report, SCHEMA, TrialKind, TrialReport, Verdict,
+};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
 use crate::verdict::NoVerdict;
@@ -41,6 +43,7 @@ pub(super) fn empty(info: &RunInfo) -> Report {
         seconds: 0.0,
         cluster: None,
         layers: Vec::new(),
+        false_alarms: FalseAlarms::default(),
         troubles: Vec::new(),
         ending: None,
     }

@@ -17,9 +17,8 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt as _};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
+use crate::group::Group;
 use crate::provider::Cluster;
 use crate::run::RunInfo;
 use crate::settings::BadInput;
@@ -103,8 +102,7 @@ pub(super) async fn run(
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot run {name}"))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok());
-    let group = Group(group.map(Pid::from_raw));
+    let group = Group::of(&child);
     let status = tokio::time::timeout(DEADLINE, child.wait())
         .await
         .with_context(|| format!("{name} did not end within {} s", DEADLINE.as_secs()))?
@@ -119,18 +117,6 @@ pub(super) async fn run(
         );
     }
     Ok(group)
-}
-
-/// The processes of the program; dropped, whatever is left of them ends.
-pub(super) struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // Mostly there is nobody left, which is an error that means success.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
 }
 
 /// A network namespace that can be entered.

@@ -34,6 +34,7 @@ use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, workspace};
 use crate::stack::Layer;
 use crate::verdict::NotPassed;
+use crate::verdict::chance::{BUDGET, Ledger};
 use plan::Plan;
 use stage::Stage;
 
@@ -50,6 +51,8 @@ pub type BringUp = for<'a> fn(
 pub struct Runner {
     /// What is judged.
     pub suites: &'static [Suite],
+    /// Which tests of chance each check may draw.
+    pub chance: Ledger,
     /// The folder of manifests; a relative path is taken from the workspace's root.
     pub manifests: &'static str,
     /// Who makes the cluster.
@@ -66,10 +69,11 @@ pub struct Runner {
 /// The lab starts itself by executing this program again, so this must be the first statement of
 /// `main`, before there is a second thread.
 #[must_use]
-pub fn main(suites: &'static [Suite]) -> ExitCode {
+pub fn main(suites: &'static [Suite], chance: Ledger) -> ExitCode {
     strata_lab::boot::init();
     Runner {
         suites,
+        chance,
         manifests: "manifests",
         provider: provider::choose,
         bring_up: |layer, cluster, run, progress| {
@@ -109,6 +113,7 @@ impl Runner {
             let _ = libtest_mimic::run(&listed, trials.collect());
             return Ok(Exit::Passed);
         }
+        affordable(&self.chance, &plan)?;
         let provider = (self.provider)(&settings)?;
         if let Some(program) = &settings.after_layer {
             hook::check(program)?;
@@ -131,6 +136,7 @@ impl Runner {
             report_dir: settings.report_dir.clone(),
             again: again(&settings),
             manifests: Arc::new(manifests),
+            chance: self.chance,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -170,6 +176,20 @@ impl Runner {
         runtime.shutdown_background();
         Ok(exit)
     }
+}
+
+/// Nothing is begun that could complain by chance more often than a run may.
+fn affordable(chance: &Ledger, plan: &Plan) -> Result<(), BadInput> {
+    let checks = plan.run.iter().filter_map(|item| Some(item.check?.id));
+    let bound = chance.bound(checks);
+    if bound > BUDGET {
+        return Err(BadInput(format!(
+            "the tests of chance of these checks may raise a false alarm with probability {bound:.1e}, \
+             and a run with {BUDGET:e} at most; this is a defect of the suites' ledger, and a filter \
+             that runs fewer checks gets around it"
+        )));
+    }
+    Ok(())
 }
 
 /// Makes the report directory this run's own. The lock is the file's, so it ends with the process.

@@ -2,8 +2,8 @@
 //!
 //! Start from [`Plan::new`]. A layer's trials come in three phases: its bring-up; its gates side by
 //! side, with the gates of the layers brought up before it (what worked then and does not now is a
-//! regression of this layer); and all its other checks, side by side. A phase begins when the one
-//! before it has ended. Rule: nothing here touches a cluster, so `--list` and a filter without a
+//! regression of this layer); and all its other checks, side by side, but for those that need to be
+//! alone, which come last, each in a phase of its own. A phase begins when the one before it has ended. Rule: nothing here touches a cluster, so `--list` and a filter without a
 //! match never do.
 //!
 //! A filter selects checks. The bring-up of every layer they stand on is implied, and so are the
@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::check::{Check, Suite};
+use crate::provider::Need;
 use crate::report::TrialKind;
 use crate::stack::Layer;
 
@@ -28,6 +29,8 @@ pub(super) struct Item {
     pub(super) check: Option<&'static Check>,
     /// Where the check is from: a lower layer, if it is a regression.
     pub(super) home: Layer,
+    /// Which of its layer's phases it is in.
+    turn: usize,
 }
 
 impl Item {
@@ -43,12 +46,9 @@ impl Item {
 
     /// Trials of a phase run side by side; phases run one after the other.
     pub(super) fn phase(&self) -> usize {
-        let within = match self.kind {
-            TrialKind::Up => 0,
-            TrialKind::Gate | TrialKind::Regression => 1,
-            TrialKind::Check => 2,
-        };
-        3 * self.layer as usize + within
+        // Far more than a layer has.
+        const PHASES: usize = 1000;
+        PHASES * self.layer as usize + self.turn
     }
 }
 
@@ -136,6 +136,7 @@ fn everything(suites: &'static [Suite]) -> Vec<Item> {
             kind: TrialKind::Up,
             check: None,
             home: layer,
+            turn: 0,
         });
         // Regressions first: with one thread, gates must find them judged.
         for lower in Layer::ALL.into_iter().filter(|lower| *lower < layer) {
@@ -144,22 +145,24 @@ fn everything(suites: &'static [Suite]) -> Vec<Item> {
                 kind: TrialKind::Regression,
                 check: Some(check),
                 home: lower,
+                turn: 1,
             }));
         }
-        for (kind, checks) in [
-            (
-                TrialKind::Gate,
-                of(layer).flat_map(|suite| suite.gates).collect::<Vec<_>>(),
-            ),
-            (TrialKind::Check, longest_first(of(layer))),
-        ] {
-            all.extend(checks.into_iter().map(|check| Item {
-                layer,
-                kind,
-                check: Some(check),
-                home: layer,
-            }));
-        }
+        let own = |kind, check, turn| Item {
+            layer,
+            kind,
+            check: Some(check),
+            home: layer,
+            turn,
+        };
+        let gates = of(layer).flat_map(|suite| suite.gates);
+        all.extend(gates.map(|check| own(TrialKind::Gate, check, 1)));
+        let (alone, together) = longest_first(of(layer))
+            .into_iter()
+            .partition::<Vec<_>, _>(|check| check.needs.contains(&Need::Alone));
+        let together = together.into_iter().map(|check| (check, 2));
+        let checks = together.chain(alone.into_iter().zip(3..));
+        all.extend(checks.map(|(check, turn)| own(TrialKind::Check, check, turn)));
     }
     all
 }
@@ -303,6 +306,40 @@ mod tests {
             .map(|check| check.id)
             .collect();
         assert_eq!(ids, ["cni::long", "cni::b", "cni::a"]);
+    }
+
+    #[test]
+    fn what_needs_to_be_alone_comes_last_and_has_a_phase_of_its_own() {
+        const fn alone(id: &'static str) -> Check {
+            Check {
+                needs: &[Need::Alone],
+                manifest: Some("cni/x.yaml"),
+                ..check(id)
+            }
+        }
+        static SUITES: &[Suite] = &[Suite {
+            layer: Layer::Cni,
+            gates: &[],
+            checks: &[
+                alone("cni::a"),
+                check("cni::b"),
+                alone("cni::c"),
+                check("cni::d"),
+            ],
+        }];
+        let all = everything(SUITES);
+        let phases: Vec<_> = all.iter().map(|item| (item.name(), item.phase())).collect();
+        let expected = [
+            ("cni::up", 0),
+            ("cni::b", 2),
+            ("cni::d", 2),
+            ("cni::a", 3),
+            ("cni::c", 4),
+        ];
+        assert_eq!(
+            phases,
+            expected.map(|(name, phase)| (name.to_owned(), phase))
+        );
     }
 
     #[test]

@@ -16,15 +16,16 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
-use super::hook::Group;
 use super::plan::{Item, Plan};
 use super::signals::Stop;
 use super::trial::panic_text;
 use super::{Runner, end};
 use crate::exit::Exit;
+use crate::group::Group;
 use crate::provider::{Cluster, Provider};
 use crate::report::{
-    self, ClusterReport, Ending, LayerReport, Report, TrialKind, TrialReport, Verdict, form,
+    self, ClusterReport, Ending, FalseAlarms, LayerReport, Report, TrialKind, TrialReport, Verdict,
+    form,
 };
 use crate::run::RunInfo;
 use crate::settings::Settings;
@@ -154,6 +155,9 @@ impl Stage {
         if let Some(exit) = self.stop.by() {
             trial.verdict = Verdict::Skipped;
             trial.reason = Some(exit.meaning().to_owned());
+        } else if let Some(reason) = self.lacks(&item) {
+            trial.verdict = Verdict::Skipped;
+            trial.reason = Some(reason);
         } else if let Some(gate) = self.blocked(&item) {
             trial.verdict = Verdict::Blocked;
             trial.reason = Some(format!("blocked by {gate}"));
@@ -198,6 +202,16 @@ impl Stage {
             _ = wait => {}
             () = self.stop.asked() => {}
         }
+    }
+
+    /// Why a trial's layer cannot be had from this provider; nothing if it can.
+    fn lacks(&self, item: &Item) -> Option<String> {
+        let mut layers = [item.layer, item.home].into_iter();
+        let lacking = layers.find(|layer| !self.provider.has(*layer))?;
+        let name = self.provider.name();
+        Some(format!(
+            "this version does not bring up {lacking} on {name}"
+        ))
     }
 
     /// The gate or bring-up that makes this trial meaningless, if one fell in an earlier phase. Who
@@ -361,6 +375,7 @@ impl Stage {
     pub(super) fn save(&self) {
         let mut ledger = self.ledger();
         ledger.report.seconds = self.started.elapsed().as_secs_f64();
+        ledger.report.false_alarms = FalseAlarms::of(&ledger.report.layers);
         if let Err(error) = report::write(&ledger.report, &self.info.report_dir) {
             if ledger.saved {
                 eprintln!("strata: {error:#}; free the disk, or set STRATA_REPORT_DIR");

@@ -149,6 +149,7 @@ impl Stage {
             }
         };
         trial.records = scope.records();
+        trial.chance = scope.drawn();
         if matches!(end, End::Judged(Err(_))) {
             match tokio::time::timeout(EVIDENCE, scope.collect_evidence()).await {
                 Ok(files) => {

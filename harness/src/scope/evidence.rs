@@ -19,7 +19,7 @@ use kube::{Resource, core::GroupVersionKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Scope;
+use super::{Scope, sample};
 use crate::budget::{Budget, REQUEST};
 use crate::verdict::NoVerdict;
 use crate::wait;
@@ -39,6 +39,15 @@ const COLLECTORS: &[Collector] = &[
         name: "probe",
         collect: |scope| {
             Box::pin(async { Ok(vec![("probe.jsonl".to_owned(), scope.transcript().text())]) })
+        },
+    },
+    Collector {
+        name: "sample",
+        collect: |scope| {
+            // It is there already, whatever the check came to.
+            let kept = std::fs::read_to_string(scope.evidence.join(sample::LOG));
+            let file = kept.map(|text| (sample::LOG.to_owned(), text));
+            Box::pin(async move { Ok(file.into_iter().collect()) })
         },
     },
     Collector {
@@ -86,6 +95,7 @@ const ISTIO: Kinds = &[
     ("networking.istio.io", "v1", "VirtualService"),
     ("networking.istio.io", "v1", "DestinationRule"),
     ("networking.istio.io", "v1", "ServiceEntry"),
+    ("networking.istio.io", "v1", "Sidecar"),
     ("security.istio.io", "v1", "PeerAuthentication"),
     ("security.istio.io", "v1", "AuthorizationPolicy"),
 ];

@@ -1,25 +1,16 @@
-//! Expectations that observe: until it settles, and shares of a split.
+//! Expectations that observe until it settles.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use strata_probe::{Reply, RequestSpec};
 use tokio::time::Instant;
 
 use super::Scope;
 use crate::budget::{Budget, CONVERGE};
-use crate::probe::{Vantage, failure};
 use crate::verdict::Outcome;
-use crate::verdict::bound::ErrorBound;
-use crate::verdict::split::{Decision, SplitTest};
 use crate::verdict::{Expect, NoVerdict, NoVerdictKind, expect};
 use crate::wait::{self, Progress};
 
-/// How many requests of a split are sent at a time. The decision does not depend on it; a larger
-/// burst sends more in vain, a smaller one starts the probe more often.
-const BURST: u64 = 250;
 /// What is expected to be seen before long, and to stay.
 #[derive(Debug)]
 pub struct Eventually<'a, T, F> {
@@ -45,49 +36,6 @@ impl Scope {
         expectation: Eventually<'_, T, impl AsyncFnMut() -> Result<T, NoVerdict>>,
     ) -> Outcome {
         eventually(expectation, CONVERGE).await
-    }
-
-    /// Sends requests until it is decided whether the arms receive their shares (any unit; `arm_of`
-    /// names the arm of a reply). Failed requests are judged apart. Sample size, α and β are
-    /// recorded.
-    ///
-    /// # Errors
-    /// `Failed` if requests fail or an arm does not receive its share.
-    pub async fn split(
-        &self,
-        from: &Vantage,
-        spec: &RequestSpec,
-        arms: &[(&str, f64)],
-        arm_of: impl Fn(&Reply) -> String,
-        likely: &str,
-    ) -> Outcome {
-        let burst = async |count| {
-            let spec = RequestSpec {
-                count,
-                duration_ms: None,
-                ..spec.clone()
-            };
-            Ok(from.request(&spec).await?.0)
-        };
-        let mut sampled = Sampled::new(SplitTest::new(arms.iter().copied())?);
-        let drawn = sampled.draw(burst, arm_of).await;
-        for (key, value) in sampled.records() {
-            self.record(key, value);
-        }
-        let observed = sampled.test.observed_shares().into_iter();
-        *self.shares.lock().unwrap_or_else(PoisonError::into_inner) = observed
-            .map(|(arm, share)| (arm.to_owned(), share))
-            .collect();
-        drawn?;
-        sampled.judge(&format!("who answers {}", spec.url), likely)
-    }
-
-    /// Each arm's share, 0 to 1, as the latest [`Self::split`] of this check observed it; empty
-    /// before that.
-    #[must_use]
-    pub fn shares(&self) -> BTreeMap<String, f64> {
-        let shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.clone()
     }
 }
 
@@ -186,75 +134,6 @@ impl<T: PartialEq + Debug> Seen<T> {
         self.latest = Some(observed);
         self.agreeing = if agrees { self.agreeing + 1 } else { 0 };
         self.agreeing
-    }
-}
-
-/// A split and the requests it was judged by.
-struct Sampled {
-    test: SplitTest,
-    bound: ErrorBound,
-    sent: u64,
-    failed: BTreeMap<String, u64>,
-}
-
-impl Sampled {
-    fn new(test: SplitTest) -> Self {
-        Self {
-            test,
-            bound: ErrorBound::default(),
-            sent: 0,
-            failed: BTreeMap::new(),
-        }
-    }
-
-    /// Sends bursts until the split is decided, or too many requests have failed.
-    async fn draw(
-        &mut self,
-        mut burst: impl AsyncFnMut(u64) -> Result<Vec<Reply>, NoVerdict>,
-        arm_of: impl Fn(&Reply) -> String,
-    ) -> Result<(), NoVerdict> {
-        while self.test.decision() == Decision::Undecided && self.errors("").is_ok() {
-            let left = self.test.at_most().saturating_sub(self.test.requests());
-            let replies = burst(BURST.min(left.max(1))).await?;
-            if replies.is_empty() {
-                return Err(NoVerdict::new("no request of a burst came back"));
-            }
-            for reply in replies {
-                self.sent += 1;
-                match failure(&reply) {
-                    Some(kind) => *self.failed.entry(kind).or_default() += 1,
-                    None => drop(self.test.observe(&arm_of(&reply))),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Requests that fail are a finding of their own and come first: the share of those that are
-    /// left says little.
-    fn judge(&self, what: &str, likely: &str) -> Outcome {
-        self.errors(likely)?;
-        self.test.judge(what, likely)
-    }
-
-    fn errors(&self, likely: &str) -> Outcome {
-        if self.sent == 0 {
-            return Ok(());
-        }
-        let kinds: Vec<_> = self
-            .failed
-            .iter()
-            .map(|(kind, n)| format!("{n} {kind}"))
-            .collect();
-        let failed = self.failed.values().sum();
-        self.bound
-            .judge(self.sent, failed, &kinds.join(", "), likely)
-    }
-
-    fn records(&self) -> Vec<(&'static str, String)> {
-        let mut records = self.test.records();
-        records.extend(self.bound.records(self.sent, self.failed.values().sum()));
-        records
     }
 }
 
@@ -374,62 +253,5 @@ mod tests {
             matches!(outcome, Err(NotPassed::NoVerdict(_))),
             "{outcome:?}"
         );
-    }
-
-    fn reply(pod: &str, status: u16) -> Reply {
-        Reply {
-            status: Some(status),
-            headers: [("x-strata-pod".to_owned(), vec![pod.to_owned()])].into(),
-            ..Reply::default()
-        }
-    }
-
-    async fn split(of_hundred: u64, failing: u64) -> (Outcome, Sampled) {
-        let mut sampled = Sampled::new(SplitTest::new([("v1", 90.0), ("v2", 10.0)]).unwrap());
-        let mut sent = 0;
-        let burst = async |count: u64| {
-            let replies = (0..count).map(|_| {
-                sent += 1;
-                let arm = if sent % 100 < of_hundred { "v2" } else { "v1" };
-                reply(arm, if sent % 100 < failing { 503 } else { 200 })
-            });
-            Ok(replies.collect())
-        };
-        let arm_of = |reply: &Reply| reply.pod().unwrap_or_default().to_owned();
-        sampled.draw(burst, arm_of).await.unwrap();
-        let outcome = sampled.judge("who answers", "the weights");
-        (outcome, sampled)
-    }
-
-    #[tokio::test]
-    async fn bursts_go_on_until_the_split_is_decided() {
-        let (outcome, sampled) = split(10, 0).await;
-        outcome.unwrap();
-        assert!(sampled.sent <= sampled.test.at_most());
-        let records: BTreeMap<_, _> = sampled.records().into_iter().collect();
-        assert_eq!(records["split.requests"], sampled.sent.to_string());
-        assert!(records.contains_key("split.alpha") && records.contains_key("errors.at_most"));
-        for wrong in [0, 20, 100] {
-            let (outcome, _) = split(wrong, 0).await;
-            let Err(NotPassed::Failed(finding)) = outcome else {
-                panic!("{wrong}: {outcome:?}")
-            };
-            assert_eq!(finding.what(), "who answers");
-        }
-    }
-
-    #[tokio::test]
-    async fn requests_that_fail_are_the_finding_and_end_the_sampling() {
-        let (outcome, sampled) = split(10, 1).await;
-        let Err(NotPassed::Failed(finding)) = outcome else {
-            panic!("{outcome:?}")
-        };
-        assert_eq!(finding.what(), "requests that fail");
-        assert!(
-            finding.observed().contains("2 503"),
-            "{}",
-            finding.observed()
-        );
-        assert_eq!(sampled.sent, BURST);
     }
 }

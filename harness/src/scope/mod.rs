@@ -10,6 +10,7 @@ mod evidence;
 mod expect;
 mod objects;
 mod pods;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -17,15 +18,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use expect::Eventually;
+pub use sample::{Sampling, Sorted};
 
 use rand::RngExt as _;
 
 use crate::apply::{self, Applier, Global, Manifest, RUN_LABEL, close_namespace, open_namespace};
 use crate::probe::Transcript;
 use crate::provider::Cluster;
+use crate::report::Drawn;
 use crate::run::RunInfo;
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
+use crate::verdict::chance::cover::covering;
+use crate::verdict::chance::fixed::FixedShare;
+use crate::verdict::chance::{Ledger, Test};
+use crate::verdict::split::BETA;
 
 /// What a check's body is given.
 pub struct Scope {
@@ -44,6 +51,8 @@ pub struct Scope {
     /// Whether the namespace is the check's own.
     own: bool,
     records: Mutex<Vec<(String, String)>>,
+    chance: Ledger,
+    drawn: Mutex<Vec<Test>>,
     shares: Mutex<BTreeMap<String, f64>>,
     transcript: Transcript,
 }
@@ -75,6 +84,8 @@ impl Scope {
             globals: Mutex::default(),
             own,
             records: Mutex::default(),
+            chance: run.chance,
+            drawn: Mutex::default(),
             shares: Mutex::default(),
             transcript: Transcript::default(),
         }
@@ -176,6 +187,58 @@ impl Scope {
     pub fn records(&self) -> Vec<(String, String)> {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.clone()
+    }
+
+    /// Draws what a test of chance takes of the run's budget of false alarms: the probability with
+    /// which it may complain of a cluster that is right.
+    ///
+    /// # Errors
+    /// When the suites' ledger does not say that this check makes such a test, or as often.
+    pub fn draw(&self, test: Test) -> Result<f64, NoVerdict> {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = |tests: &[Test]| tests.iter().filter(|other| **other == test).count();
+        let declared = times(self.chance.of(self.id));
+        if times(&drawn) >= declared {
+            return Err(NoVerdict::new(format!(
+                "the suites' ledger declares {declared} {test} tests of this check, and it makes more"
+            ))
+            .with_likely("the check's row in suites/chance.rs is missing or short, which is a defect of strata"));
+        }
+        drawn.push(test);
+        Ok(test.alpha())
+    }
+
+    /// So many requests, which are enough to meet each of so many endpoints that are chosen at random,
+    /// but for a probability that is drawn from the budget. Half of it is for each of two looks, since
+    /// what is awaited must be seen twice.
+    ///
+    /// # Errors
+    /// As [`Self::draw`], and when they are too few.
+    pub fn enough(&self, requests: u64, endpoints: u64) -> Result<u64, NoVerdict> {
+        let needed = covering(endpoints, self.draw(Test::Coverage)? / 2.0);
+        if requests < needed {
+            return Err(NoVerdict::new(format!(
+                "{requests} requests may miss one of {endpoints} endpoints by chance; it takes {needed}"
+            )));
+        }
+        self.record(
+            "coverage",
+            format!("{requests} requests for {endpoints} endpoints"),
+        );
+        Ok(requests)
+    }
+
+    /// A test of a share of which only the total is told, at the usual α and β.
+    ///
+    /// # Errors
+    /// As [`Self::draw`], and when there is no such test.
+    pub fn fixed_share(&self, share: f64, tolerance: f64) -> Result<FixedShare, NoVerdict> {
+        FixedShare::new(share, tolerance, self.draw(Test::Share)?, BETA)
+    }
+
+    pub(crate) fn drawn(&self) -> Vec<Drawn> {
+        let drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.iter().copied().map(Drawn::from).collect()
     }
 
     pub(crate) fn transcript(&self) -> &Transcript {

@@ -157,6 +157,8 @@ kinds! {
     ClientOutsideMesh = "client-outside-mesh",
     /// The objects are right, the shares are not.
     WeightsNotFollowed = "weights-not-followed",
+    /// Requests of one connection, one client or one moment share their arm.
+    NotDrawnOneByOne = "not-drawn-one-by-one",
 
     // Gateway API.
     /// The GatewayClass is not there.

@@ -2,16 +2,16 @@
 //!
 //! Start from [`expect`] and [`expect_eq`], which alone make [`NotPassed::Failed`]. Everything here
 //! is pure: it judges what was observed and observes nothing itself. Whatever chance decides goes
-//! through [`split`] and [`bound`], which state their error rates.
+//! through [`chance`], whose tests state their error rates.
 
-pub mod bound;
 pub(crate) mod cause;
+pub mod chance;
 mod finding;
 mod no_verdict;
 mod outcome;
-pub mod split;
 
 pub use cause::{Cause, CauseKind};
+pub use chance::{bound, split};
 pub use finding::{Expect, Finding, expect, expect_eq};
 pub use no_verdict::{Doing, NoVerdict, NoVerdictKind};
 pub use outcome::{NotPassed, Outcome};

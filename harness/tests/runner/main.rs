@@ -39,6 +39,8 @@ const TRIALS: &[(&str, Test)] = &[
         no_verdict,
     ),
     ("a_need_that_is_not_met_skips_with_the_reason", skips),
+    ("tests_of_chance_draw_from_the_ledger", chance),
+    ("a_layer_that_the_provider_lacks_is_skipped", lacks),
     ("a_list_touches_nothing", lists),
     ("a_filter_without_a_match_touches_nothing", unmatched),
     ("a_layer_that_does_not_come_up_blocks_the_rest", not_up),
@@ -260,6 +262,30 @@ fn no_verdict(run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn chance(run: &Run) -> anyhow::Result<()> {
+    let ended = run.run(&["--exact", "cni::lucky"], &[])?;
+    ended.is(0, &["create", "destroy"])?;
+    let trial = ended.verdict("cni::lucky", "passed")?;
+    ensure!(trial["chance"][1]["alpha"] == 1e-9, "{trial:#}");
+    let spent = &ended.report["falseAlarms"];
+    ensure!(spent["tests"] == 2 && spent["bound"] == 2e-9, "{spent:#}");
+    let line = "false-alarm budget spent: 2 tests, bound 2.0e-9 of 1e-4";
+    ensure!(ended.stdout.contains(line), "{}", ended.stdout);
+    ensure!(
+        ended
+            .junit
+            .contains(r#"name="false_alarms.bound" value="2.0e-9""#),
+        "{}",
+        ended.junit
+    );
+    // Whatever is not declared is not drawn.
+    let ended = run.run(&["--exact", "cni::greedy"], &[])?;
+    let trial = ended.verdict("cni::greedy", "no-verdict")?;
+    let because = trial["noVerdict"]["because"].as_str().unwrap_or_default();
+    ensure!(because.contains("ledger"), "{because}");
+    Ok(())
+}
+
 fn skips(run: &Run) -> anyhow::Result<()> {
     let ended = run.run(&["--exact", "cni::needs_nine_nodes"], &[])?;
     ended.is(0, &["create", "destroy"])?;
@@ -268,6 +294,19 @@ fn skips(run: &Run) -> anyhow::Result<()> {
         skipped["reason"] == "needs 9 schedulable nodes; there are 0",
         "{skipped:#}"
     );
+    Ok(())
+}
+
+fn lacks(run: &Run) -> anyhow::Result<()> {
+    let ended = run.run(&["gate"], &[(toys::TOY_WRONG, "lacks")])?;
+    for name in ["ingress::up", "ingress::gate"] {
+        let skipped = ended.verdict(name, "skipped")?;
+        ensure!(
+            skipped["reason"] == "this version does not bring up ingress on toy",
+            "{skipped:#}"
+        );
+    }
+    ended.verdict("cni::gate", "passed")?;
     Ok(())
 }
 

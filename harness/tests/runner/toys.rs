@@ -12,8 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kube::client::Body;
 use strata::RunInfo;
-use strata::provider::{Cluster, Provider};
+use strata::provider::{Cluster, Progress, Provider};
 use strata::runner::Runner;
+use strata::verdict::chance::{Ledger, Test};
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 /// Set in a run, and only there.
@@ -22,7 +23,7 @@ pub(crate) const TOY: &str = "TOY";
 pub(crate) const TOY_LOG: &str = "TOY_LOG";
 /// The folder of manifests.
 pub(crate) const TOY_MANIFESTS: &str = "TOY_MANIFESTS";
-/// What goes wrong: `create`, `up`, `up-panic`.
+/// What goes wrong: `create`, `up`, `up-panic`; `lacks`, a layer that the provider has not.
 pub(crate) const TOY_WRONG: &str = "TOY_WRONG";
 
 const fn check(id: &'static str, run: BodyOf) -> Check {
@@ -60,6 +61,14 @@ const BLOCKS: BodyOf = |_| {
     })
 };
 
+const DRAWS_TWICE: BodyOf = |scope| {
+    Box::pin(async {
+        scope.draw(Test::Coverage)?;
+        scope.draw(Test::Coverage)?;
+        Ok(())
+    })
+};
+
 static SUITES: &[Suite] = &[
     Suite {
         layer: Layer::Cni,
@@ -71,6 +80,8 @@ static SUITES: &[Suite] = &[
             check("cni::hangs", HANGS),
             check("cni::panics", PANICS),
             check("cni::blocks_its_thread", BLOCKS),
+            check("cni::lucky", DRAWS_TWICE),
+            check("cni::greedy", DRAWS_TWICE),
             Check {
                 needs: &[Need::Nodes(9)],
                 ..check("cni::needs_nine_nodes", HOLDS)
@@ -93,11 +104,15 @@ static SUITES: &[Suite] = &[
     },
 ];
 
+/// One is lucky as often as it may be; another draws what it may not.
+const CHANCE: Ledger = Ledger(&[("cni::lucky", &[Test::Coverage, Test::Coverage])]);
+
 /// The `main` of a run.
 pub(crate) fn main() -> ExitCode {
     let folder = std::env::var(TOY_MANIFESTS).unwrap_or_default();
     Runner {
         suites: SUITES,
+        chance: CHANCE,
         manifests: folder.leak(),
         provider: |_| Ok(Box::new(Toy)),
         bring_up: |layer, _, _, progress| {
@@ -140,7 +155,11 @@ impl Provider for Toy {
         "toy"
     }
 
-    async fn create(&self, _: &RunInfo, _: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Arc<Cluster>> {
+    fn has(&self, layer: Layer) -> bool {
+        wrong() != "lacks" || layer != Layer::Ingress
+    }
+
+    async fn create(&self, _: &RunInfo, _: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         note("create");
         anyhow::ensure!(wrong() != "create", "no clay to make a cluster of");
         // An API that has nothing and takes nothing.

@@ -131,10 +131,17 @@ pub(crate) fn keep_managers(old: &Value, new: &mut Value) {
         .and_then(Value::as_array);
     let reset = sent.is_some_and(|list| matches!(list.as_slice(), [one] if *one == json!({})));
     let known = !reset && !managers_of(new).is_empty();
-    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut)
-        && !known
-    {
-        match old.pointer("/metadata/managedFields").filter(|_| !reset) {
+    if reset {
+        copy_managers(&Value::Null, new);
+    } else if !known {
+        copy_managers(old, new);
+    }
+}
+
+/// Has one object managed as another is, which may be by nobody.
+pub(crate) fn copy_managers(from: &Value, to: &mut Value) {
+    if let Some(metadata) = to.get_mut("metadata").and_then(Value::as_object_mut) {
+        match from.pointer("/metadata/managedFields") {
             Some(fields) => metadata.insert("managedFields".to_owned(), fields.clone()),
             None => metadata.remove("managedFields"),
         };

@@ -371,7 +371,7 @@ async fn create_by_apply(
     // Who applies manages what was applied; defaults belong to nobody.
     let bare = json!({"metadata": {"name": target.name}});
     let managed = apply::apply(&bare, config, kind, writer, true)?;
-    object["metadata"]["managedFields"] = managed["metadata"]["managedFields"].clone();
+    apply::copy_managers(&managed, &mut object);
     let stored = write::create(&call.shared, kind, target.namespace, object, options)?;
     Ok(Answered::created(stored, warnings))
 }

@@ -312,15 +312,15 @@ fn finish(
     check_type(kind, &mut new)?;
     check_identity(target, old, &new)?;
     let (mut new, warnings) = decode(kind, new, options)?;
-    apply::keep_managers(old, &mut new);
+    // An apply says who manages what; nobody is an answer too.
+    if !options.applied {
+        apply::keep_managers(old, &mut new);
+    }
     match part {
         Part::Status => {
-            let status = new.get("status").cloned();
-            let (annotations, fields) = (
-                new["metadata"].get("annotations").cloned(),
-                new["metadata"].get("managedFields").cloned(),
-            );
-            new = old.clone();
+            let sent = std::mem::replace(&mut new, old.clone());
+            let annotations = sent["metadata"].get("annotations").cloned();
+            let status = sent.get("status").cloned();
             if let Some(status) = status {
                 new["status"] = status;
             }
@@ -329,10 +329,8 @@ fn finish(
             {
                 new["metadata"]["annotations"] = annotations;
             }
-            if options.applied
-                && let Some(fields) = fields
-            {
-                new["metadata"]["managedFields"] = fields;
+            if options.applied {
+                apply::copy_managers(&sent, &mut new);
             }
         }
         Part::Main | Part::Scale => {

@@ -51,9 +51,17 @@ impl Model {
     }
 
     pub(crate) fn listing(&self, kind: Kind, select: Select, more: &str) -> Request {
+        let (path, selected) = (self.collection(kind), select.query());
+        // A controller puts one of its own into every namespace.
+        let ours = match kind {
+            Kind::ConfigMap if self.rules.controllers => {
+                "&fieldSelector=metadata.name!=kube-root-ca.crt"
+            }
+            _ => "",
+        };
         Request {
             method: "GET",
-            path: format!("{}?{}&{more}", self.collection(kind), select.query()),
+            path: format!("{path}?{selected}{ours}&{more}"),
             media: JSON,
             body: Value::Null,
         }

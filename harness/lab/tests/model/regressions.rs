@@ -382,3 +382,9 @@ fn who_applies_nothing_manages_nothing() {
     let at = first(Kind::ConfigMap);
     hold(&[apply(at, EMPTY, 0), apply(at, EMPTY, 1)]);
 }
+
+#[test]
+fn who_leaves_out_all_that_it_applied_manages_nothing_any_more() {
+    let at = first(Kind::ConfigMap);
+    hold(&[apply(at, Content { a: 1, ..EMPTY }, 0), apply(at, EMPTY, 0)]);
+}

@@ -43,8 +43,9 @@ impl Watcher {
                 .nth(usize::from(back))
         };
         let (position, version) = match from {
-            Start::Zero => (model.history.len(), None),
-            Start::Now => Self::listed(client, model, kind, select).await?,
+            // What comes first from nowhere may be of a moment ago where controllers keep a server busy.
+            Start::Zero if !model.rules.controllers => (model.history.len(), None),
+            Start::Zero | Start::Now => Self::listed(client, model, kind, select).await?,
             Start::Past(back) => match past(back) {
                 Some((at, revision)) => (at, Some(revision)),
                 None => Self::listed(client, model, kind, select).await?,

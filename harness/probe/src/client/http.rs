@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     headers: HeaderMap,
     body: Bytes,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// What is asked for when the first of an answer's body is there.
+    release: Option<Box<Plan>>,
 }
 
 impl Plan {
@@ -86,7 +88,21 @@ impl Plan {
             true => Some(session(&spec, host)?),
             false => None,
         };
+        let release = match spec.release.as_ref() {
+            Some(name) => {
+                let scheme = url.scheme_str().unwrap_or("http");
+                let release = RequestSpec {
+                    url: format!("{scheme}://{authority}/release/{name}"),
+                    method: Method::POST.to_string(),
+                    release: None,
+                    ..spec.clone()
+                };
+                Some(Box::new(Self::new(release, Resolver::from_system())?))
+            }
+            None => None,
+        };
         Ok(Self {
+            release,
             resolver,
             target,
             method,
@@ -166,7 +182,7 @@ impl Plan {
         };
         progress.stage = Stage::Body;
         head(reply, &response);
-        let (body, beginning) = read(response)
+        let (body, beginning) = read(response, self.release.as_deref())
             .await
             .map_err(|error| connection.failure(Stage::Body, &error))?;
         finish(reply, body, &beginning);
@@ -179,6 +195,42 @@ impl Plan {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         request
+    }
+
+    /// Asks for another protocol, with these headers beside the specification's; `reply` gets the head of
+    /// the answer, whatever it is.
+    pub(crate) async fn upgrade(
+        &self,
+        method: Method,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+        deadline: Instant,
+        reply: &mut Reply,
+        progress: &mut Progress,
+    ) -> Result<Upgraded, Failure> {
+        let mut connection = self.open(deadline, reply, progress).await?;
+        progress.stage = Stage::Exchange;
+        let mut request = self.request();
+        *request.method_mut() = method;
+        request.headers_mut().extend(headers);
+        let response = match connection.send(request).await {
+            Ok(response) => response,
+            Err((_, error)) => return Err(connection.failure(Stage::Exchange, &error)),
+        };
+        head(reply, &response);
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let text = format!(
+                "answered with {} instead of 101",
+                response.status().as_u16()
+            );
+            return Err(Failure::new(FailureKind::Protocol, Stage::Exchange, text));
+        }
+        let stream = hyper::upgrade::on(response)
+            .await
+            .map_err(|error| connection.failure(Stage::Exchange, &error))?;
+        Ok(Upgraded {
+            stream,
+            _driver: connection._driver,
+        })
     }
 
     async fn open(
@@ -310,6 +362,12 @@ fn body(spec: &RequestSpec) -> Result<Bytes, String> {
     }
 }
 
+/// A connection on which another protocol is spoken now.
+pub(crate) struct Upgraded {
+    pub(crate) stream: hyper::upgrade::Upgraded,
+    pub(crate) _driver: JoinSet<()>,
+}
+
 /// A connection that requests can be sent over, one after the other.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -362,7 +420,7 @@ where
     let sender = match version {
         HttpVersion::H1 => {
             let (sender, connection) = http1::handshake(io).await?;
-            driver.spawn(async move { drop(connection.await) });
+            driver.spawn(async move { drop(connection.with_upgrades().await) });
             Sender::H1(sender)
         }
         HttpVersion::H2 => {
@@ -428,7 +486,10 @@ pub(crate) fn told(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
     told
 }
 
-async fn read(response: Response<Incoming>) -> hyper::Result<(Body, Vec<u8>)> {
+async fn read(
+    response: Response<Incoming>,
+    mut release: Option<&Plan>,
+) -> hyper::Result<(Body, Vec<u8>)> {
     let mut incoming = response.into_body();
     let mut digest = Sha256::new();
     let mut length = 0;
@@ -437,6 +498,10 @@ async fn read(response: Response<Incoming>) -> hyper::Result<(Body, Vec<u8>)> {
         let Ok(data) = frame?.into_data() else {
             continue;
         };
+        if let Some(plan) = release.take() {
+            // What comes of it shows in whether the rest of this answer comes.
+            Box::pin(plan.fetch(0, Instant::now(), &mut None)).await;
+        }
         digest.update(&data);
         length += data.len() as u64;
         let room = KEPT - beginning.len();

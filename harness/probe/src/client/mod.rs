@@ -1,8 +1,8 @@
 //! The clients: one a subcommand, each prints its replies as they come.
 //!
 //! ```text
-//! request, api ─► http ─► tls, tap ─► connect ─► resolve ─► lookup ◄─ dns
-//! tcp, udp ────────────────────────────┘                  routes
+//! request, websocket, api ─► http ─► tls, tap ─► connect ─► resolve ─► lookup ◄─ dns
+//! tcp, udp ───────────────────────────────────────┘                  routes
 //! ```
 //!
 //! Start from a subcommand's `run`. Rule: a failure is typed where it is noticed, at its stage
@@ -22,6 +22,7 @@ mod tap;
 pub(crate) mod tcp;
 mod tls;
 pub(crate) mod udp;
+pub(crate) mod websocket;
 
 pub(crate) use http::told;
 pub(crate) use tls::version as tls_version;

@@ -17,6 +17,17 @@ pub(crate) struct Control {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// Turn readiness on or off.
     pub(crate) ready: Option<bool>,
+    /// Hold the second half of the answer back until this name is released.
+    pub(crate) hold: Option<String>,
+    /// Release this name.
+    pub(crate) release: Option<String>,
+    /// Count the request under this name.
+    pub(crate) count: Option<String>,
+    /// Tell only how many were counted under it.
+    pub(crate) look: bool,
+    /// Only so many of those counted get the status and the delay; those after them are answered
+    /// well, and at once.
+    pub(crate) first: Option<u64>,
 }
 
 impl Control {
@@ -30,9 +41,14 @@ impl Control {
         let mut control = Self::default();
         match path {
             "/healthz" if !ready => control.status = StatusCode::SERVICE_UNAVAILABLE,
+            "/counted" => control.look = true,
             "/ready/true" if method == Method::POST => control.ready = Some(true),
             "/ready/false" if method == Method::POST => control.ready = Some(false),
             _ => {
+                let release = path.strip_prefix("/release/");
+                control.release = release
+                    .filter(|_| method == Method::POST)
+                    .map(str::to_owned);
                 if let Some(code) = path.strip_prefix("/status/") {
                     control.status = status(code)?;
                 }
@@ -49,6 +65,9 @@ impl Control {
                 "delay_ms" => control.delay = Duration::from_millis(number()?),
                 "size" => control.size = Some(number()?),
                 "header" => control.headers.push(header(&value)?),
+                "count" => control.count = Some(value.into_owned()),
+                "hold" => control.hold = Some(value.into_owned()),
+                "first" => control.first = Some(number()?),
                 _ => {}
             }
         }
@@ -93,9 +112,12 @@ mod tests {
     fn controls_are_in_the_path_and_in_the_query() {
         let control = get(
             "/status/404",
-            "delay_ms=20&size=3&header=a:b%20c&header=A:%20d&x",
+            "delay_ms=20&size=3&header=a:b%20c&header=A:%20d&x&count=n&first=2",
         )
         .unwrap();
+        assert_eq!(control.count.as_deref(), Some("n"));
+        assert_eq!((control.first, control.look), (Some(2), false));
+        assert!(get("/counted", "count=n").unwrap().look);
         assert_eq!(control.status, StatusCode::NOT_FOUND);
         assert_eq!(control.delay, Duration::from_millis(20));
         assert_eq!(control.size, Some(3));
@@ -106,6 +128,14 @@ mod tests {
             .collect();
         assert_eq!(headers, [("a", "b c"), ("a", "d")]);
         assert_eq!(get("/", "").unwrap(), Control::default());
+    }
+
+    #[test]
+    fn what_is_held_is_released_by_a_post() {
+        assert_eq!(get("/", "hold=n").unwrap().hold.as_deref(), Some("n"));
+        let release = |method| Control::read(&method, "/release/n", "", true).unwrap();
+        assert_eq!(release(Method::POST).release.as_deref(), Some("n"));
+        assert_eq!(release(Method::GET).release, None);
     }
 
     #[test]

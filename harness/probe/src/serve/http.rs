@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Either, Empty, Full};
@@ -29,8 +30,10 @@ use crate::client::told;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How much of a `size` body is written at a time.
 const FILL: Bytes = Bytes::from_static(&[b'.'; 16 * 1024]);
+/// How much of a held body is a part.
+const HELD: usize = 1024;
 
-type Answered = Either<Full<Bytes>, Either<Filler, Empty<Bytes>>>;
+type Answered = Either<Either<Full<Bytes>, Held>, Either<Filler, Empty<Bytes>>>;
 
 /// Where a connection is from and what is spoken on it.
 #[derive(Debug, Clone)]
@@ -96,7 +99,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
     // How a connection ends is the client's to tell.
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -105,7 +109,12 @@ where
     let _ = connection.await;
 }
 
-async fn answer(state: &State, peer: Peer, request: Request<Incoming>) -> Response<Answered> {
+async fn answer(state: &State, peer: Peer, mut request: Request<Incoming>) -> Response<Answered> {
+    if let Some(opened) = super::websocket::open(&mut request) {
+        let mut response = opened.map(|body| Either::Right(Either::Right(body)));
+        introduce(state, &mut response);
+        return response;
+    }
     let (head, body) = request.into_parts();
     let mut response = match read(body).await {
         Ok(_) if head.method == Method::CONNECT => refusal(
@@ -118,10 +127,14 @@ async fn answer(state: &State, peer: Peer, request: Request<Incoming>) -> Respon
             format!("the body did not arrive: {error}"),
         ),
     };
+    introduce(state, &mut response);
+    bodiless(&head.method, response)
+}
+
+fn introduce(state: &State, response: &mut Response<Answered>) {
     for (name, value) in &state.headers {
         response.headers_mut().insert(name, value.clone());
     }
-    bodiless(&head.method, response)
 }
 
 async fn read(mut body: Incoming) -> hyper::Result<u64> {
@@ -140,24 +153,44 @@ async fn respond(
 ) -> Response<Answered> {
     let path = head.uri.path();
     let query = head.uri.query().unwrap_or_default();
-    let control = match Control::read(&head.method, path, query, state.ready()) {
+    let mut control = match Control::read(&head.method, path, query, state.ready()) {
         Ok(control) => control,
         Err(sentence) => return refusal(StatusCode::BAD_REQUEST, sentence),
     };
+    let count = control.count.as_deref().map(|name| match control.look {
+        true => state.counted(name),
+        false => state.count(name),
+    });
+    if control.first.is_some_and(|first| count > Some(first)) {
+        (control.status, control.delay) = Default::default();
+    }
     tokio::time::sleep(control.delay).await;
     if let Some(ready) = control.ready {
         state.set_ready(ready);
     }
-    let (body, content_type) = match control.size {
-        Some(size) => (
+    if let Some(name) = &control.release {
+        state.release(name);
+    }
+    let (body, content_type) = match (control.size, &control.hold) {
+        (_, Some(name)) => (
+            Either::Left(Either::Right(Held::until(state.released(name)))),
+            "application/octet-stream",
+        ),
+        (Some(size), None) => (
             Either::Right(Either::Left(Filler(size))),
             "application/octet-stream",
         ),
-        None => {
-            let answer = tell(state, peer, head, body_length);
+        (None, None) => {
+            let answer = Answer {
+                count,
+                ..tell(state, peer, head, body_length)
+            };
             // What it is made of always serialises.
             let json = serde_json::to_vec(&answer).unwrap_or_default();
-            (Either::Left(Full::new(json.into())), "application/json")
+            (
+                Either::Left(Either::Left(Full::new(json.into()))),
+                "application/json",
+            )
         }
     };
     let mut response = Response::new(body);
@@ -195,7 +228,8 @@ fn tell(state: &State, peer: Peer, head: &http::request::Parts, body_length: u64
 }
 
 fn refusal(status: StatusCode, sentence: String) -> Response<Answered> {
-    let mut response = Response::new(Either::Left(Full::new(Bytes::from(sentence + "\n"))));
+    let body = Full::new(Bytes::from(sentence + "\n"));
+    let mut response = Response::new(Either::Left(Either::Left(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(
         CONTENT_TYPE,
@@ -218,6 +252,41 @@ fn bodiless(method: &Method, response: Response<Answered>) -> Response<Answered>
         head.headers.insert(CONTENT_LENGTH, length.into());
     }
     Response::from_parts(head, Either::Right(Either::Right(Empty::new())))
+}
+
+/// A body in two parts: the second comes when it is let go.
+struct Held {
+    /// Parts that are to come.
+    left: u8,
+    let_go: BoxFuture<'static, ()>,
+}
+
+impl Held {
+    fn until(let_go: BoxFuture<'static, ()>) -> Self {
+        Self { left: 2, let_go }
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.left {
+            0 => return Poll::Ready(None),
+            1 => ready!(self.let_go.as_mut().poll(context)),
+            _ => {}
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(FILL.slice(..HELD)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
 }
 
 /// So many bytes of no meaning.

@@ -10,6 +10,7 @@ mod state;
 mod tcp;
 mod tls;
 mod udp;
+mod websocket;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

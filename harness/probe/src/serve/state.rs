@@ -1,13 +1,20 @@
 //! Who the server is, and whether it is ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
 use strata_probe::{Answer, Protocol};
+use tokio::sync::watch;
+
+/// How many names are counted by, and released, at most: no client ends a process by its memory.
+const NAMES: usize = 4096;
 
 /// One a process.
 #[derive(Debug)]
@@ -20,6 +27,8 @@ pub(crate) struct State {
     pid: u32,
     ready: AtomicBool,
     draining: AtomicBool,
+    counts: Mutex<BTreeMap<String, u64>>,
+    released: watch::Sender<BTreeSet<String>>,
     /// Who answers, for every HTTP answer.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -56,7 +65,46 @@ impl State {
             pid: process::id(),
             ready: AtomicBool::new(ready),
             draining: AtomicBool::new(false),
+            counts: Mutex::default(),
+            released: watch::Sender::default(),
         }
+    }
+
+    /// Counts a request under a name, and tells how many there were. Only so many names are known: of
+    /// others it is none.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= NAMES && !counts.contains_key(name) {
+            return 0;
+        }
+        let count = counts.entry(name.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// How many requests there were under a name.
+    pub(crate) fn counted(&self, name: &str) -> u64 {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(name).copied().unwrap_or_default()
+    }
+
+    /// Lets go whatever is held under a name, now and later.
+    pub(crate) fn release(&self, name: &str) {
+        self.released.send_modify(|names| {
+            if names.len() < NAMES {
+                names.insert(name.to_owned());
+            }
+        });
+    }
+
+    /// Until a name is released.
+    pub(crate) fn released(&self, name: &str) -> BoxFuture<'static, ()> {
+        let (mut released, name) = (self.released.subscribe(), name.to_owned());
+        async move {
+            // A sender that is gone releases all.
+            let _ = released.wait_for(|names| names.contains(&name)).await;
+        }
+        .boxed()
     }
 
     /// Whether traffic is wanted.
@@ -99,6 +147,7 @@ impl State {
             headers: BTreeMap::new(),
             tls: None,
             body_length,
+            count: None,
         }
     }
 }

@@ -54,6 +54,10 @@ pub struct Answer {
     /// How much the client sent: body, stream or datagram, in bytes.
     #[serde(default)]
     pub body_length: u64,
+    /// How many requests came under the name that the request is counted by (`?count=NAME`), this one
+    /// included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 impl Answer {

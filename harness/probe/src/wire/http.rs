@@ -53,6 +53,11 @@ pub struct RequestSpec {
     #[serde(default)]
     #[cfg_attr(feature = "bin", arg(long, default_value_t, value_name = "BYTES"))]
     pub body_bytes: u64,
+    /// When the first of the answer's body is there, POST `/release/NAME` by a connection of its own; only
+    /// then read on. With the server's `?hold=NAME` the answer comes whole if it is passed on as it comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "bin", arg(long, value_name = "NAME"))]
+    pub release: Option<String>,
     /// How many requests.
     #[serde(default = "one")]
     #[cfg_attr(feature = "bin", arg(long, default_value_t = 1))]
@@ -102,6 +107,7 @@ impl RequestSpec {
             insecure: false,
             body: None,
             body_bytes: 0,
+            release: None,
             count: 1,
             duration_ms: None,
             concurrency: 1,

@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod network;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod websocket;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -14,3 +14,5 @@ mod noise;
 mod stream;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod websocket;

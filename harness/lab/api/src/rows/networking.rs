@@ -63,8 +63,21 @@ pub(super) fn validate_slice(new: &Value, old: Option<&Value>, causes: &mut Vec<
 }
 
 /// Ingress (networking.k8s.io/v1, `validateIngress`).
-pub(super) fn validate_ingress(new: &Value, _: Option<&Value>, causes: &mut Vec<Cause>) {
+pub(super) fn validate_ingress(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let spec = &new["spec"];
+    let annotated = new.pointer("/metadata/annotations/kubernetes.io~1ingress.class");
+    if let (Some(class), None, false) = (annotated, old, text(spec, "/ingressClassName").is_empty())
+    {
+        let field = "annotations.kubernetes.io/ingress.class";
+        let why = "can not be set when the class field is also set";
+        causes.push(Cause::invalid(field, class, why));
+    }
+    for (at, entry) in items(spec, "/tls").enumerate() {
+        for (number, host) in items(entry, "/hosts").enumerate() {
+            let field = format!("spec.tls[{at}].hosts[{number}]");
+            validate_host_name(host.as_str().unwrap_or_default(), &field, causes);
+        }
+    }
     let rules: Vec<&Value> = items(spec, "/rules").collect();
     if rules.is_empty() && spec.get("defaultBackend").is_none() {
         let invalid = Cause::invalid(
@@ -79,21 +92,7 @@ pub(super) fn validate_ingress(new: &Value, _: Option<&Value>, causes: &mut Vec<
     }
     for (at, rule) in rules.iter().enumerate() {
         let field = format!("spec.rules[{at}]");
-        let host = text(rule, "/host");
-        if let Some(rest) = host.strip_prefix("*.") {
-            if !names::is_subdomain(rest) {
-                let why = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-                causes.push(Cause::invalid(format!("{field}.host"), &host.into(), why));
-            }
-        } else if host.parse::<std::net::IpAddr>().is_ok() {
-            causes.push(Cause::invalid(
-                format!("{field}.host"),
-                &host.into(),
-                "must be a DNS name, not an IP address",
-            ));
-        } else if !host.is_empty() {
-            names::subdomain(&format!("{field}.host"), host, causes);
-        }
+        validate_host(text(rule, "/host"), &format!("{field}.host"), causes);
         let Some(http) = rule.get("http") else {
             continue;
         };
@@ -104,6 +103,26 @@ pub(super) fn validate_ingress(new: &Value, _: Option<&Value>, causes: &mut Vec<
         for (at, path) in paths.iter().enumerate() {
             validate_path(path, &format!("{field}.http.paths[{at}]"), causes);
         }
+    }
+}
+
+fn validate_host(host: &str, field: &str, causes: &mut Vec<Cause>) {
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        let why = "must be a DNS name, not an IP address";
+        causes.push(Cause::invalid(field, &host.into(), why));
+    } else if !host.is_empty() {
+        validate_host_name(host, field, causes);
+    }
+}
+
+fn validate_host_name(host: &str, field: &str, causes: &mut Vec<Cause>) {
+    match host.strip_prefix("*.") {
+        Some(rest) if names::is_subdomain(rest) => {}
+        Some(_) => {
+            let why = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+            causes.push(Cause::invalid(field, &host.into(), why));
+        }
+        None => names::subdomain(field, host, causes),
     }
 }
 
@@ -130,6 +149,12 @@ fn validate_path(path: &Value, field: &str, causes: &mut Vec<Cause>) {
                         &value.into(),
                         &format!("must not contain '{wrong}'"),
                     ));
+                }
+            }
+            for wrong in ["/..", "/."] {
+                if value.ends_with(wrong) {
+                    let why = format!("cannot end with '{wrong}'");
+                    causes.push(Cause::invalid(format!("{field}.path"), &value.into(), &why));
                 }
             }
         }

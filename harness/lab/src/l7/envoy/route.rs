@@ -92,6 +92,10 @@ impl HeaderMatch {
         };
         if self.invert {
             value["invert_match"] = json!(true);
+            // A header that is not there does not have the value either.
+            if self.value != StringMatch::Present {
+                value["treat_missing_header_as_empty"] = json!(true);
+            }
         }
         value
     }
@@ -215,6 +219,8 @@ pub(crate) struct Forward {
     pub(crate) path_rewrite: Option<PathRewrite>,
     /// Clusters that get a copy, and per ten thousand of how many requests.
     pub(crate) mirrors: Vec<(String, u32)>,
+    /// `hash_policy`, for clusters whose endpoints are chosen by hash.
+    pub(crate) hash: Vec<Value>,
 }
 
 /// One route.
@@ -326,6 +332,9 @@ impl Route {
         }
         if let Some(retry) = &forward.retry {
             action["retry_policy"] = retry.clone();
+        }
+        if !forward.hash.is_empty() {
+            action["hash_policy"] = json!(forward.hash);
         }
         if let Some(host) = &forward.host_rewrite {
             action["host_rewrite_literal"] = json!(host);

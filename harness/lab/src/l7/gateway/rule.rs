@@ -273,6 +273,7 @@ fn action(
     }
     let (timeout, retry) = timeouts(rule)?;
     Ok(Action::Forward(Forward {
+        hash: Vec::new(),
         clusters,
         missing: Some("INTERNAL_SERVER_ERROR"),
         retry: Some(retry),

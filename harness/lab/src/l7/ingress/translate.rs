@@ -2,8 +2,9 @@
 //!
 //! Start from [`translate`]. The order of routes is the order of the specification: an exact path
 //! before any prefix, a longer prefix before a shorter one, an older Ingress before a younger; the
-//! default backend comes last, on every host. A host that a rule names answers by its own rules
-//! and the default backend only.
+//! default backend comes last: that of an Ingress with rules on its own hosts, and that of one without
+//! rules wherever there is no other. A host that a rule names answers by its own rules and its
+//! default backend only.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,15 +161,23 @@ pub(super) fn translate(input: &Input) -> Snapshot {
         wanted: BTreeMap::new(),
     };
     let mut hosts: BTreeMap<Host, Vec<Path>> = BTreeMap::new();
+    let mut defaults: BTreeMap<Host, Action> = BTreeMap::new();
     let mut default: Option<Action> = None;
     for (age, ingress) in input.served().into_iter().enumerate() {
         let Some(spec) = &ingress.spec else { continue };
         let namespace = ingress.namespace().unwrap_or_default();
-        if let (Some(backend), None) = (&spec.default_backend, &default) {
-            default = Some(clusters.action(&namespace, backend));
+        let own = spec.default_backend.as_ref();
+        let own = own.map(|backend| clusters.action(&namespace, backend));
+        if spec.rules.as_ref().is_none_or(Vec::is_empty) {
+            default = default.or_else(|| own.clone());
         }
         for rule in spec.rules.iter().flatten() {
-            let paths = hosts.entry(Host::parse(rule.host.as_deref())).or_default();
+            let host = Host::parse(rule.host.as_deref());
+            if let Some(action) = &own {
+                let first = defaults.entry(host.clone());
+                first.or_insert_with(|| action.clone());
+            }
+            let paths = hosts.entry(host).or_default();
             let name = format!("{namespace}/{}", ingress.name_any());
             // "If no rule is specified, all traffic goes to the default backend."
             if let Some(http) = &rule.http {
@@ -181,7 +190,7 @@ pub(super) fn translate(input: &Input) -> Snapshot {
     let mut snapshot = Snapshot {
         routes: vec![route_configuration(
             "ingress",
-            &virtual_hosts(hosts, default.as_ref()),
+            &virtual_hosts(hosts, &defaults, default.as_ref()),
         )],
         clusters: clusters.wanted.into_values().collect(),
         ..Snapshot::default()
@@ -210,12 +219,19 @@ fn path_of(path: &HTTPIngressPath, age: usize, name: &str, action: Action) -> Pa
     }
 }
 
-fn virtual_hosts(hosts: BTreeMap<Host, Vec<Path>>, default: Option<&Action>) -> Vec<VirtualHost> {
-    let fallback = default.map(|action| Route {
-        name: "default-backend".to_owned(),
-        action: action.clone(),
-        ..Route::default()
-    });
+fn virtual_hosts(
+    hosts: BTreeMap<Host, Vec<Path>>,
+    defaults: &BTreeMap<Host, Action>,
+    default: Option<&Action>,
+) -> Vec<VirtualHost> {
+    let fallback = |host: &Host| {
+        let action = defaults.get(host).or(default)?;
+        Some(Route {
+            name: "default-backend".to_owned(),
+            action: action.clone(),
+            ..Route::default()
+        })
+    };
     let mut routes: BTreeMap<Host, Vec<Route>> = hosts
         .into_iter()
         .map(|(host, mut paths)| {
@@ -231,7 +247,8 @@ fn virtual_hosts(hosts: BTreeMap<Host, Vec<Path>>, default: Option<&Action>) -> 
             (host, routes)
         })
         .collect();
-    let any = routes.remove(&Host::Any).unwrap_or_default();
+    let mut any = routes.remove(&Host::Any).unwrap_or_default();
+    any.extend(fallback(&Host::Any));
     let mut virtual_hosts: Vec<VirtualHost> = routes
         .into_iter()
         .map(|(host, mut routes)| {
@@ -242,7 +259,10 @@ fn virtual_hosts(hosts: BTreeMap<Host, Vec<Path>>, default: Option<&Action>) -> 
                     route
                 }));
             }
-            routes.extend(fallback.clone());
+            routes.extend(fallback(&host).map(|mut route| {
+                route.headers.extend(host.one_label(false));
+                route
+            }));
             VirtualHost {
                 name: host.domain(),
                 domains: vec![host.domain()],
@@ -250,7 +270,6 @@ fn virtual_hosts(hosts: BTreeMap<Host, Vec<Path>>, default: Option<&Action>) -> 
             }
         })
         .collect();
-    let any: Vec<_> = any.into_iter().chain(fallback).collect();
     if !any.is_empty() {
         virtual_hosts.push(VirtualHost {
             name: "any".to_owned(),

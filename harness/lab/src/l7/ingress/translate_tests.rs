@@ -241,30 +241,62 @@ fn a_missing_service_leads_to_a_cluster_that_is_not_there() {
     assert_accepted(&snapshot);
 }
 
-#[test]
-fn the_default_backend_comes_last_on_every_host() {
-    let mut object = Arc::unwrap_or_clone(ingress("x", &[("h", "/one", "Prefix", "one")]));
+fn with_default(name: &str, rules: &[(&str, &str, &str, &str)], backend: &str) -> Arc<Ingress> {
+    let mut object = Arc::unwrap_or_clone(ingress(name, rules));
     if let Some(spec) = &mut object.spec {
-        spec.default_backend = Some(
-            serde_json::from_value(
-                json!({ "service": { "name": "two", "port": { "name": "web" } } }),
-            )
-            .unwrap(),
+        let backend = json!({ "service": { "name": backend, "port": { "name": "web" } } });
+        spec.default_backend = Some(serde_json::from_value(backend).unwrap());
+    }
+    Arc::new(object)
+}
+
+#[test]
+fn default_backends_come_last_on_the_hosts_of_their_rules_or_everywhere() {
+    let own = with_default("x", &[("h", "/one", "Prefix", "one")], "two");
+    let wild = with_default("w", &[("*.wild", "/one", "Prefix", "one")], "two");
+    let other = ingress("y", &[("other", "/one", "Prefix", "one")]);
+    let anywhere = with_default("z", &[], "one");
+    for (ingresses, host, path, expected) in [
+        (vec![&own], "h", "/one", Some("default/one/80")),
+        (vec![&own], "h", "/else", Some("default/two/web")),
+        (vec![&own], "nobody", "/", None),
+        (vec![&own, &other], "other", "/else", None),
+        (vec![&own, &anywhere], "h", "/else", Some("default/two/web")),
+        (
+            vec![&own, &anywhere],
+            "nobody",
+            "/",
+            Some("default/one/web"),
+        ),
+        (
+            vec![&other, &anywhere],
+            "other",
+            "/one",
+            Some("default/one/80"),
+        ),
+        (
+            vec![&other, &anywhere],
+            "other",
+            "/else",
+            Some("default/one/web"),
+        ),
+        (vec![&wild], "a.wild", "/else", Some("default/two/web")),
+        (vec![&wild], "a.b.wild", "/else", None),
+        (
+            vec![&wild, &anywhere],
+            "a.b.wild",
+            "/else",
+            Some("default/one/web"),
+        ),
+    ] {
+        let snapshot = translate(&input(ingresses.into_iter().cloned().collect()));
+        assert_accepted(&snapshot);
+        assert_eq!(
+            served_by(&snapshot, host, path).as_deref(),
+            expected,
+            "{host}{path}"
         );
     }
-    let snapshot = translate(&input(vec![Arc::new(object)]));
-    assert_eq!(
-        served_by(&snapshot, "h", "/one").as_deref(),
-        Some("default/one/80")
-    );
-    assert_eq!(
-        served_by(&snapshot, "h", "/else").as_deref(),
-        Some("default/two/web")
-    );
-    assert_eq!(
-        served_by(&snapshot, "other", "/").as_deref(),
-        Some("default/two/web")
-    );
 }
 
 #[test]

@@ -7,7 +7,9 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::registry::{Mesh, Workload};
-use super::types::security::{AuthorizationAction, AuthorizationPolicy, Rule};
+use super::types::security::{
+    AuthorizationAction, AuthorizationPolicy, Condition, Operation, Rule, Source,
+};
 use crate::l7::envoy::typed;
 
 /// The RBAC configurations for a workload's HTTP, in the order in which they are asked.
@@ -67,12 +69,7 @@ fn rbac(action: AuthorizationAction, policies: &[&AuthorizationPolicy], http: bo
             policy.name_any()
         );
         for (index, rule) in policy.spec.rules.iter().flatten().enumerate() {
-            let of_http = rule
-                .to
-                .iter()
-                .flatten()
-                .any(|to| to.operation.methods.is_some() || to.operation.paths.is_some());
-            if http || deny || !of_http {
+            if http || deny || !of_http(rule) {
                 rules.insert(format!("{name}-rule[{index}]"), rule_of(rule, http));
             }
         }
@@ -80,79 +77,170 @@ fn rbac(action: AuthorizationAction, policies: &[&AuthorizationPolicy], http: bo
     json!({ "rules": { "action": if deny { "DENY" } else { "ALLOW" }, "policies": rules } })
 }
 
-fn rule_of(rule: &Rule, http: bool) -> Value {
-    let sources = rule.from.iter().flatten().map(|from| {
-        let principals = from.source.principals.iter().flatten().map(|name| {
-            let pattern = wildcard(name);
-            principal(&format!("spiffe://{pattern}"))
-        });
-        let namespaces = from
-            .source
-            .namespaces
-            .iter()
-            .flatten()
-            .map(|name| principal(&format!("spiffe://[^/]+/ns/{}/sa/.*", wildcard(name))));
-        all(
-            &[
-                any("or_ids", "ids", principals),
-                any("or_ids", "ids", namespaces),
-            ],
-            "and_ids",
-            "ids",
-        )
-    });
-    let operations = rule.to.iter().flatten().map(|to| {
-        let operation = &to.operation;
-        let methods = operation
-            .methods
-            .iter()
-            .flatten()
-            .filter(|_| http)
-            .map(|method| header(":method", method));
-        let paths = operation
-            .paths
-            .iter()
-            .flatten()
-            .filter(|_| http)
-            .map(|path| json!({ "url_path": { "path": string_matcher(path) } }));
-        let ports = operation
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| Some(json!({ "destination_port": port.parse::<u16>().ok()? })));
-        let parts = [
-            any("or_rules", "rules", methods),
-            any("or_rules", "rules", paths),
-            any("or_rules", "rules", ports),
+/// Whether a rule asks something of the request that only HTTP tells.
+fn of_http(rule: &Rule) -> bool {
+    let mut operations = rule.to.iter().flatten().map(|to| &to.operation);
+    let mut conditions = rule.when.iter().flatten();
+    operations.any(|asked| {
+        let lists = [
+            &asked.hosts,
+            &asked.not_hosts,
+            &asked.methods,
+            &asked.not_methods,
+            &asked.paths,
+            &asked.not_paths,
         ];
-        all(&parts, "and_rules", "rules")
+        lists.iter().any(|list| list.is_some())
+    }) || conditions.any(|condition| header_of(condition).is_some())
+}
+
+fn rule_of(rule: &Rule, http: bool) -> Value {
+    let conditions = rule.when.iter().flatten();
+    let conditions: Vec<Value> = conditions
+        .flat_map(|condition| when(condition, http))
+        .collect();
+    let sources = rule.from.iter().flatten();
+    let mut sources: Vec<Vec<Value>> = sources.map(|from| source(&from.source)).collect();
+    if sources.is_empty() {
+        sources.push(Vec::new());
+    }
+    let principals = sources.into_iter().map(|mut parts| {
+        parts.extend(conditions.iter().cloned());
+        all(parts, "and_ids", "ids")
     });
-    let sources: Vec<Value> = sources.collect();
-    let operations: Vec<Value> = operations.collect();
-    let anything = || vec![json!({ "any": true })];
-    json!({
-        "principals": if sources.is_empty() { anything() } else { sources },
-        "permissions": if operations.is_empty() { anything() } else { operations },
-    })
+    let operations = rule.to.iter().flatten();
+    let mut permissions: Vec<Value> = operations
+        .map(|to| all(operation(&to.operation, http), "and_rules", "rules"))
+        .collect();
+    if permissions.is_empty() {
+        permissions.push(json!({ "any": true }));
+    }
+    json!({ "principals": principals.collect::<Vec<_>>(), "permissions": permissions })
+}
+
+/// The conditions on the client, all of which must hold.
+fn source(source: &Source) -> Vec<Value> {
+    let names = |names: &Option<Vec<String>>, of: fn(&str) -> Value| {
+        alternatives(names.as_deref(), of, "or_ids", "ids")
+    };
+    [
+        names(&source.principals, of_principal),
+        names(&source.not_principals, of_principal).map(not_id),
+        names(&source.namespaces, of_namespace),
+        names(&source.not_namespaces, of_namespace).map(not_id),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The conditions on the request, all of which must hold; on its port only, where it is not HTTP.
+fn operation(operation: &Operation, http: bool) -> Vec<Value> {
+    let values = |values: &Option<Vec<String>>, of: fn(&str) -> Value| {
+        alternatives(values.as_deref(), of, "or_rules", "rules")
+    };
+    let of_http = [
+        values(&operation.hosts, of_host),
+        values(&operation.not_hosts, of_host).map(not_rule),
+        values(&operation.methods, of_method),
+        values(&operation.not_methods, of_method).map(not_rule),
+        values(&operation.paths, of_path),
+        values(&operation.not_paths, of_path).map(not_rule),
+    ];
+    let ports = [
+        values(&operation.ports, of_port),
+        values(&operation.not_ports, of_port).map(not_rule),
+    ];
+    let of_http = of_http.into_iter().filter(|_| http);
+    of_http.chain(ports).flatten().collect()
+}
+
+/// The header that a condition is on, if it is on one.
+fn header_of(condition: &Condition) -> Option<&str> {
+    let name = condition.key.strip_prefix("request.headers[")?;
+    name.strip_suffix(']')
+}
+
+fn when(condition: &Condition, http: bool) -> Vec<Value> {
+    let header = header_of(condition);
+    if header.is_some() && !http {
+        return Vec::new();
+    }
+    let of = |value: &str| match header {
+        Some(name) => of_header(name, value),
+        None if condition.key == "source.principal" => of_principal(value),
+        None => of_namespace(value),
+    };
+    let values = alternatives(condition.values.as_deref(), of, "or_ids", "ids");
+    let others = alternatives(condition.not_values.as_deref(), of, "or_ids", "ids");
+    values.into_iter().chain(others.map(not_id)).collect()
 }
 
 /// The alternatives as one condition; none at all is no condition.
-fn any(field: &str, list: &str, alternatives: impl Iterator<Item = Value>) -> Option<Value> {
-    let alternatives: Vec<Value> = alternatives.collect();
-    (!alternatives.is_empty()).then(|| json!({ field: { list: alternatives } }))
+fn alternatives(
+    values: Option<&[String]>,
+    of: impl Fn(&str) -> Value,
+    field: &str,
+    list: &str,
+) -> Option<Value> {
+    let values = values.filter(|values| !values.is_empty())?;
+    let alternatives: Vec<Value> = values.iter().map(|value| of(value)).collect();
+    Some(json!({ field: { list: alternatives } }))
 }
 
-fn all(conditions: &[Option<Value>], field: &str, list: &str) -> Value {
-    let conditions: Vec<&Value> = conditions.iter().flatten().collect();
-    if conditions.is_empty() {
-        json!({ "any": true })
-    } else {
-        json!({ field: { list: conditions } })
+fn all(conditions: Vec<Value>, field: &str, list: &str) -> Value {
+    match conditions.is_empty() {
+        true => json!({ "any": true }),
+        false => json!({ field: { list: conditions } }),
     }
 }
 
-fn principal(pattern: &str) -> Value {
+fn not_id(condition: Value) -> Value {
+    json!({ "not_id": condition })
+}
+
+fn not_rule(condition: Value) -> Value {
+    json!({ "not_rule": condition })
+}
+
+fn of_principal(name: &str) -> Value {
+    authenticated(&format!("spiffe://{}", wildcard(name)))
+}
+
+fn of_namespace(name: &str) -> Value {
+    authenticated(&format!("spiffe://[^/]+/ns/{}/sa/.*", wildcard(name)))
+}
+
+fn authenticated(pattern: &str) -> Value {
     json!({ "authenticated": { "principal_name": { "safe_regex": { "regex": pattern } } } })
+}
+
+/// Hosts are compared in any case.
+fn of_host(host: &str) -> Value {
+    let pattern = format!("(?i){}", wildcard(host));
+    let matcher = json!({ "safe_regex": { "regex": pattern } });
+    json!({ "header": { "name": ":authority", "string_match": matcher } })
+}
+
+fn of_method(method: &str) -> Value {
+    of_header(":method", method)
+}
+
+fn of_path(path: &str) -> Value {
+    json!({ "url_path": { "path": string_matcher(path) } })
+}
+
+/// A port that is none matches nothing.
+fn of_port(port: &str) -> Value {
+    json!({ "destination_port": port.parse::<u16>().unwrap_or_default() })
+}
+
+fn of_header(name: &str, value: &str) -> Value {
+    json!({ "header": { "name": name, "string_match": string_matcher(value) } })
+}
+
+fn string_matcher(text: &str) -> Value {
+    json!({ "safe_regex": { "regex": wildcard(text) } })
 }
 
 /// A regular expression for a name with `*` at one end, or alone.
@@ -161,12 +249,4 @@ fn wildcard(name: &str) -> String {
         .map(regex::escape)
         .collect::<Vec<_>>()
         .join(".*")
-}
-
-fn string_matcher(text: &str) -> Value {
-    json!({ "safe_regex": { "regex": wildcard(text) } })
-}
-
-fn header(name: &str, value: &str) -> Value {
-    json!({ "header": { "name": name, "string_match": string_matcher(value) } })
 }

@@ -6,7 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::outbound::own_certificate;
+use super::destination::own_certificate;
+use super::outbound::BLACK_HOLE;
 use super::registry::{Mesh, Workload};
 use super::types::security::MutualTlsMode;
 use super::{CERTIFICATES, INBOUND_PORT, INBOUND_SOURCE, PROBE_PORT, authorization};
@@ -27,7 +28,7 @@ const PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// The cluster and listener of the kubelet's probes.
 const PROBES: &str = "InboundProbes";
 /// Istio's root namespace, whose policies hold everywhere.
-const ROOT_NAMESPACE: &str = "istio-system";
+pub(super) const ROOT_NAMESPACE: &str = "istio-system";
 const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 const MESH_HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
@@ -97,7 +98,12 @@ fn listener(mesh: &Mesh, workload: &Workload) -> Value {
         filters
     };
     let modes = modes(mesh, workload);
-    let mut chains = Vec::new();
+    // A connection to this port itself was not redirected; passing it on would be a loop.
+    let mut chains = vec![json!({
+        "name": "virtualInbound-blackhole",
+        "filter_chain_match": { "destination_port": INBOUND_PORT },
+        "filters": [tcp_proxy(BLACK_HOLE)],
+    })];
     for (port, mode) in &modes {
         let on_port = |mut matching: Value| {
             if let Some(port) = port {
@@ -204,6 +210,19 @@ fn mutual_tls() -> Value {
             },
         },
     }))
+}
+
+/// Mutual TLS at a port of a workload.
+pub(super) fn mode(mesh: &Mesh, workload: &Workload, port: u16) -> MutualTlsMode {
+    let mut modes = modes(mesh, workload).into_iter();
+    let found = modes.find(|(of, _)| of.is_none_or(|of| of == port));
+    found.map_or(MutualTlsMode::Permissive, |(_, mode)| mode)
+}
+
+/// Whether a workload has a mode at any of its ports.
+pub(super) fn ever(mesh: &Mesh, workload: &Workload, mode: MutualTlsMode) -> bool {
+    let mut modes = modes(mesh, workload).into_iter();
+    modes.any(|(_, found)| found == mode)
 }
 
 /// Mutual TLS by port, and for every other port: the workload's own policy before its namespace's,

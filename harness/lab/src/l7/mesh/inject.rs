@@ -62,7 +62,18 @@ pub(super) fn injected_workload(pod: &Pod) -> Option<Workload> {
     if matches!(finished, Some("Succeeded" | "Failed")) {
         return None;
     }
-    Some(Workload::new(&pod.namespace()?, account, pod.labels()))
+    let workload = Workload::new(&pod.namespace()?, account, pod.labels());
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let own = volumes
+        .filter(|volume| volume.name == CONFIG_VOLUME)
+        .find_map(|volume| volume.config_map.as_ref());
+    Some(match own {
+        Some(own) => workload.mounting(&own.name),
+        None => workload,
+    })
 }
 
 /// The name of a ServiceAccount's certificate Secret.
@@ -182,6 +193,15 @@ fn redirect_probes(container: &mut Container) {
     }
 }
 
+/// What Envoy is started with. As in Istio, a connection by which something comes after what its
+/// listener was told has changed is ended with that answer: what is denied now is not served by it.
+fn proxy_arguments() -> Vec<String> {
+    let mut arguments = arguments(DIRECTORY);
+    let drain = ["--drain-strategy", "immediate", "--drain-time-s", "45"];
+    arguments.extend(drain.map(str::to_owned));
+    arguments
+}
+
 fn proxy() -> Container {
     let strings = |items: &[&str]| Some(items.iter().map(|item| (*item).to_owned()).collect());
     let mount = |name: &str, path: &str| VolumeMount {
@@ -203,7 +223,7 @@ fn proxy() -> Container {
         name: PROXY.to_owned(),
         image: Some(ENVOY_IMAGE.to_owned()),
         command: strings(&["/envoy"]),
-        args: Some(arguments(DIRECTORY)),
+        args: Some(proxy_arguments()),
         env: Some(environment()),
         ports: Some(vec![ContainerPort {
             name: Some("status-port".to_owned()),
@@ -286,6 +306,13 @@ mod tests {
         inject(&mut pod, &workload);
         assert_eq!(injected_workload(&pod), Some(workload.clone()));
         assert_eq!(workload_of(&pod, "default"), None);
+        let mut relabelled = pod.clone();
+        let labels = relabelled.labels_mut();
+        labels.insert("app".to_owned(), "b".to_owned());
+        let other = injected_workload(&relabelled).unwrap();
+        assert_eq!(other.labels["app"], "b");
+        assert_eq!(other.group(), workload.group());
+        assert!(workload.as_admitted() && !other.as_admitted());
         let spec = pod.spec.as_ref().unwrap();
         let names = |containers: &[Container]| -> Vec<String> {
             containers

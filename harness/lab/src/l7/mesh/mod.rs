@@ -6,6 +6,8 @@
 //! [`redirect`]'s. Rule: a ConfigMap and certificate are there before the pod that mounts them.
 
 mod authorization;
+mod destination;
+mod entries;
 mod identity;
 mod inbound;
 mod inject;
@@ -13,6 +15,7 @@ mod outbound;
 pub(crate) mod redirect;
 mod registry;
 mod route;
+mod sidecar;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;
@@ -20,6 +23,7 @@ pub(crate) mod types;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -34,6 +38,7 @@ use self::registry::{Mesh, Workload, oldest_first};
 use self::types::destination_rule::DestinationRule;
 use self::types::security::{AuthorizationPolicy, PeerAuthentication};
 use self::types::service_entry::ServiceEntry;
+use self::types::sidecar::Sidecar;
 use self::types::virtual_service::VirtualService;
 use super::cluster::Services;
 use super::envoy::Snapshot;
@@ -67,6 +72,9 @@ const SERVICE: &str = "istiod";
 const INJECT_PATH: &str = "/inject";
 /// The Service's port where sidecars' configuration is served.
 const XDS_PORT: u16 = 15010;
+/// How long what changes is waited for to be followed by more, since every sidecar is told anew (Istio's
+/// `PILOT_DEBOUNCE_AFTER` is 100 ms).
+const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The root certificate, in every namespace, as Istio has it.
 const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 
@@ -79,6 +87,14 @@ fn translate(mesh: &Mesh, workload: &Workload) -> Snapshot {
     snapshot
 }
 
+/// Keeps of the workloads that are told as one the one whose labels are as they were: a pod whose labels
+/// change is told by its new ones if there is no other of its kind.
+fn one_a_group(workloads: &mut BTreeSet<Workload>) {
+    let unchanged = workloads.iter().filter(|workload| workload.as_admitted());
+    let mut taken: BTreeSet<String> = unchanged.map(Workload::group).collect();
+    workloads.retain(|workload| workload.as_admitted() || taken.insert(workload.group()));
+}
+
 struct Stores {
     namespaces: Store<Namespace>,
     pods: Store<Pod>,
@@ -87,6 +103,7 @@ struct Stores {
     virtual_services: Store<VirtualService>,
     destination_rules: Store<DestinationRule>,
     service_entries: Store<ServiceEntry>,
+    sidecars: Store<Sidecar>,
     peer_authentications: Store<PeerAuthentication>,
     authorization_policies: Store<AuthorizationPolicy>,
 }
@@ -131,6 +148,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         virtual_services: world.watch(Api::all(client.clone())),
         destination_rules: world.watch(Api::all(client.clone())),
         service_entries: world.watch(Api::all(client.clone())),
+        sidecars: world.watch(Api::all(client.clone())),
         peer_authentications: world.watch(Api::all(client.clone())),
         authorization_policies: world.watch(Api::all(client.clone())),
     };
@@ -162,6 +180,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
             (context.log)(&format!("{error:#}"));
         }
         world.changed().await;
+        tokio::time::sleep(DEBOUNCE).await;
     }
 }
 
@@ -270,6 +289,7 @@ impl Istiod {
             virtual_services: oldest_first(stores.virtual_services.state()),
             destination_rules: oldest_first(stores.destination_rules.state()),
             service_entries: oldest_first(stores.service_entries.state()),
+            sidecars: oldest_first(stores.sidecars.state()),
             peer_authentications: oldest_first(stores.peer_authentications.state()),
             authorization_policies: oldest_first(stores.authorization_policies.state()),
         }
@@ -302,6 +322,7 @@ impl Istiod {
             });
             workloads.extend(admitted.iter().cloned());
         }
+        one_a_group(&mut workloads);
         let mut publisher = self.publisher.lock().await;
         publisher.follow(&active);
         for namespace in active.keys() {

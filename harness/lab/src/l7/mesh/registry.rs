@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use super::types::destination_rule::DestinationRule;
 use super::types::security::{AuthorizationPolicy, PeerAuthentication};
 use super::types::service_entry::ServiceEntry;
+use super::types::sidecar::Sidecar;
 use super::types::virtual_service::VirtualService;
 use crate::l7::cluster::{Services, same_objects};
 use crate::l7::envoy::fingerprint;
@@ -28,6 +29,8 @@ pub(super) struct Mesh {
     pub(super) destination_rules: Vec<Arc<DestinationRule>>,
     /// ServiceEntries.
     pub(super) service_entries: Vec<Arc<ServiceEntry>>,
+    /// Sidecars, oldest first.
+    pub(super) sidecars: Vec<Arc<Sidecar>>,
     /// PeerAuthentications, oldest first.
     pub(super) peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// AuthorizationPolicies.
@@ -41,6 +44,7 @@ impl Mesh {
             && same_objects(&self.virtual_services, &other.virtual_services)
             && same_objects(&self.destination_rules, &other.destination_rules)
             && same_objects(&self.service_entries, &other.service_entries)
+            && same_objects(&self.sidecars, &other.sidecars)
             && same_objects(&self.peer_authentications, &other.peer_authentications)
             && same_objects(&self.authorization_policies, &other.authorization_policies)
     }
@@ -64,6 +68,8 @@ pub(super) struct Workload {
     pub(super) service_account: String,
     /// Its labels, without those that tell pods of one workload apart.
     pub(super) labels: BTreeMap<String, String>,
+    /// The name of its ConfigMap.
+    config_map: String,
 }
 
 impl Workload {
@@ -89,25 +95,36 @@ impl Workload {
             .filter(|(key, _)| !OF_ONE_POD.contains(&key.as_str()) && !ours(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
+        let told = serde_json::to_string(&labels).unwrap_or_default();
+        let fingerprint = fingerprint(&format!("{service_account}\n{told}"));
         Self {
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
             labels,
+            config_map: format!("istio-proxy-{fingerprint}"),
         }
+    }
+
+    /// The same, of a pod that mounts this ConfigMap: the labels that it had when it was admitted chose
+    /// it, whatever they are now.
+    pub(super) fn mounting(self, config_map: &str) -> Self {
+        let config_map = config_map.to_owned();
+        Self { config_map, ..self }
+    }
+
+    /// Whether its labels are those that it was admitted with.
+    pub(super) fn as_admitted(&self) -> bool {
+        *self == Self::new(&self.namespace, &self.service_account, &self.labels)
     }
 
     /// What its sidecars are told as.
     pub(super) fn group(&self) -> String {
-        format!("{}/{}", self.namespace, self.config_map())
+        format!("{}/{}", self.namespace, self.config_map)
     }
 
     /// The name of its ConfigMap.
     pub(super) fn config_map(&self) -> String {
-        let labels = serde_json::to_string(&self.labels).unwrap_or_default();
-        format!(
-            "istio-proxy-{}",
-            fingerprint(&format!("{}\n{labels}", self.service_account))
-        )
+        self.config_map.clone()
     }
 }
 

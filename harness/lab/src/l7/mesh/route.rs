@@ -7,6 +7,7 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use super::destination::hash_policy;
 use super::registry::{Mesh, Workload, cluster_name, resolve_host};
 use super::types::virtual_service::{
     Destination, Headers, HttpMatchRequest, HttpRetry, HttpRoute, Percent, StringMatch as Matching,
@@ -194,8 +195,11 @@ impl Context<'_> {
         for (name, value) in matching.headers.iter().flatten() {
             condition(name, value, false);
         }
+        let whatever = Matching::default();
         for (name, value) in matching.without_headers.iter().flatten() {
-            condition(name, value, true);
+            // No value at all, then: a header that is there has one.
+            let any = value.regex.as_deref() == Some(".*");
+            condition(name, if any { &whatever } else { value }, true);
         }
         let query = matching.query_params.iter().flatten();
         let mut changes = header_changes(rule.headers.as_ref());
@@ -301,7 +305,15 @@ impl Context<'_> {
                 (None, None) => None,
             });
         let mut from_headers = header_changes(rule.headers.as_ref());
+        let mut hash: Vec<Value> = Vec::new();
+        for destination in pairs.iter().map(|(destination, _)| destination) {
+            let host = resolve_host(&destination.host, self.namespace);
+            let subset = destination.subset.as_deref();
+            let found = hash_policy(self.mesh, self.client, &host, subset);
+            hash.extend(found.filter(|found| !hash.contains(found)));
+        }
         Action::Forward(Forward {
+            hash,
             missing: None,
             clusters,
             retry: Some(rule.retries.as_ref().map_or_else(default_retries, retries)),

@@ -306,9 +306,10 @@ fn strict_takes_no_plain_text() {
         "virtualInbound-tcp",
         "virtualInbound-tls",
     ];
-    assert_eq!(chains(None), [&mutual[..], &plain[..]].concat());
-    assert_eq!(chains(Some("STRICT")), mutual);
-    assert_eq!(chains(Some("DISABLE")), plain);
+    let own = ["virtualInbound-blackhole"];
+    assert_eq!(chains(None), [&own[..], &mutual[..], &plain[..]].concat());
+    assert_eq!(chains(Some("STRICT")), [&own[..], &mutual[..]].concat());
+    assert_eq!(chains(Some("DISABLE")), [&own[..], &plain[..]].concat());
 }
 
 #[test]
@@ -324,6 +325,14 @@ fn authorization_becomes_rbac() {
             json!({ "rules": [{
                 "from": [{ "source": { "principals": ["cluster.local/ns/default/sa/client"] } }, { "source": { "namespaces": ["a*"] } }],
                 "to": [{ "operation": { "methods": ["GET"], "paths": ["/public*"], "ports": ["8080"] } }],
+            }, {
+                "from": [{ "source": { "notPrincipals": ["*/sa/x"], "notNamespaces": ["b"] } }],
+                "to": [{ "operation": { "hosts": ["a.*"], "notHosts": ["b"], "notMethods": ["PUT"], "notPaths": ["/x"], "notPorts": ["1"] } }],
+                "when": [
+                    { "key": "request.headers[x-token]", "values": ["a", "b*"] },
+                    { "key": "source.principal", "notValues": ["*/sa/y"] },
+                    { "key": "source.namespace", "values": ["ns"] },
+                ],
             }] }),
         ),
         policy(
@@ -337,4 +346,107 @@ fn authorization_becomes_rbac() {
     let inbound = snapshot.listeners.iter().find(is_entrance).unwrap();
     let inbound = inbound.to_string();
     assert!(inbound.find("DENY").unwrap() < inbound.find("ALLOW").unwrap());
+}
+
+#[test]
+fn what_is_hashed_is_told_to_routes_and_connections() {
+    let mut mesh = mesh(json!({
+        "hosts": ["backend"],
+        "http": [{ "route": [destination("backend-v1", 1), destination("backend-v2", 1)] }],
+    }));
+    let rule = |host: &str, hash: Value| {
+        parse(json!({
+            "metadata": { "name": host, "namespace": "default" },
+            "spec": { "host": host, "trafficPolicy": { "loadBalancer": { "consistentHash": hash } } },
+        }))
+    };
+    mesh.destination_rules = vec![
+        rule("backend-v1", json!({ "httpHeaderName": "x-user" })),
+        rule("backend-v2", json!({ "httpQueryParameterName": "user" })),
+        rule("db", json!({ "useSourceIp": true })),
+    ];
+    let snapshot = translate(&mesh, &client());
+    assert_envoy_accepts(&snapshot);
+    let hash =
+        |domain: &str| virtual_host(&snapshot, domain)["routes"][0]["route"]["hash_policy"].clone();
+    let header = json!({ "header": { "header_name": "x-user" } });
+    let query = json!({ "query_parameter": { "name": "user" } });
+    assert_eq!(hash("backend-v1"), json!([header]));
+    assert_eq!(hash("backend"), json!([header, query]));
+    let name = "outbound|80||backend-v1.default.svc.cluster.local";
+    assert_eq!(cluster(&snapshot, name).unwrap()["lb_policy"], "RING_HASH");
+    let db = snapshot
+        .listeners
+        .iter()
+        .find(|listener| listener["name"] == "10.96.0.23_5432");
+    let filter = &db.unwrap()["filter_chains"][0]["filters"][0]["typed_config"];
+    assert_eq!(filter["hash_policy"], json!([{ "source_ip": {} }]));
+}
+
+#[test]
+fn a_sidecar_that_takes_no_mutual_tls_is_called_without() {
+    let mut mesh = mesh(json!({ "hosts": ["other"] }));
+    let injected = json!({
+        "metadata": {
+            "name": "one", "namespace": "default",
+            "labels": { "app": "backend", "security.istio.io/tlsMode": "istio" },
+            "annotations": { "sidecar.istio.io/status": "{}" },
+        },
+        "spec": { "serviceAccountName": "backend", "containers": [] },
+    });
+    mesh.services = mesh.services.with_pods([parse(injected)]);
+    let secured = |mesh: &Mesh| {
+        let snapshot = translate(mesh, &client());
+        let name = "outbound|80||backend-v1.default.svc.cluster.local";
+        let endpoints = &cluster(&snapshot, name).unwrap()["load_assignment"]["endpoints"];
+        !endpoints[0]["lb_endpoints"][0]["metadata"].is_null()
+    };
+    assert!(secured(&mesh));
+    for (ports, expected) in [
+        (json!({ "8080": { "mode": "DISABLE" } }), false),
+        (json!({ "9090": { "mode": "DISABLE" } }), true),
+    ] {
+        mesh.peer_authentications = vec![parse(json!({
+            "metadata": { "name": "backend", "namespace": "default" },
+            "spec": { "selector": { "matchLabels": { "app": "backend" } }, "portLevelMtls": ports },
+        }))];
+        assert_eq!(secured(&mesh), expected);
+    }
+}
+
+#[test]
+fn what_a_sidecar_does_not_import_is_nobodys() {
+    let mut mesh = mesh(json!({ "hosts": ["other"] }));
+    mesh.sidecars = vec![parse(json!({
+        "metadata": { "name": "default", "namespace": "default" },
+        "spec": {
+            "egress": [{ "hosts": ["./backend-v1.default.svc.cluster.local", "./db.default.svc.cluster.local"] }],
+            "outboundTrafficPolicy": { "mode": "REGISTRY_ONLY" },
+        },
+    }))];
+    let snapshot = translate(&mesh, &client());
+    assert_envoy_accepts(&snapshot);
+    let routes = snapshot
+        .routes
+        .iter()
+        .find(|routes| routes["name"] == "80")
+        .unwrap();
+    let hosts = routes["virtual_hosts"].as_array().unwrap().iter();
+    let names: Vec<_> = hosts.map(|host| host["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["backend-v1.default.svc.cluster.local:80", "block_all"]
+    );
+    assert_eq!(
+        virtual_host(&snapshot, "*")["routes"][0]["direct_response"]["status"],
+        502
+    );
+    let listeners: Vec<_> = snapshot
+        .listeners
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert!(listeners.contains(&"10.96.0.23_5432"));
+    let entrance = &snapshot.listeners[0]["default_filter_chain"]["filters"][0]["typed_config"];
+    assert_eq!(entrance["cluster"], "BlackHoleCluster");
 }

@@ -64,10 +64,29 @@ pub(crate) struct TrafficPolicy {
 
 /// How endpoints are chosen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct LoadBalancer {
     /// One of the standard algorithms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) simple: Option<SimpleLoadBalancer>,
+    /// What is alike goes to one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) consistent_hash: Option<ConsistentHash>,
+}
+
+/// What is hashed: one of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ConsistentHash {
+    /// A header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_header_name: Option<String>,
+    /// A query parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_query_parameter_name: Option<String>,
+    /// The client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) use_source_ip: Option<bool>,
 }
 
 /// The standard algorithms.
@@ -115,6 +134,9 @@ pub(crate) struct HttpSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub(crate) http2_max_requests: Option<i32>,
+    /// Whether the service is spoken to in the client's own version of HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) use_client_protocol: Option<bool>,
 }
 
 /// When an endpoint is ejected.
@@ -133,9 +155,11 @@ pub(crate) struct OutlierDetection {
     pub(crate) consecutive_gateway_errors: Option<u32>,
     /// How often ejection is considered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
     pub(crate) interval: Option<String>,
     /// How long an endpoint stays ejected at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
     pub(crate) base_ejection_time: Option<String>,
     /// The share of endpoints that may be ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]

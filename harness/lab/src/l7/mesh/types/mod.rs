@@ -7,6 +7,7 @@
 pub(crate) mod destination_rule;
 pub(crate) mod security;
 pub(crate) mod service_entry;
+pub(crate) mod sidecar;
 pub(crate) mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ mod tests {
                 &["v1beta1", "v1alpha3"],
             ),
             (service_entry::ServiceEntry::crd(), &["v1beta1", "v1alpha3"]),
+            (sidecar::Sidecar::crd(), &["v1beta1", "v1alpha3"]),
             (security::PeerAuthentication::crd(), &["v1beta1"]),
             (security::AuthorizationPolicy::crd(), &["v1beta1"]),
         ]

@@ -102,6 +102,24 @@ pub(crate) struct Rule {
     /// What, any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) to: Option<Vec<To>>,
+    /// Under which further conditions, all of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) when: Option<Vec<Condition>>,
+}
+
+/// A condition on an attribute of the request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Condition {
+    /// The attribute: `request.headers[NAME]`, `source.principal` or `source.namespace`.
+    #[schemars(regex(pattern = r"^(request\.headers\[[^]]+\]|source\.(principal|namespace))$"))]
+    pub(crate) key: String,
+    /// Values, any of which it must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) values: Option<Vec<String>>,
+    /// Values, none of which it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_values: Option<Vec<String>>,
 }
 
 /// A source.
@@ -118,9 +136,15 @@ pub(crate) struct Source {
     /// Identities: `cluster.local/ns/NAMESPACE/sa/ACCOUNT`, with `*` at one end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) principals: Option<Vec<String>>,
+    /// Identities, none of which it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_principals: Option<Vec<String>>,
     /// Namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) namespaces: Option<Vec<String>>,
+    /// Namespaces, none of which it may be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_namespaces: Option<Vec<String>>,
 }
 
 /// An operation.
@@ -134,13 +158,28 @@ pub(crate) struct To {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Operation {
+    /// Hosts, with `*` at one end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hosts: Option<Vec<String>>,
+    /// Hosts, none of which it may be for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_hosts: Option<Vec<String>>,
     /// Methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) methods: Option<Vec<String>>,
+    /// Methods, none of which it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_methods: Option<Vec<String>>,
     /// Paths, with `*` at one end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paths: Option<Vec<String>>,
+    /// Paths, none of which it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_paths: Option<Vec<String>>,
     /// Ports of the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ports: Option<Vec<String>>,
+    /// Ports, none of which it may be for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_ports: Option<Vec<String>>,
 }

@@ -62,6 +62,7 @@ pub(crate) struct HttpRoute {
     pub(crate) rewrite: Option<HttpRewrite>,
     /// Timeout for HTTP requests; disabled unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
     pub(crate) timeout: Option<String>,
     /// Retry policy for HTTP requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,6 +287,7 @@ pub(crate) struct HttpRetry {
     pub(crate) attempts: i32,
     /// Timeout per attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
     pub(crate) per_try_timeout: Option<String>,
     /// The conditions, in Envoy's terms, statuses included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,6 +310,7 @@ pub(crate) struct HttpFaultInjection {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FaultDelay {
     /// How long.
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
     pub(crate) fixed_delay: String,
     /// The share of requests; all unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]

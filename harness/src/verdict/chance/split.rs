@@ -2,48 +2,67 @@
 //!
 //! Start from [`SplitTest::new`]; feed it who answered each request until it decides. Failed
 //! requests are not its business: [`super::bound`] judges those, so that a retry or a lost request
-//! never passes as a share. Rule: α and β are bounds that are proven, not simulated, and hold at any
-//! burst size, since the first decision is final.
+//! never passes as a share. Whether requests are drawn one by one is [`super::dependence`]'s. Rule: α
+//! and β are bounds that are proven, and hold at any burst size, since the first decision is final.
 //!
 //! # How it decides
 //!
 //! For an arm of share *p₀* and a tolerance *δ* there are two questions: is the true share *p₀*, or
-//! at least *p₀ + δ*? Is it *p₀*, or at most *p₀ − δ*? Each is Wald's sequential probability ratio
-//! test of *p₀* against *p₁ = p₀ ± δ* (Wald, "Sequential Tests of Statistical Hypotheses", Ann.
-//! Math. Stat. 16, 1945); running both on the same requests and accepting when both have accepted is
-//! Sobel and Wald's choice among three hypotheses (Ann. Math. Stat. 20, 1949). With Λₙ the
-//! likelihood ratio of *p₁* to *p₀* after *n* requests:
+//! at least *p₀ + δ*? Is it *p₀*, or at most *p₀ − δ*? What lies between is the indifference zone,
+//! of which nothing is claimed. Each is Wald's sequential probability ratio test of *p₀* against
+//! *p₁ = p₀ ± δ* (Wald, "Sequential Tests of Statistical Hypotheses", Ann. Math. Stat. 16, 1945);
+//! running both on the same requests and accepting when both have accepted is Sobel and Wald's choice
+//! among three hypotheses (Ann. Math. Stat. 20, 1949). With Λₙ the likelihood ratio of *p₁* to *p₀*
+//! after *n* requests:
 //!
 //! - Under *p₀*, Λₙ is a non-negative martingale of mean 1, so it ever reaches *A* with probability
 //!   at most 1/*A* (Ville, 1939). A side rejects at *A* = 2/α.
 //! - Under *p₁*, 1/Λₙ is one, so Λₙ ever falls to *B* with probability at most *B*. A side accepts at
-//!   *B* = β. Further from *p₀* than *p₁* the ratio only drifts up faster, so β bounds those as well.
+//!   *B* = β. Further from *p₀* than *p₁*, each path can be coupled to one whose ratio is nowhere
+//!   lower, so β bounds those as well.
 //!
 //! Between *p₀* and *p₁* such a test may go on for long, so it is cut off (Lorden's "2-SPRT's and
 //! the modified Kiefer–Weiss problem", Ann. Stat. 4, 1976, is about that region). At the cut-off,
 //! a side still undecided compares the observed share with a point between *p₀* and *p₁*, at a
 //! sample so large that by Chernoff's bound either error has less than a hundredth of its budget;
-//! *A* and *B* are set for the other ninety-nine. More than two arms share α evenly (the union
-//! bound); of two arms one is tested, since the other's count says the same.
+//! *A* and *B* are set for the other ninety-nine.
+//!
+//! Of two arms one is tested, since the other's count says the same. Of more, each is tested against
+//! all others and they share α evenly: by Boole's inequality that is at most α together. β is not
+//! shared: whoever's share deviates by the tolerance, that arm's own test sees it.
 //!
 //! An arm of share 0 or 1 falls out of the same arithmetic: one request to the wrong place has
 //! likelihood 0 under *p₀* and rejects at once.
+//!
+//! [`super::exact`] computes what it comes to. For 90/10 at five points α is 9.1·10⁻⁷ and β 9.6·10⁻⁴:
+//! boundaries that were calibrated to spend all of both could be nearer by ln(1/0.91), one hundredth of
+//! the way, so Wald's are kept, which need no calibration for any weights.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Expect, NoVerdict, expect};
-use crate::verdict::Outcome;
+use super::Test;
+use super::count;
+use super::walk::{ArmTest, Open};
+use crate::verdict::{Expect, NoVerdict, Outcome, expect};
 
-/// The error rates and tolerance that CHECKS of weights are held to.
-pub const ALPHA: f64 = 1e-6;
+/// The probability of complaining about a correct split.
+pub const ALPHA: f64 = Test::Split.alpha();
 /// The probability of not seeing a deviation of the tolerance or more.
 pub const BETA: f64 = 1e-3;
 /// Five points.
 pub const TOLERANCE: f64 = 0.05;
 
-/// The part of each error's budget that the cut-off may use.
-const CUT_OFF: f64 = 0.01;
+/// How many requests are sent at first: a size that does not depend on what is seen, so that what
+/// [`super::dependence`] says of them holds exactly.
+pub const FIRST: u64 = 300;
+
+/// How many requests to send when so many have been sent. The decision does not depend on it; larger
+/// bursts send more in vain, smaller ones start the probe more often.
+#[must_use]
+pub const fn burst(sent: u64) -> u64 {
+    if sent == 0 { FIRST } else { 50 }
+}
 
 /// What the test says so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +190,11 @@ impl SplitTest {
         }
     }
 
+    /// The tests of the arms that are tested.
+    pub(super) fn arms(&self) -> &[ArmTest] {
+        &self.arms
+    }
+
     /// The requests taken in so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
@@ -199,7 +223,8 @@ impl SplitTest {
         vec![
             ("split.requests", self.requests().to_string()),
             ("split.decided_at", self.decided_at.to_string()),
-            ("split.observed", self.observed()),
+            ("split.expected", self.expected()),
+            ("split.counts", self.counts()),
             ("split.alpha", format!("{:e}", self.alpha)),
             ("split.beta", format!("{:e}", self.beta)),
             ("split.tolerance", self.tolerance.to_string()),
@@ -239,6 +264,13 @@ impl SplitTest {
             .collect()
     }
 
+    /// How many requests each arm received, by name.
+    fn counts(&self) -> String {
+        let counts = self.names.iter().zip(&self.counts).chain(&self.strangers);
+        let counts = counts.map(|(name, hits)| format!("{name} {hits}"));
+        counts.collect::<Vec<_>>().join(", ")
+    }
+
     fn expected(&self) -> String {
         let arms = self.names.iter().zip(&self.shares);
         let arms = arms.map(|(name, share)| format!("{name} {:.1} %", share * 100.0));
@@ -260,167 +292,6 @@ impl SplitTest {
         let _ = write!(text, "   (of {} requests)", self.requests());
         text
     }
-}
-
-/// Which sides of an arm have not accepted yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Open {
-    more: bool,
-    less: bool,
-}
-
-impl Open {
-    const NEITHER: Self = Self {
-        more: false,
-        less: false,
-    };
-}
-
-/// The two questions about one arm.
-#[derive(Debug, Clone)]
-struct ArmTest {
-    more: Option<Side>,
-    less: Option<Side>,
-    cut_off: u64,
-}
-
-impl ArmTest {
-    fn new(share: f64, alpha: f64, beta: f64, tolerance: f64) -> Self {
-        let side = |other: f64| {
-            // At the end of the scale there is nothing beyond to tell from.
-            let other = other.clamp(0.0, 1.0);
-            ((other - share).abs() > f64::EPSILON).then(|| Side::new(share, other, alpha, beta))
-        };
-        let (more, less) = (side(share + tolerance), side(share - tolerance));
-        let cut_off = [&more, &less]
-            .into_iter()
-            .flatten()
-            .map(|side| side.cut_off)
-            .max();
-        Self {
-            more,
-            less,
-            cut_off: cut_off.unwrap_or_default(),
-        }
-    }
-
-    fn open(&self) -> Open {
-        Open {
-            more: self.more.is_some(),
-            less: self.less.is_some(),
-        }
-    }
-
-    /// What is open after `n` requests of which `hits` went to the arm; nothing if a side rejects.
-    fn step(&self, open: Open, n: u64, hits: u64) -> Option<Open> {
-        let still = |side: &Option<Side>, open: bool| match side {
-            Some(side) if open => match side.look(n, hits, self.cut_off) {
-                Decision::Undecided => Some(true),
-                Decision::Holds => Some(false),
-                Decision::Broken => None,
-            },
-            _ => Some(false),
-        };
-        Some(Open {
-            more: still(&self.more, open.more)?,
-            less: still(&self.less, open.less)?,
-        })
-    }
-}
-
-/// Wald's test of one share against another.
-#[derive(Debug, Clone)]
-struct Side {
-    share: f64,
-    /// What a hit and a miss add to the logarithm of the likelihood ratio.
-    hit: f64,
-    miss: f64,
-    reject: f64,
-    accept: f64,
-    cut_off: u64,
-    /// At the cut-off: the share that divides the two.
-    between: f64,
-}
-
-impl Side {
-    fn new(share: f64, other: f64, alpha: f64, beta: f64) -> Self {
-        // Half of α is this side's; see the module's words on the cut-off's hundredth.
-        let (alpha, beta) = (alpha / 2.0, beta);
-        let (cut_off, between) = cut_off(share, other, CUT_OFF * alpha, CUT_OFF * beta);
-        Self {
-            share,
-            hit: (other / share).ln(),
-            miss: ((1.0 - other) / (1.0 - share)).ln(),
-            reject: -((1.0 - CUT_OFF) * alpha).ln(),
-            accept: ((1.0 - CUT_OFF) * beta).ln(),
-            cut_off,
-            between,
-        }
-    }
-
-    fn look(&self, n: u64, hits: u64, cut_off: u64) -> Decision {
-        let ratio = times(hits, self.hit) + times(n - hits, self.miss);
-        if ratio >= self.reject {
-            Decision::Broken
-        } else if ratio <= self.accept {
-            Decision::Holds
-        } else if n < cut_off {
-            Decision::Undecided
-        } else if (count(hits) / count(n) < self.between) == (self.share < self.between) {
-            Decision::Holds
-        } else {
-            Decision::Broken
-        }
-    }
-}
-
-/// What never happened weighs nothing, even if its likelihood is 0 (and its logarithm infinite).
-fn times(n: u64, logarithm: f64) -> f64 {
-    if n == 0 { 0.0 } else { count(n) * logarithm }
-}
-
-/// The least sample at which a share between the two has both tails below their budgets by
-/// Chernoff's bound, exp(−n·KL), and that share.
-fn cut_off(share: f64, other: f64, alpha: f64, beta: f64) -> (u64, f64) {
-    let needs = |x: f64| {
-        let for_alpha = -alpha.ln() / divergence(x, share);
-        let for_beta = -beta.ln() / divergence(x, other);
-        (for_alpha, for_beta)
-    };
-    // The nearer to `other`, the fewer α needs and the more β; the best is where they meet.
-    let (mut near, mut far) = (share, other);
-    for _ in 0..60 {
-        let x = f64::midpoint(near, far);
-        let (for_alpha, for_beta) = needs(x);
-        if for_alpha > for_beta {
-            near = x
-        } else {
-            far = x
-        }
-    }
-    let between = f64::midpoint(near, far);
-    let (for_alpha, for_beta) = needs(between);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a sample size"
-    )]
-    let n = for_alpha.max(for_beta).ceil() as u64;
-    (n, between)
-}
-
-/// Kullback and Leibler's divergence of a coin that falls `x` from one that falls `p`.
-fn divergence(x: f64, p: f64) -> f64 {
-    let term = |x: f64, p: f64| if x <= 0.0 { 0.0 } else { x * (x / p).ln() };
-    term(x, p) + term(1.0 - x, 1.0 - p)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of requests are far below 2^52"
-)]
-fn count(n: u64) -> f64 {
-    n as f64
 }
 
 #[cfg(test)]

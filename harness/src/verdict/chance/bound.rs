@@ -1,13 +1,13 @@
 //! How often requests fail, and whether answers are spread evenly; both with stated error rates.
 //!
-//! Start from [`ErrorBound::judge`] and [`uniform`]. Shares of a weighted split are
+//! Start from [`ErrorBound::judge`] and [`uneven`]. Shares of a weighted split are
 //! [`super::split`]'s. Rule: failed requests are judged by a bound of their own, and every figure
 //! comes with the confidence it has.
 
-use statrs::distribution::{Beta, ChiSquared, ContinuousCDF as _};
+use statrs::distribution::{Beta, Binomial, ContinuousCDF as _, DiscreteCDF as _};
 
-use super::{Expect, NoVerdict, expect};
-use crate::verdict::Outcome;
+use super::count;
+use crate::verdict::{Expect, NoVerdict, Outcome, expect};
 
 /// The most requests that may fail, as a probability, and how sure we want to be before we say that
 /// more do.
@@ -91,12 +91,8 @@ pub fn upper(n: u64, failed: u64, beta: f64) -> f64 {
     quantile(failed + 1, n - failed, 1.0 - beta).unwrap_or(1.0)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of requests are far below 2^52"
-)]
 fn quantile(a: u64, b: u64, at: f64) -> Option<f64> {
-    let beta = Beta::new(a as f64, b as f64).ok()?;
+    let beta = Beta::new(count(a), count(b)).ok()?;
     // The library's inverse is an approximation; bisecting its distribution function is exact to
     // the last digits, and fast enough for one figure a check.
     let (mut low, mut high) = (0.0, 1.0);
@@ -107,59 +103,54 @@ fn quantile(a: u64, b: u64, at: f64) -> Option<f64> {
     Some(f64::midpoint(low, high))
 }
 
-/// What a chi-square test of even spread says.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Uniformity {
-    /// Pearson's statistic.
-    pub statistic: f64,
-    /// The probability of one at least as large if the spread is even.
-    pub p_value: f64,
-}
-
-/// Pearson's chi-square test that counts are spread evenly over their cells.
+/// The probability of a count at least as far out, on either side, if `share` is the true share.
 ///
 /// # Errors
-/// When there are fewer than two cells, or fewer than twenty answers a cell: below that the
-/// statistic does not follow its distribution far enough into the tail.
-pub fn uniform(counts: &[u64]) -> Result<Uniformity, NoVerdict> {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "counts of requests are far below 2^52"
-    )]
-    let cells: Vec<f64> = counts.iter().map(|count| *count as f64).collect();
-    #[expect(clippy::cast_precision_loss, reason = "a count of endpoints")]
-    let k = cells.len() as f64;
-    let expected = cells.iter().sum::<f64>() / k.max(1.0);
-    if cells.len() < 2 || expected < 20.0 {
+/// When the share is none.
+pub fn two_sided(n: u64, hits: u64, share: f64) -> Result<f64, NoVerdict> {
+    let chance = Binomial::new(share, n)?;
+    let at_least = match hits {
+        0 => 1.0,
+        hits => chance.sf(hits - 1),
+    };
+    Ok((2.0 * chance.cdf(hits).min(at_least)).min(1.0))
+}
+
+/// The probability of counts at least as uneven as these, at most, if each answer is equally likely
+/// to be any endpoint's: each count is then binomial, and the least of their p-values counts as often
+/// as there are endpoints (Boole's inequality). Unlike Pearson's statistic, of which only the limit's
+/// tail is tabled, this holds at any sample; what is taken in turn is more even and passes all the
+/// more.
+///
+/// # Errors
+/// When there are fewer than two endpoints, or no answer.
+pub fn uneven(counts: &[u64]) -> Result<f64, NoVerdict> {
+    let n: u64 = counts.iter().sum();
+    if counts.len() < 2 || n == 0 {
         return Err(NoVerdict::new(format!(
-            "{counts:?} are too few answers to tell whether they are spread evenly; 20 for each \
-             endpoint are needed"
+            "whether {counts:?} are spread evenly cannot be told: there are no answers, or there is nothing to choose"
         )));
     }
-    let statistic = cells
-        .iter()
-        .map(|cell| (cell - expected).powi(2) / expected)
-        .sum();
-    let distribution = ChiSquared::new(k - 1.0)?;
-    Ok(Uniformity {
-        statistic,
-        p_value: distribution.sf(statistic),
-    })
+    let endpoints = count(counts.len() as u64);
+    let mut least = 1.0_f64;
+    for hits in counts {
+        least = least.min(two_sided(n, *hits, 1.0 / endpoints)?);
+    }
+    Ok((least * endpoints).min(1.0))
 }
 
 /// Judges whether answers are spread evenly over endpoints, at the probability `alpha` of
 /// complaining about an even spread.
 ///
 /// # Errors
-/// `Failed` if they are not; `NoVerdict` if there are too few.
-pub fn judge_uniform(counts: &[(String, u64)], alpha: f64, likely: &str) -> Outcome {
-    let Uniformity { statistic, p_value } =
-        uniform(&counts.iter().map(|(_, count)| *count).collect::<Vec<_>>())?;
+/// `Failed` if they are not; `NoVerdict` if nothing can be told.
+pub fn judge_even(counts: &[(String, u64)], alpha: f64, likely: &str) -> Outcome {
+    let p_value = uneven(&counts.iter().map(|(_, count)| *count).collect::<Vec<_>>())?;
     expect(p_value >= alpha, || Expect {
         what: "how answers are spread over endpoints".to_owned(),
         expected: format!("evenly over {} endpoints", counts.len()),
         observed: format!(
-            "{} (χ² = {statistic:.1}, p = {p_value:.1e}, α = {alpha:e})",
+            "{} (p = {p_value:.1e}, α = {alpha:e})",
             counts
                 .iter()
                 .map(|(who, n)| format!("{who} {n}"))
@@ -172,8 +163,6 @@ pub fn judge_uniform(counts: &[(String, u64)], alpha: f64, likely: &str) -> Outc
 
 #[cfg(test)]
 mod tests {
-    use statrs::distribution::{Binomial, DiscreteCDF as _};
-
     use super::*;
     use crate::verdict::NotPassed;
 
@@ -217,14 +206,46 @@ mod tests {
 
     #[test]
     fn an_even_spread_passes_and_a_lost_endpoint_does_not() {
-        assert!(uniform(&[100, 101, 99]).unwrap().p_value > 0.9);
-        assert!(uniform(&[150, 150, 0]).unwrap().p_value < 1e-6);
-        assert!(uniform(&[10, 10]).is_err());
-        assert!(uniform(&[100]).is_err());
+        assert!(uneven(&[100, 101, 99]).unwrap() > 0.9);
+        assert!(uneven(&[150, 150, 0]).unwrap() < 1e-6);
+        assert!(uneven(&[0, 0]).is_err());
+        assert!(uneven(&[100]).is_err());
         let spread = [("web-0".to_owned(), 300), ("web-1".to_owned(), 0)];
         assert!(matches!(
-            judge_uniform(&spread, 1e-6, ""),
+            judge_even(&spread, 1e-6, ""),
             Err(NotPassed::Failed(_))
         ));
+    }
+
+    /// Every outcome of twelve answers by three endpoints, with its probability.
+    #[test]
+    fn the_test_of_an_even_spread_keeps_its_alpha() {
+        let ways = |n: u64, k: u64| statrs::function::factorial::ln_binomial(n, k);
+        let mut outcomes = Vec::new();
+        for a in 0..=12 {
+            for b in 0..=12 - a {
+                let p = (ways(12, a) + ways(12 - a, b) - 12.0 * 3.0_f64.ln()).exp();
+                outcomes.push((uneven(&[a, b, 12 - a - b]).unwrap(), p));
+            }
+        }
+        for alpha in [1e-4, 1e-3, 0.01, 0.1, 0.5] {
+            let complains: f64 = outcomes
+                .iter()
+                .filter(|(p_value, _)| *p_value < alpha)
+                .map(|(_, p)| p)
+                .sum();
+            assert!(complains <= alpha, "{alpha}: {complains}");
+        }
+    }
+
+    /// What `services::spreads_connections_evenly` says of its sample: a pod that gets 20 % instead of
+    /// a third of 1200 connections passes with a probability of 10⁻³ at most.
+    #[test]
+    fn a_sample_of_twelve_hundred_sees_a_fifth_instead_of_a_third() {
+        let alpha = crate::verdict::chance::Test::Even.alpha();
+        let passes = |hits: u64| 3.0 * two_sided(1200, hits, 1.0 / 3.0).unwrap() >= alpha;
+        let fewest = (0..400).find(|hits| passes(*hits)).unwrap();
+        let missed = Binomial::new(0.2, 1200).unwrap().sf(fewest - 1);
+        assert!(missed < 1e-3, "{fewest}: {missed}");
     }
 }

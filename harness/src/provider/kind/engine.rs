@@ -1,0 +1,96 @@
+//! The program that runs kind's nodes as containers: `docker` or `podman`, which take the same words.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::step::Step;
+
+/// kind's own variable for which one it takes.
+pub(super) const CHOICE: &str = "KIND_EXPERIMENTAL_PROVIDER";
+const ASK: Duration = Duration::from_secs(20);
+
+/// A container engine that answers.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    name: String,
+    path: PathBuf,
+    version: String,
+}
+
+impl Engine {
+    /// The one that kind is told to take, or else the first that is installed on a search path.
+    ///
+    /// # Errors
+    /// When there is none, or its daemon does not answer.
+    pub(super) async fn find(choice: Option<&str>, path: &OsStr) -> anyhow::Result<Self> {
+        let in_path = |name: &str| {
+            let mut all = std::env::split_paths(path).map(|dir| dir.join(name));
+            all.find(|path| path.is_file())
+        };
+        let (name, path) = match choice {
+            Some(name) => {
+                let path = in_path(name).with_context(|| {
+                    format!("{CHOICE} names {name}, which is not in PATH; install it, or unset {CHOICE}")
+                })?;
+                (name.to_owned(), path)
+            }
+            None => ["docker", "podman"]
+                .into_iter()
+                .find_map(|name| Some((name.to_owned(), in_path(name)?)))
+                .context("kind runs its nodes as containers, and neither docker nor podman is in PATH; install one")?,
+        };
+        // Its version is the daemon's, where there is one: a client alone is of no use.
+        let format = match name.as_str() {
+            "docker" | "nerdctl" => "{{.Server.Version}}",
+            _ => "{{.Client.Version}}",
+        };
+        let asked = Step::new(
+            &path,
+            "asking for its version",
+            ASK,
+            &["version", "--format", format],
+        );
+        match asked.run().await {
+            Ok(version) => Ok(Self {
+                version: version.trim().to_owned(),
+                name,
+                path,
+            }),
+            Err(error) => {
+                bail!("{name} does not answer; start it, or get the right to use it: {error:#}")
+            }
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    /// A command of its own.
+    pub(super) fn step(
+        &self,
+        doing: &'static str,
+        limit: Duration,
+        arguments: &[&str],
+    ) -> Step<'_> {
+        Step::new(&self.path, doing, limit, arguments)
+    }
+
+    /// A command of kind's, which is told to take this engine.
+    pub(super) fn kind<'a>(
+        &self,
+        program: &'a Path,
+        doing: &'static str,
+        limit: Duration,
+        arguments: &[&str],
+    ) -> Step<'a> {
+        Step::new(program, doing, limit, arguments).variable(CHOICE, &self.name)
+    }
+}

@@ -1,0 +1,288 @@
+//! Clusters of kind, made and deleted by its own command.
+//!
+//! Start from [`Kind`]. kind's nodes are containers on a network of their own, so the vantage
+//! outside is a container beside them: that reaches node addresses also where the nodes' machine is
+//! a virtual one. Whose a cluster is says a file that its run holds locked ([`claim`]): what a run
+//! leaves behind that was killed, the next one removes.
+
+mod claim;
+mod engine;
+mod outside;
+mod step;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::runtime::watcher;
+use tokio::sync::Mutex;
+
+use self::claim::Claim;
+use self::engine::Engine;
+use self::outside::Beside;
+use self::step::Step;
+use super::image::Archive;
+use super::tools::{self, Tool};
+use super::{Cluster, Progress, Provider};
+use crate::budget;
+use crate::pod::not_ready;
+use crate::run::RunInfo;
+use crate::settings::{BadInput, Settings};
+use crate::stack::Layer;
+use crate::verdict::NoVerdict;
+use crate::wait;
+
+/// As kind itself waits for nodes to become Ready.
+const READY: &str = "180s";
+/// Nodes, images and all; a first run also pulls the node image.
+const CREATE: Duration = Duration::from_secs(280);
+const LOAD: Duration = Duration::from_secs(120);
+const DELETE: Duration = Duration::from_secs(50);
+const EXPORT: Duration = Duration::from_secs(40);
+
+/// What its clusters look like: two workers, so that traffic crosses nodes that run pods.
+const NODES: &str = "nodes: [{role: control-plane}, {role: worker}, {role: worker}]";
+
+/// Makes a kind cluster and deletes it.
+#[derive(Debug)]
+pub(super) struct Kind {
+    program: Option<PathBuf>,
+    /// Where programs are looked for, and which engine is asked for.
+    path: OsString,
+    engine: Option<String>,
+    state: Option<PathBuf>,
+    node_image: Option<String>,
+    config: String,
+    report_dir: PathBuf,
+    made: Mutex<Option<Made>>,
+}
+
+/// What there is to remove.
+#[derive(Debug)]
+struct Made {
+    kind: Tool,
+    engine: Engine,
+    claim: Claim,
+    kubeconfig: PathBuf,
+}
+
+impl Kind {
+    /// A kind cluster by the settings. Nothing is started yet.
+    ///
+    /// # Errors
+    /// When they ask for a CNI or for address families that this provider has not.
+    pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
+        Ok(Self {
+            program: settings.kind.clone(),
+            path: std::env::var_os("PATH").unwrap_or_default(),
+            engine: std::env::var(engine::CHOICE)
+                .ok()
+                .filter(|name| !name.is_empty()),
+            state: claim::folder(),
+            node_image: settings.node_image.clone(),
+            config: config(settings)?,
+            report_dir: settings.report_dir.clone(),
+            made: Mutex::default(),
+        })
+    }
+
+    async fn make(&self, made: &Made, progress: Progress<'_>) -> anyhow::Result<Cluster> {
+        let name = made.claim.name();
+        progress("creating the kind cluster");
+        let mut arguments = vec!["create", "cluster", "--name", name, "--config", "-"];
+        arguments.extend(["--retain", "--wait", READY]);
+        if let Some(image) = &self.node_image {
+            arguments.extend(["--image", image]);
+        }
+        let created = made.kind("creating a cluster", CREATE, &arguments);
+        let created = created.kubeconfig(&made.kubeconfig).input(&self.config);
+        if let Err(error) = created.run().await {
+            return Err(made.with_logs(error, &self.report_dir).await);
+        }
+        progress("loading the probe's image");
+        let archive = Archive::write(&self.report_dir)?;
+        let load = ["load", "image-archive", "--name", name];
+        let load = made.kind("loading the probe's image", LOAD, &load);
+        load.argument(archive.path()).run().await?;
+        progress("starting the vantage outside");
+        let outside = Beside::start(&made.engine, name, archive.path()).await?;
+        self.described(made, outside, progress).await
+    }
+
+    async fn described(
+        &self,
+        made: &Made,
+        outside: Beside,
+        progress: Progress<'_>,
+    ) -> anyhow::Result<Cluster> {
+        let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
+            .await
+            .with_context(|| format!("kind did not write {}", made.kubeconfig.display()))?;
+        let client = super::client(&kubeconfig)
+            .await
+            .context("kind's kubeconfig is of no use")?;
+        progress("waiting for the system's own pods");
+        settle(&client).await;
+        let kubernetes = client
+            .apiserver_version()
+            .await
+            .context("the cluster's API server does not tell its version")?;
+        Ok(Cluster {
+            client,
+            kubeconfig: made.kubeconfig.clone(),
+            provider: self.name(),
+            profile: self.profile(),
+            versions: BTreeMap::from([
+                ("kubernetes".to_owned(), kubernetes.git_version),
+                ("kind".to_owned(), made.kind.version.to_string()),
+                (made.engine.name().to_owned(), made.engine.version()),
+            ]),
+            outside: Some(Arc::new(outside)),
+            load_balancer: false,
+            pid_annotation: None,
+            nsenter: Vec::new(),
+        })
+    }
+}
+
+#[async_trait]
+impl Provider for Kind {
+    fn name(&self) -> &'static str {
+        "kind"
+    }
+
+    fn profile(&self) -> &'static str {
+        "kind"
+    }
+
+    fn has(&self, layer: Layer) -> bool {
+        matches!(layer, Layer::Cni | Layer::Services)
+    }
+
+    async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
+        let engine = Engine::find(self.engine.as_deref(), &self.path).await?;
+        let state = self.state.as_deref().context(
+            "neither XDG_STATE_HOME nor HOME is set; set one, so that strata can note which \
+             clusters are its own",
+        )?;
+        let kind = tools::kind(self.program.as_deref()).await?;
+        for abandoned in claim::abandoned(state)? {
+            progress(&format!(
+                "removing {}, which a run left behind that was killed",
+                abandoned.name()
+            ));
+            remove(&kind, &engine, abandoned).await?;
+        }
+        let mut slot = self.made.lock().await;
+        let made = slot.insert(Made {
+            kind,
+            engine,
+            claim: Claim::new(state, &format!("strata-{}", run.id))?,
+            kubeconfig: self.report_dir.join("kubeconfig"),
+        });
+        Ok(Arc::new(self.make(made, progress).await?))
+    }
+
+    async fn keep(&self) -> Vec<String> {
+        let Some(made) = self.made.lock().await.take() else {
+            return Vec::new();
+        };
+        let name = made.claim.name().to_owned();
+        let mut lines = vec![
+            format!("the kind cluster {name} goes on, as STRATA_KEEP=1 asks"),
+            format!("reach it: export KUBECONFIG={}", made.kubeconfig.display()),
+            format!("end it: scripts/sweep {name}"),
+        ];
+        if let Err(error) = made.claim.keep() {
+            lines.push(format!("the next run will remove it: {error:#}"));
+        }
+        lines
+    }
+
+    async fn destroy(&self) -> Vec<String> {
+        let Some(made) = self.made.lock().await.take() else {
+            return Vec::new();
+        };
+        let gone = remove(&made.kind, &made.engine, made.claim).await;
+        let _ = tokio::fs::remove_file(&made.kubeconfig).await;
+        let troubles = gone
+            .err()
+            .map(|error| NoVerdict::from(error).because().to_owned());
+        troubles.into_iter().collect()
+    }
+}
+
+impl Made {
+    fn kind<'a>(&'a self, doing: &'static str, limit: Duration, arguments: &[&str]) -> Step<'a> {
+        self.engine.kind(&self.kind.path, doing, limit, arguments)
+    }
+
+    /// An error, with kind's logs of the nodes where a person finds them.
+    async fn with_logs(&self, error: anyhow::Error, report_dir: &Path) -> anyhow::Error {
+        let logs = report_dir.join("kind-logs");
+        let arguments = ["export", "logs", "--name", self.claim.name()];
+        let export = self.kind("exporting the nodes' logs", EXPORT, &arguments);
+        match export.argument(&logs).run().await {
+            Ok(_) => error.context(format!("the nodes' logs are in {}", logs.display())),
+            Err(_) => error,
+        }
+    }
+}
+
+/// Waits until the control plane's pods are ready, which kind does not: on a cluster that is a minute
+/// old they say little of it. Whether they ever are is a gate's to judge.
+async fn settle(client: &kube::Client) {
+    let api = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let all = watcher::Config::default();
+    let settled = wait::watched("kube-system is ready", budget::CREATE, api, all, |pods| {
+        let waiting = pods.iter().find_map(|pod| not_ready(pod));
+        waiting.map_or(wait::Progress::Ready(()), wait::Progress::NotYet)
+    });
+    if let Err(no_verdict) = settled.await {
+        tracing::warn!("{}", no_verdict.because());
+    }
+}
+
+/// Removes a cluster, the container beside it, and the claim to them.
+async fn remove(kind: &Tool, engine: &Engine, claim: Claim) -> anyhow::Result<()> {
+    let name = claim.name();
+    let arguments = ["delete", "cluster", "--name", name];
+    let delete = engine.kind(&kind.path, "deleting the cluster", DELETE, &arguments);
+    let (cluster, beside) = tokio::join!(delete.run(), outside::remove(engine, name));
+    cluster.and(beside).with_context(|| {
+        format!("something of the kind cluster {name} may be left; scripts/sweep {name} removes it")
+    })?;
+    claim.drop_it()
+}
+
+/// kind's configuration (`kind.x-k8s.io/v1alpha4`).
+fn config(settings: &Settings) -> Result<String, BadInput> {
+    let cni = match settings.cni.as_deref() {
+        None | Some("kindnet") => "",
+        Some("none") => ", disableDefaultCNI: true",
+        Some(other) => {
+            return Err(BadInput(format!(
+                "STRATA_CNI={other} is not a CNI that this version installs on kind; choose kindnet, \
+                 which kind has, or none"
+            )));
+        }
+    };
+    let family = settings.ip_family.as_deref().unwrap_or("ipv4");
+    if !["ipv4", "dual"].contains(&family) {
+        return Err(BadInput(format!(
+            "STRATA_IP_FAMILY={family} is neither ipv4 nor dual"
+        )));
+    }
+    Ok(format!(
+        "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {{ipFamily: {family}{cni}}}\n{NODES}\n"
+    ))
+}

@@ -1,0 +1,272 @@
+//! The provider against stand-ins for `kind` and `docker`, which take the documented arguments alone,
+//! note them, and answer as the real ones do. (The real ones: see README, "Measured, and not".)
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use super::*;
+
+/// kind 0.27's words, as far as the provider uses them.
+const KIND: &str = r#"
+echo "kind $*" >> LOG
+case "$1 $2" in
+    "version ") echo 'kind v0.27.0 go1.24.0 linux/amd64' ;;
+    "create cluster")
+        cat > CONFIG
+        if [ -e FAILS ]; then
+            echo 'Creating cluster "x" ...' >&2
+            echo 'ERROR: failed to create cluster: could not find a log line that matches "Reached target"' >&2
+            exit 1
+        fi
+        for last; do :; done
+        cp GIVEN "$last" ;;
+    "load image-archive" | "delete cluster" | "export logs") ;;
+    *) echo "ERROR: unknown command \"$1\" for \"kind\"" >&2; exit 1 ;;
+esac
+"#;
+
+const DOCKER: &str = r#"
+echo "docker $*" >> LOG
+case "$1" in
+    version) echo 28.2.2 ;;
+    load | run | rm | rmi) ;;
+    ps) echo 0123456789ab ;;
+    exec) cat; exit 7 ;;
+    *) echo "docker: unknown command: docker $1" >&2; exit 1 ;;
+esac
+"#;
+
+struct Stage {
+    dir: tempfile::TempDir,
+    kind: Kind,
+}
+
+/// An API server that tells its version, and has no groups and no pods.
+fn api_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]);
+            let body = match request.split_whitespace().nth(1).unwrap_or_default() {
+                "/version" => {
+                    r#"{"major":"1","minor":"34","gitVersion":"v1.34.0","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#
+                }
+                "/apis" => r#"{"kind":"APIGroupList","apiVersion":"v1","groups":[]}"#,
+                _ => {
+                    r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#
+                }
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    port
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let put = |name: &str, text: &str| {
+            let text = ["LOG", "CONFIG", "FAILS", "GIVEN"]
+                .iter()
+                .fold(text.to_owned(), |text, name| {
+                    text.replace(name, at(name).to_str().unwrap())
+                });
+            crate::script::write(&at(name), &text);
+        };
+        put("kind", KIND);
+        put("docker", DOCKER);
+        let kubeconfig = format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{}'}}}}], users: [{{name: u, user: {{}}}}], contexts: [{{name: c, context: {{cluster: c, user: u}}}}]}}",
+            api_server()
+        );
+        std::fs::write(at("GIVEN"), kubeconfig).unwrap();
+        let kind = Kind {
+            program: Some(at("kind")),
+            path: dir.path().into(),
+            engine: None,
+            state: Some(at("state")),
+            node_image: Some("node:v1".to_owned()),
+            config: config(&settings(&[])).unwrap(),
+            report_dir: dir.path().to_owned(),
+            made: Mutex::default(),
+        };
+        Self { dir, kind }
+    }
+
+    async fn create(&self) -> anyhow::Result<Arc<Cluster>> {
+        let run = RunInfo {
+            id: "abc".to_owned(),
+            ..RunInfo::default()
+        };
+        self.kind.create(&run, &|_| {}).await
+    }
+
+    /// What was asked of both, with this test's own paths taken out.
+    fn asked(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.dir.path().join("LOG")).unwrap();
+        let here = format!("{}/", self.dir.path().display());
+        log.lines().map(|line| line.replace(&here, "")).collect()
+    }
+
+    fn left(&self) -> Vec<String> {
+        let claims = std::fs::read_dir(self.dir.path().join("state")).unwrap();
+        claims
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+}
+
+fn settings(vars: &[(&str, &str)]) -> Settings {
+    let vars = vars
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()));
+    Settings::from_vars(vars).unwrap()
+}
+
+#[tokio::test]
+async fn a_cluster_comes_and_goes_by_kinds_documented_commands() {
+    let stage = Stage::new();
+    let cluster = stage.create().await.unwrap();
+    assert_eq!(cluster.versions["kubernetes"], "v1.34.0");
+    assert_eq!(cluster.versions["kind"], "0.27.0");
+    let outside = cluster.outside.as_ref().unwrap();
+    let output = outside.run(&["probe".to_owned()], b"in").await.unwrap();
+    assert_eq!((output.exit_code, output.stdout), (7, b"in".to_vec()));
+    assert_eq!(stage.left(), ["strata-abc"]);
+    assert!(stage.kind.destroy().await.is_empty());
+    assert!(stage.left().is_empty());
+    let mut asked = stage.asked();
+    // The two that take things away do so side by side.
+    asked[7..].sort();
+    assert_eq!(
+        asked,
+        [
+            "docker version --format {{.Server.Version}}",
+            "kind version",
+            "kind create cluster --name strata-abc --config - --retain --wait 180s --image node:v1 --kubeconfig kubeconfig",
+            "kind load image-archive --name strata-abc .probe-image.tar",
+            "docker load --input .probe-image.tar",
+            "docker run --detach --rm --network kind --name strata-abc-outside strata.dev/probe:v1 serve",
+            "docker exec --interactive strata-abc-outside probe",
+            "docker ps --all --quiet --filter name=^/?strata-abc-outside$",
+            "docker rm --force strata-abc-outside",
+            "docker rmi strata.dev/probe:v1",
+            "kind delete cluster --name strata-abc",
+        ]
+    );
+    let given = std::fs::read_to_string(stage.dir.path().join("CONFIG")).unwrap();
+    assert!(
+        given.contains("apiVersion: kind.x-k8s.io/v1alpha4"),
+        "{given}"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_made_says_why_and_where_its_logs_are() {
+    let stage = Stage::new();
+    std::fs::write(stage.dir.path().join("FAILS"), "").unwrap();
+    let error = format!("{:#}", stage.create().await.unwrap_err());
+    assert!(error.contains("could not find a log line"), "{error}");
+    assert!(error.contains("the nodes' logs are in"), "{error}");
+    assert!(stage.kind.destroy().await.is_empty());
+    assert!(
+        stage
+            .asked()
+            .contains(&"kind delete cluster --name strata-abc".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn what_a_killed_run_left_is_removed_by_the_next() {
+    let stage = Stage::new();
+    let state = stage.dir.path().join("state");
+    drop(Claim::new(&state, "strata-old").unwrap());
+    stage.create().await.unwrap();
+    assert!(
+        stage
+            .asked()
+            .contains(&"kind delete cluster --name strata-old".to_owned())
+    );
+    assert_eq!(stage.left(), ["strata-abc"]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_kept_is_nobodys_to_remove() {
+    let stage = Stage::new();
+    stage.create().await.unwrap();
+    let said = stage.kind.keep().await;
+    assert!(
+        said.contains(&"end it: scripts/sweep strata-abc".to_owned()),
+        "{said:?}"
+    );
+    assert!(stage.kind.destroy().await.is_empty());
+    assert!(
+        claim::abandoned(&stage.dir.path().join("state"))
+            .unwrap()
+            .is_empty()
+    );
+    assert!(!stage.asked().iter().any(|line| line.contains("delete")));
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_named() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = Engine::find(None, empty.path().as_os_str())
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("neither docker nor podman is in PATH"),
+        "{error}"
+    );
+    let error = Engine::find(Some("podman"), empty.path().as_os_str())
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("names podman, which is not in PATH"),
+        "{error}"
+    );
+    crate::script::write(
+        &empty.path().join("docker"),
+        "echo 'permission denied while trying to connect' >&2; exit 1",
+    );
+    let error = Engine::find(None, empty.path().as_os_str())
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{error:#}").contains("docker does not answer"),
+        "{error:#}"
+    );
+    assert!(
+        format!("{error:#}").contains("permission denied"),
+        "{error:#}"
+    );
+}
+
+#[test]
+fn what_kind_cannot_be_asked_for_is_refused() {
+    let refused = |vars: &[(&str, &str)]| config(&settings(vars)).unwrap_err().0;
+    assert!(refused(&[("STRATA_CNI", "cilium")]).contains("choose kindnet"));
+    assert!(refused(&[("STRATA_IP_FAMILY", "ipv6")]).contains("neither ipv4 nor dual"));
+    let asked = config(&settings(&[
+        ("STRATA_CNI", "none"),
+        ("STRATA_IP_FAMILY", "dual"),
+    ]))
+    .unwrap();
+    assert!(
+        asked.contains("{ipFamily: dual, disableDefaultCNI: true}"),
+        "{asked}"
+    );
+}
