@@ -1,5 +1,5 @@
-//! Objects of all namespaces, for checks that follow an address to whoever has it, and objects of
-//! kinds that have no type here.
+//! Objects of all namespaces, for checks that follow an address to whoever has it, objects of kinds
+//! that have no type here, and what is no object at all.
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
@@ -8,6 +8,7 @@ use kube::{Api, Resource};
 
 use super::Scope;
 use super::objects::Object;
+use crate::apply::Refusal;
 use crate::verdict::{Doing as _, NoVerdict};
 
 impl Scope {
@@ -28,6 +29,19 @@ impl Scope {
             )
         })?;
         Ok(list.items)
+    }
+
+    /// What the API server answers a GET of a path with, as `kubectl get --raw` shows it.
+    ///
+    /// # Errors
+    /// When it cannot be asked; a refusal is an answer.
+    pub async fn get_raw(&self, path: &str) -> Result<Result<String, Refusal>, NoVerdict> {
+        let doing = || format!("getting {path}");
+        let request = http::Request::get(path).body(Vec::new()).doing(doing)?;
+        match self.client().request_text(request).await {
+            Ok(text) => Ok(Ok(text)),
+            Err(error) => Refusal::of(error).map(Err).doing(doing),
+        }
     }
 
     /// Deletes an object of a kind that has no type here from [`Self::namespace`]:
