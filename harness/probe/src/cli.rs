@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser};
 use serde::de::DeserializeOwned;
-use strata_probe::{ApiSpec, DnsSpec, RequestSpec, Spec, TcpSpec, UdpSpec};
+use strata_probe::{ApiSpec, DnsSpec, RequestSpec, RequestsSpec, Spec, TcpSpec, UdpSpec};
 
 /// Sends and serves traffic, to see how the network of a cluster behaves.
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ use strata_probe::{ApiSpec, DnsSpec, RequestSpec, Spec, TcpSpec, UdpSpec};
 pub(crate) enum Command {
     /// Sends HTTP requests; writes a reply a request.
     Request(RequestSpec),
+    /// Sends HTTP requests that differ; writes who answered each, and how.
+    Requests(RequestsSpec),
     /// Looks a name up; writes what came of it and every exchange on the way.
     Dns(DnsSpec),
     /// Opens TCP connections, sends, compares the echo; writes a reply a connection.
@@ -107,6 +109,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     if let Some((subcommand, json)) = as_specification(&arguments)? {
         return match subcommand {
             RequestSpec::SUBCOMMAND => read(&json).map(Command::Request),
+            RequestsSpec::SUBCOMMAND => read(&json).map(Command::Requests),
             DnsSpec::SUBCOMMAND => read(&json).map(Command::Dns),
             TcpSpec::SUBCOMMAND => read(&json).map(Command::Tcp),
             UdpSpec::SUBCOMMAND => read(&json).map(Command::Udp),
@@ -119,7 +122,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     Command::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Said(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Wrong(
-            "a subcommand is missing: request, dns, tcp, udp, kubernetes-api, routes, serve, pause or image"
+            "a subcommand is missing: request, requests, dns, tcp, udp, kubernetes-api, routes, serve, pause or image"
                 .into(),
         ),
         _ => Stop::Wrong(sentence(&error.to_string())),

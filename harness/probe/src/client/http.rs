@@ -42,7 +42,7 @@ const SNIPPET: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) spec: RequestSpec,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     target: Target,
     method: Method,
     uri: Uri,
@@ -53,7 +53,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Understands a specification, or says in one sentence what is wrong with it.
-    pub(crate) fn new(spec: RequestSpec, resolver: Resolver) -> Result<Self, String> {
+    pub(crate) fn new(spec: RequestSpec, resolver: Arc<Resolver>) -> Result<Self, String> {
         let url: Uri = spec
             .url
             .parse()
