@@ -11,6 +11,7 @@ mod gateway;
 mod ingress;
 mod load;
 mod mesh;
+mod reference;
 mod said;
 mod services;
 mod shares;
@@ -36,6 +37,7 @@ pub const SUITES: &[Suite] = &[
     ingress::changes::SUITE,
     ingress::routing::SUITE,
     ingress::passing::SUITE,
+    ingress::agreement::SUITE,
     mesh::SUITE,
     mesh::routing::SUITE,
     mesh::security::SUITE,
@@ -46,4 +48,5 @@ pub const SUITES: &[Suite] = &[
     gateway::matching::SUITE,
     gateway::filters::SUITE,
     gateway::conditions::SUITE,
+    gateway::agreement::SUITE,
 ];

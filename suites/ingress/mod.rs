@@ -1,10 +1,11 @@
 //! Ingress: HTTP from outside the cluster, routed by host and path.
 //!
 //! Start from [`SUITE`], the gates; `routing` judges which backend a request reaches, `passing` what
-//! arrives there, `changes` what happens when Ingresses change. Every request starts outside the
+//! arrives there, `changes` what happens when Ingresses change, `agreement` all of routing at random. Every request starts outside the
 //! cluster. In the fixture `alpha` and `beta` are backends of one pod each, so that an answer tells
 //! which of them it came from; hosts differ from Ingress to Ingress.
 
+pub(crate) mod agreement;
 pub(crate) mod changes;
 pub(crate) mod passing;
 pub(crate) mod routing;
