@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::http_route::{self, HttpRoute, Match, PathMatch};
 use super::ingress::{self, Ingress, PathType};
-use super::{Request, Routes};
+use super::{BACKENDS, Request, Routes};
 
 /// Where all chance comes from.
 pub(super) struct Dice(ChaCha8Rng);
@@ -46,7 +46,6 @@ impl Dice {
     }
 }
 
-const BACKENDS: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Each twice as likely as it stands here more often.
 const SEGMENTS: [&str; 7] = ["a", "a", "b", "b", "ab", "A", "a%20b"];

@@ -13,7 +13,7 @@ use regex::Regex;
 
 use super::path::{covers, without_last_slash};
 use super::shrink::{each_smaller, without_one};
-use super::{NOT_FOUND, Place, Request, Routes, by, first, quoted};
+use super::{NOT_FOUND, Place, Request, Routes, backend_of_mark, by, first, quoted};
 
 /// The header that a mark is asked for with.
 const MARK: &str = "x-strata-mark";
@@ -351,7 +351,7 @@ impl Routes for HttpRoute {
                 headers: headers.clone(),
                 ..Match::default()
             }],
-            backend: "alpha",
+            backend: backend_of_mark(&self.name),
         });
         let host = self.hosts().last().map_or("mark", |host| host);
         let request = Request {

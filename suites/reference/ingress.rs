@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use super::path::covers;
 use super::shrink::{each_smaller, without_one};
-use super::{NOT_FOUND, Place, Request, Routes, by, first, quoted};
+use super::{NOT_FOUND, Place, Request, Routes, backend_of_mark, by, first, quoted};
 
 /// An Ingress.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -185,7 +185,7 @@ impl Routes for Ingress {
             paths: vec![Path {
                 kind: PathType::Exact,
                 path: "/".to_owned(),
-                backend: "alpha",
+                backend: backend_of_mark(&self.name),
             }],
         });
         (marked, Request::get(&host, "/"))

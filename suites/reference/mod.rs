@@ -37,6 +37,15 @@ pub(crate) async fn http_routes_agree(scope: &Scope, entrance: &Entrance) -> Out
     agree::agrees::<HttpRoute>(scope, entrance, draw::http_routes).await
 }
 
+/// The backends, one pod each.
+const BACKENDS: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
+
+/// The backend of an object's mark: of many objects all of them, so that all are known to be reached.
+fn backend_of_mark(name: &str) -> &'static str {
+    let sum: usize = name.bytes().map(usize::from).sum();
+    BACKENDS[sum % BACKENDS.len()]
+}
+
 /// The answer that a backend's pod gives.
 fn by(backend: &str) -> String {
     format!("200 by {backend}")
