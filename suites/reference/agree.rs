@@ -44,15 +44,16 @@ pub(super) async fn agrees<R: Routes>(
         };
         let cases: Vec<Case<R>> = (0..sets).map(case).collect();
         let differences = bench.differences(&cases).await?;
-        bench.records();
         let count = differences.len();
         if let Some(least) = least(differences) {
+            bench.records();
             let asked = bench.asked;
             let shrunk = bench.shrunk(least).await;
             let again = bench.differences(std::slice::from_ref(&shrunk.case)).await;
             return report(scope, entrance, &shrunk, count, asked, again);
         }
     }
+    bench.records();
     Ok(())
 }
 
