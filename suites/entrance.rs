@@ -13,10 +13,13 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use strata::budget::CONVERGE;
 use strata::wait::{self, Progress};
-use strata::wire::{Reply, RequestSpec};
+use strata::wire::{BriefReply, OneRequest, Reply, RequestSpec, RequestsSpec};
 use strata::{NoVerdict, PodView, Scope, Vantage};
 
 use crate::said;
+
+/// So many requests that differ are sent at a time: a specification is one argument of a command.
+const BATCH: usize = 200;
 
 /// An address, as seen from outside the cluster.
 pub(crate) struct Entrance {
@@ -100,6 +103,11 @@ impl Entrance {
         Ok(self)
     }
 
+    /// The address as a URL without a path.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", bracketed(&self.address))
+    }
+
     /// The vantage that requests start from.
     pub(crate) fn outside(&self) -> &Vantage {
         &self.outside
@@ -109,7 +117,7 @@ impl Entrance {
     pub(crate) fn request(&self, host: &str, path: &str) -> RequestSpec {
         RequestSpec {
             host: (!host.is_empty()).then(|| host.to_owned()),
-            ..RequestSpec::get(format!("http://{}{path}", bracketed(&self.address)))
+            ..RequestSpec::get(format!("{}{path}", self.url()))
         }
     }
 
@@ -139,6 +147,22 @@ impl Entrance {
     /// The reply to a GET.
     pub(crate) async fn get(&self, host: &str, path: &str) -> Result<Reply, NoVerdict> {
         self.send(&self.request(host, path)).await
+    }
+
+    /// What comes of many requests that differ, in their order; over several new connections.
+    pub(crate) async fn send_all(
+        &self,
+        requests: &[OneRequest],
+    ) -> Result<Vec<BriefReply>, NoVerdict> {
+        let mut replies = Vec::new();
+        for batch in requests.chunks(BATCH) {
+            let spec = RequestsSpec {
+                concurrency: 8,
+                ..RequestsSpec::new(self.url(), batch.to_vec())
+            };
+            replies.extend(self.outside.requests(&spec).await?);
+        }
+        Ok(replies)
     }
 
     /// What comes of a GET to every host and path of a table.

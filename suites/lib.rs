@@ -12,6 +12,7 @@ mod gateway;
 mod ingress;
 mod load;
 mod mesh;
+mod reference;
 mod refusal;
 mod said;
 mod services;
@@ -56,6 +57,7 @@ pub const SUITES: &[Suite] = &[
     ingress::protocols::SUITE,
     ingress::default_backend::SUITE,
     ingress::admission::SUITE,
+    ingress::agreement::SUITE,
     mesh::SUITE,
     mesh::percentages::SUITE,
     mesh::routing::SUITE,
@@ -75,4 +77,5 @@ pub const SUITES: &[Suite] = &[
     gateway::matching::SUITE,
     gateway::filters::SUITE,
     gateway::conditions::SUITE,
+    gateway::agreement::SUITE,
 ];

@@ -3,12 +3,21 @@
 //! Start from [`said`] for HTTP and [`who`] for everything else. Rule: a failure keeps its kind, so
 //! that nothing which merely went wrong is taken for the refusal that was expected.
 
-use strata::wire::{Answer, Failure, FailureKind, Reply, TcpReply, UdpReply};
+use strata::wire::{Answer, BriefReply, Failure, FailureKind, Reply, TcpReply, UdpReply};
 use strata::{NotPassed, Outcome};
 
 /// `200 by alpha`, `404`, `refused`.
 pub(crate) fn said(reply: &Reply) -> String {
-    match (&reply.error, reply.status, reply.pod()) {
+    answer(reply.error.as_ref(), reply.status, reply.pod())
+}
+
+/// [`said`] of one of many.
+pub(crate) fn brief(reply: &BriefReply) -> String {
+    answer(reply.error.as_ref(), reply.status, reply.pod.as_deref())
+}
+
+fn answer(error: Option<&Failure>, status: Option<u16>, pod: Option<&str>) -> String {
+    match (error, status, pod) {
         (Some(error), _, _) => error.kind.to_string(),
         (None, Some(status), Some(pod)) => format!("{status} by {pod}"),
         (None, Some(status), None) => status.to_string(),

@@ -16,6 +16,8 @@ pub struct RunInfo {
     pub id: String,
     /// Whatever is random in a check derives from it.
     pub seed: u64,
+    /// How many random requests a check sends that sends some.
+    pub random_cases: usize,
     /// Where reports and evidence go.
     pub report_dir: PathBuf,
     /// What a person types to run one check again, up to the check's id.

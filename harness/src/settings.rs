@@ -90,11 +90,21 @@ pub const VARIABLES: &[Variable] = &[
         default: "a new one each run; the reports name it",
     },
     Variable {
+        name: "STRATA_RANDOM_CASES",
+        meaning: "how many random requests each agrees_with_the_reference sends: 1 to 20000",
+        default: "1000",
+    },
+    Variable {
         name: "STRATA_LOG",
         meaning: "what strata.log in the report directory holds, as a tracing filter",
         default: "info,strata=debug",
     },
 ];
+
+/// How many random requests a check sends unless it is said otherwise.
+const RANDOM_CASES: usize = 1000;
+/// So many end well within a check's deadline.
+const MOST_RANDOM_CASES: usize = 20_000;
 
 /// What the environment says.
 #[derive(Debug, Clone)]
@@ -125,6 +135,8 @@ pub struct Settings {
     pub kind: Option<PathBuf>,
     /// `STRATA_SEED`.
     pub seed: Option<u64>,
+    /// `STRATA_RANDOM_CASES`.
+    pub random_cases: usize,
     /// `STRATA_LOG`.
     pub log: String,
 }
@@ -171,6 +183,7 @@ impl Settings {
             nft: None,
             kind: None,
             seed: None,
+            random_cases: RANDOM_CASES,
             log: "info,strata=debug".to_owned(),
         };
         for (name, value) in vars {
@@ -203,6 +216,7 @@ impl Settings {
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
                 "STRATA_KIND" => settings.kind = Some(workspace().join(path)),
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),
+                "STRATA_RANDOM_CASES" => settings.random_cases = random_cases(name, text)?,
                 _ => {
                     EnvFilter::try_new(text).map_err(|error| {
                         BadInput(format!(
@@ -267,6 +281,16 @@ fn number(name: &str, text: &str) -> Result<u64, BadInput> {
     })
 }
 
+fn random_cases(name: &str, text: &str) -> Result<usize, BadInput> {
+    let cases = text.parse().ok();
+    let cases = cases.filter(|cases| (1..=MOST_RANDOM_CASES).contains(cases));
+    cases.ok_or_else(|| {
+        BadInput(format!(
+            "{name}={text} cannot be sent; write a number from 1 to {MOST_RANDOM_CASES}"
+        ))
+    })
+}
+
 fn unknown(name: &str) -> BadInput {
     let names = VARIABLES.iter().map(|variable| variable.name);
     BadInput(match nearest(name, names.clone()) {
@@ -304,6 +328,7 @@ mod tests {
         let settings = settings(&[("STRATA_PROVIDER", ""), ("PATH", "/bin")]).unwrap();
         assert_eq!(settings.provider, "lab");
         assert!(!settings.keep);
+        assert_eq!(settings.random_cases, 1000);
         assert!(settings.report_dir.ends_with("target/strata"));
         assert!(settings.report_dir.is_absolute());
     }
@@ -335,6 +360,10 @@ mod tests {
             "STRATA_KEEP=maybe is neither yes nor no; write 1 or 0"
         );
         assert!(sentence("STRATA_SEED", "-1").starts_with("STRATA_SEED=-1 is not a number"));
+        for wrong in ["0", "20001", "many"] {
+            let said = sentence("STRATA_RANDOM_CASES", wrong);
+            assert!(said.ends_with("write a number from 1 to 20000"), "{said}");
+        }
         assert!(sentence("STRATA_LOG", "strata=loud").contains("not a tracing filter"));
     }
 

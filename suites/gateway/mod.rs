@@ -2,8 +2,9 @@
 //!
 //! Start from [`SUITE`], the gates; `matching` judges which route takes a request, `filters` what it does
 //! to it, `weights` how it is shared out, `conditions` what objects say of themselves, `attachment` who
-//! may attach to what. In the fixture `alpha` and `beta` are backends of one pod each.
+//! may attach to what, `agreement` all of matching at random. In the fixture `alpha` and `beta` are backends of one pod each.
 
+pub(crate) mod agreement;
 pub(crate) mod attachment;
 pub(crate) mod conditions;
 pub(crate) mod filters;

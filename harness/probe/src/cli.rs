@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser};
 use serde::de::DeserializeOwned;
-use strata_probe::{ApiSpec, DnsSpec, RequestSpec, Spec, TcpSpec, UdpSpec, WebSocketSpec};
+use strata_probe::{
+    ApiSpec, DnsSpec, RequestSpec, RequestsSpec, Spec, TcpSpec, UdpSpec, WebSocketSpec,
+};
 
 /// Sends and serves traffic, to see how the network of a cluster behaves.
 #[derive(Debug, Parser)]
@@ -20,6 +22,8 @@ pub(crate) enum Command {
     Request(RequestSpec),
     /// Opens a WebSocket, compares echoes; writes what came of it.
     Websocket(WebSocketSpec),
+    /// Sends HTTP requests that differ; writes who answered each, and how.
+    Requests(RequestsSpec),
     /// Looks a name up; writes what came of it and every exchange on the way.
     Dns(DnsSpec),
     /// Opens TCP connections, sends, compares the echo; writes a reply a connection.
@@ -110,6 +114,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         return match subcommand {
             RequestSpec::SUBCOMMAND => read(&json).map(Command::Request),
             WebSocketSpec::SUBCOMMAND => read(&json).map(Command::Websocket),
+            RequestsSpec::SUBCOMMAND => read(&json).map(Command::Requests),
             DnsSpec::SUBCOMMAND => read(&json).map(Command::Dns),
             TcpSpec::SUBCOMMAND => read(&json).map(Command::Tcp),
             UdpSpec::SUBCOMMAND => read(&json).map(Command::Udp),
@@ -122,7 +127,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     Command::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Said(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Wrong(
-            "a subcommand is missing: request, websocket, dns, tcp, udp, kubernetes-api, routes, serve, pause or image"
+            "a subcommand is missing: request, requests, websocket, dns, tcp, udp, kubernetes-api, routes, serve, pause or image"
                 .into(),
         ),
         _ => Stop::Wrong(sentence(&error.to_string())),

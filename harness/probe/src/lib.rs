@@ -1,6 +1,6 @@
 //! The probe: the static binary that serves and sends traffic inside pods.
 //!
-//! Start from the specifications, [`RequestSpec`], [`WebSocketSpec`], [`DnsSpec`], [`TcpSpec`],
+//! Start from the specifications, [`RequestSpec`], [`RequestsSpec`], [`WebSocketSpec`], [`DnsSpec`], [`TcpSpec`],
 //! [`UdpSpec`] and [`ApiSpec`]: each makes the command to run in a pod ([`Spec::command`]), whose output
 //! [`replies`] reads. [`image`] packs the binary as an OCI image. Judging what comes back is the
 //! harness' work. Rule: whatever the network did is a reply with its error by kind; the exit code
@@ -10,6 +10,7 @@ pub mod image;
 mod wire;
 
 pub use wire::answer::{Answer, POD_HEADER, Protocol, Tls};
+pub use wire::batch::{BriefReply, OneRequest, RequestsSpec};
 pub use wire::dns::{DnsExchange, DnsRecord, DnsReply, DnsSpec, Rcode};
 pub use wire::failure::{Failure, FailureKind, Stage};
 pub use wire::http::{

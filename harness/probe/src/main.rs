@@ -50,6 +50,7 @@ fn run(command: Command) -> Result<(), Trouble> {
     match command {
         Command::Request(spec) => on_one_thread(client::request::run(spec)),
         Command::Websocket(spec) => on_one_thread(client::websocket::run(spec)),
+        Command::Requests(spec) => on_one_thread(client::requests::run(spec)),
         Command::Dns(spec) => on_one_thread(client::dns::run(spec)),
         Command::Tcp(spec) => on_one_thread(client::tcp::run(spec)),
         Command::Udp(spec) => on_one_thread(client::udp::run(spec)),

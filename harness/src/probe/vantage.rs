@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use strata_probe::{
-    ApiReply, ApiSpec, DnsReply, DnsSpec, Network, Reply, RequestSpec, Spec, TcpReply, TcpSpec,
-    UdpReply, UdpSpec,
+    ApiReply, ApiSpec, BriefReply, DnsReply, DnsSpec, Network, Reply, RequestSpec, RequestsSpec,
+    Spec, TcpReply, TcpSpec, UdpReply, UdpSpec,
 };
 
 use super::exec::{self, Failure};
@@ -95,6 +95,25 @@ impl Vantage {
         }
         replies.sort_by_key(|reply| reply.sequence);
         Ok(Answers(replies))
+    }
+
+    /// Sends requests that differ; what came of each, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::ask`], and when a request has no reply.
+    pub async fn requests(&self, spec: &RequestsSpec) -> Result<Vec<BriefReply>, NoVerdict> {
+        let mut replies = self.ask(spec).await?;
+        replies.sort_by_key(|reply| reply.sequence);
+        let asked = spec.requests.len();
+        if !replies
+            .iter()
+            .map(|reply| reply.sequence)
+            .eq(0..asked as u64)
+        {
+            let because = format!("{asked} requests got {} replies", replies.len());
+            return Err(NoVerdict::new(because)).doing(|| self.asking(RequestsSpec::SUBCOMMAND));
+        }
+        Ok(replies)
     }
 
     /// One GET.

@@ -133,6 +133,7 @@ impl Runner {
                 .collect::<String>()
                 .to_lowercase(),
             seed: settings.seed.unwrap_or_else(|| random.random()),
+            random_cases: settings.random_cases,
             report_dir: settings.report_dir.clone(),
             again: again(&settings),
             manifests: Arc::new(manifests),

@@ -44,6 +44,8 @@ pub struct Scope {
     namespace: String,
     fixture: String,
     seed: u64,
+    run_seed: u64,
+    random_cases: usize,
     evidence: PathBuf,
     applier: Applier,
     /// What the check made beside what its namespace takes away with it.
@@ -80,6 +82,8 @@ impl Scope {
             namespace: if own { fresh(id, run) } else { fixture.clone() },
             fixture,
             seed: seed(run.seed, id),
+            run_seed: run.seed,
+            random_cases: run.random_cases,
             evidence: evidence.to_owned(),
             globals: Mutex::default(),
             own,
@@ -174,6 +178,18 @@ impl Scope {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// `STRATA_SEED` as it would have to be set for [`Self::seed`] to be the same again.
+    #[must_use]
+    pub fn run_seed(&self) -> u64 {
+        self.run_seed
+    }
+
+    /// How many random requests to send, for checks that send some.
+    #[must_use]
+    pub fn random_cases(&self) -> usize {
+        self.random_cases
     }
 
     /// Notes a fact for the reports (sample sizes, error rates).

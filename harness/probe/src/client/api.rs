@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -24,7 +25,8 @@ pub(crate) async fn run(spec: ApiSpec) -> Result<(), Trouble> {
         env::var_os("PROBE_SERVICE_ACCOUNT").map_or_else(|| SERVICE_ACCOUNT.into(), PathBuf::from);
     let (reply, version) = match request(&spec, &url, &directory) {
         Ok(request) => {
-            let plan = Plan::new(request, Resolver::from_system()).map_err(Trouble::CommandLine)?;
+            let resolver = Arc::new(Resolver::from_system());
+            let plan = Plan::new(request, resolver).map_err(Trouble::CommandLine)?;
             let (reply, body) = plan.fetch(0, Instant::now(), &mut None).await;
             let version: Option<Version> = serde_json::from_slice(&body).ok();
             (reply, version.map(|version| version.git_version))

@@ -42,7 +42,7 @@ const SNIPPET: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) spec: RequestSpec,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     target: Target,
     method: Method,
     uri: Uri,
@@ -55,7 +55,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Understands a specification, or says in one sentence what is wrong with it.
-    pub(crate) fn new(spec: RequestSpec, resolver: Resolver) -> Result<Self, String> {
+    pub(crate) fn new(spec: RequestSpec, resolver: Arc<Resolver>) -> Result<Self, String> {
         let url: Uri = spec
             .url
             .parse()
@@ -97,7 +97,7 @@ impl Plan {
                     release: None,
                     ..spec.clone()
                 };
-                Some(Box::new(Self::new(release, Resolver::from_system())?))
+                Some(Box::new(Self::new(release, Arc::clone(&resolver))?))
             }
             None => None,
         };

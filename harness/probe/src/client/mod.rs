@@ -1,8 +1,8 @@
 //! The clients: one a subcommand, each prints its replies as they come.
 //!
 //! ```text
-//! request, websocket, api ─► http ─► tls, tap ─► connect ─► resolve ─► lookup ◄─ dns
-//! tcp, udp ───────────────────────────────────────┘                  routes
+//! request(s), websocket, api ─► http ─► tls, tap ─► connect ─► resolve ─► lookup ◄─ dns
+//! tcp, udp ──────────────────────────────────────────┘                  routes
 //! ```
 //!
 //! Start from a subcommand's `run`. Rule: a failure is typed where it is noticed, at its stage
@@ -16,6 +16,7 @@ mod http;
 mod lookup;
 mod pace;
 pub(crate) mod request;
+pub(crate) mod requests;
 mod resolve;
 pub(crate) mod routes;
 mod tap;

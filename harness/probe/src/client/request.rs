@@ -1,5 +1,6 @@
 //! `request`: one HTTP request, or a burst.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -20,7 +21,7 @@ pub(crate) async fn run(spec: RequestSpec) -> Result<(), Trouble> {
         Some(_) => spec.concurrency,
         None => spec.concurrency.min(spec.count),
     };
-    let plan = Plan::new(spec, Resolver::from_system()).map_err(Trouble::CommandLine)?;
+    let plan = Plan::new(spec, Arc::new(Resolver::from_system())).map_err(Trouble::CommandLine)?;
     let start = Instant::now();
     try_join_all((0..workers).map(|_| work(&plan, &pace, start))).await?;
     Ok(())

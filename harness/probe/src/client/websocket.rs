@@ -1,5 +1,6 @@
 //! `websocket`: one WebSocket, whose messages come back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -35,7 +36,7 @@ pub(crate) async fn run(spec: WebSocketSpec) -> Result<(), Trouble> {
     }
     let start = Instant::now();
     let deadline = start + Duration::from_millis(spec.request.timeout_ms);
-    let plan = Plan::new(spec.request.clone(), Resolver::from_system());
+    let plan = Plan::new(spec.request.clone(), Arc::new(Resolver::from_system()));
     let plan = plan.map_err(Trouble::CommandLine)?;
     let mut reply = WebSocketReply::default();
     let mut progress = Progress::default();

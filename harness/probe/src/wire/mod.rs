@@ -4,6 +4,7 @@
 //! does not know, since an image on a node may be older than the harness that asks it.
 
 pub(crate) mod answer;
+pub(crate) mod batch;
 pub(crate) mod dns;
 pub(crate) mod failure;
 pub(crate) mod http;

@@ -47,6 +47,19 @@ fn what_makes_no_sense_is_refused_in_one_sentence() {
         (&["request", "--spec"], "--spec"),
         (&["request", "--spec", "{}", "--count", "1"], "--spec"),
         (&["routes", "--spec", "{}"], "routes"),
+        (&["requests", "http://web/"], "--request"),
+        (
+            &[
+                "requests",
+                "--spec",
+                r#"{"url":"http://web","requests":[]}"#,
+            ],
+            "requests",
+        ),
+        (
+            &["requests", "http://web", "--request", "GET /"],
+            "\"target\"",
+        ),
         (&["dns", "web", "--type", "NONSENSE"], "NONSENSE"),
         (&["dns", "web..default"], "web..default"),
         (&["dns", "web", "--server", "dns"], "dns"),

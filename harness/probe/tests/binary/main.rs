@@ -1,6 +1,8 @@
 //! The binary, run as a check runs it, against servers on loopback.
 
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod dns;
