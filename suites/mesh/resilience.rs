@@ -133,7 +133,7 @@ async fn retried(scope: &Scope, path: &str, how: &str, status: &str, times: u64)
     let reply = get(scope, &url).await?;
     let counted = reply.answer.as_ref().and_then(|answer| answer.count);
     let outcome = expect_eq(
-        &format!("GET {url}: the answer, and how often the backend was asked"),
+        format!("GET {url}: the answer, and how often the backend was asked"),
         &(format!("{status} by backend-v1"), Some(times)),
         &(said::said(&reply), counted),
         "the rule's retries are not compiled into the client's sidecar",
@@ -157,7 +157,7 @@ async fn send(scope: &Scope, client: &Vantage, path: &str, count: u64) -> Outcom
     };
     let answers = client.request(&spec).await?;
     expect_eq(
-        &format!("who answers {count} requests for http://mirrored{path}, and failures"),
+        format!("who answers {count} requests for http://mirrored{path}, and failures"),
         &([("backend-v1".to_owned(), count)].into(), BTreeMap::new()),
         &(answers.counts(), answers.failures()),
         "the client is given the mirror's answers, or waits for them",
