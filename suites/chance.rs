@@ -27,6 +27,37 @@ pub const CHANCE: Ledger = Ledger(&[
     ("services::unready_pod_gets_nothing", &[Coverage, Coverage]),
     ("services::scales_to_zero_and_back", &[Coverage]),
     ("services::affinity_is_switched_off", &[Coverage]),
+    ("services::affinity_times_out", &[Coverage]),
+    ("services::affinity_of_datagrams", &[Coverage]),
+    ("services::affinity_at_a_node_port", &[Coverage]),
+    ("services::affinity_at_a_load_balancer", &[Coverage]),
+    ("services::node_port_reaches_every_endpoint", &[Coverage]),
+    ("services::nodes_send_datagrams_to_cluster_ips", &[Coverage]),
+    (
+        "services::endpoints_send_datagrams_to_their_service",
+        &[Coverage],
+    ),
+    (
+        "services::host_network_endpoints_take_datagrams",
+        &[Coverage],
+    ),
+    ("services::selector_is_changed", &[Coverage]),
+    ("services::pods_are_relabelled", &[Coverage, Coverage]),
+    ("services::internal_traffic_policy_is_changed", &[Coverage]),
+    (
+        "services::traffic_distribution_prefers_the_node",
+        &[Coverage],
+    ),
+    ("services::external_ips", &[Coverage]),
+    ("services::absent_conditions_mean_ready", &[Coverage]),
+    (
+        "services::terminating_endpoints_get_nothing_beside_a_ready_one",
+        &[Coverage],
+    ),
+    (
+        "services::endpoints_of_several_slices",
+        &[Coverage, Coverage],
+    ),
     // Of either family.
     ("services::dual_stack_serves_by_both", &[Coverage, Coverage]),
     ("services::dual_stack_udp", &[Coverage, Coverage]),

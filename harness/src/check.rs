@@ -43,13 +43,10 @@ pub struct Check {
 }
 
 impl Check {
-    /// The work that [`Self::source`] names first: `tutorial`, `sig-network`, `RFC 9110`, …
-    #[must_use]
-    pub fn work(&self) -> &'static str {
-        self.source
-            .split([',', ':', ';'])
-            .next()
-            .unwrap_or_default()
+    /// The works that [`Self::source`] names: `tutorial`, `sig-network`, `RFC 9110`, …
+    pub fn works(&self) -> impl Iterator<Item = &'static str> {
+        let named = self.source.split(';');
+        named.filter_map(|one| one.split([',', ':']).next().map(str::trim))
     }
 }
 

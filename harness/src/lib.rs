@@ -29,7 +29,7 @@ pub use check::{Check, Suite};
 pub use layer::{NEEDS_ANNOTATION, Subject};
 pub use pod::PodView;
 pub use probe::{Answers, Vantage};
-pub use provider::Need;
+pub use provider::{Denial, Need};
 pub use run::RunInfo;
 pub use runner::main;
 pub use scope::{Eventually, Sampling, Scope, Sorted};

@@ -54,6 +54,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "0: they are blocked",
     },
     Variable {
+        name: "STRATA_SLOW",
+        meaning: "1 runs checks that take half a minute and more, too",
+        default: "0: they are skipped",
+    },
+    Variable {
         name: "STRATA_AFTER_LAYER",
         meaning: "a program run after each layer's bring-up and before its checks; a relative path \
                   is taken from the workspace's root",
@@ -106,6 +111,8 @@ pub struct Settings {
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
     pub keep_going: bool,
+    /// `STRATA_SLOW`.
+    pub slow: bool,
     /// `STRATA_AFTER_LAYER`.
     pub after_layer: Option<PathBuf>,
     /// `STRATA_REPORT_DIR`.
@@ -157,6 +164,7 @@ impl Settings {
             node_image: None,
             keep: false,
             keep_going: false,
+            slow: false,
             after_layer: None,
             report_dir: workspace().join("target/strata"),
             envoy: None,
@@ -188,6 +196,7 @@ impl Settings {
                 "STRATA_NODE_IMAGE" => settings.node_image = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
+                "STRATA_SLOW" => settings.slow = flag(name, text)?,
                 "STRATA_AFTER_LAYER" => settings.after_layer = Some(program(path)),
                 "STRATA_REPORT_DIR" => settings.report_dir = workspace().join(path),
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),

@@ -1,12 +1,18 @@
 //! The container network: every pod has an address of its own, and reaches every other pod by it.
 //!
-//! Start from [`SUITE`], the gates; `traffic` judges what else a pod network is good for, `policies` what
-//! it keeps out, `dual_stack` what the second address family is good for, and `paths` is how they ask. The fixture has two pods (`echo`, `peer`) and a pod in the node's own network (`host`) on
-//! every node; paths are judged for all ordered pairs of nodes.
+//! Start from [`SUITE`], the gates; `traffic` judges what else a pod network is good for, `life` what comes and goes, `policies` what
+//! it keeps out, with the cases of `policy_ingress`, `policy_egress` and `policy_changes`, `dual_stack` what the second
+//! address family is good for; `paths` and `policy` are how they ask. The fixture has two pods (`echo`, `peer`) and a pod
+//! in the node's own network (`host`) on every node; paths are judged for all ordered pairs of nodes.
 
 pub(crate) mod dual_stack;
+pub(crate) mod life;
 mod paths;
 pub(crate) mod policies;
+pub(crate) mod policy;
+pub(crate) mod policy_changes;
+pub(crate) mod policy_egress;
+pub(crate) mod policy_ingress;
 pub(crate) mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,6 +15,7 @@ use crate::said;
 pub(super) const ECHO_TCP: u16 = 9000;
 pub(super) const ECHO_UDP: u16 = 9001;
 pub(super) const HOST_TCP: u16 = 18081;
+pub(super) const HOST_UDP: u16 = 18082;
 
 /// A way from a vantage to a pod.
 pub(super) struct Path {

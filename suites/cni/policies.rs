@@ -1,19 +1,13 @@
 //! What NetworkPolicies keep out, and what they let pass.
 //!
-//! Start from [`SUITE`]. Every check has its servers and clients in its manifest, and its policy beside
-//! its claim: first everybody is shown to be answered, then the policy is applied, and of the same ways
-//! some are denied and the others are not. Rule: denied is a connection that is lost or refused, and
-//! nothing else that can go wrong.
+//! Start from [`SUITE`]. These checks have clients on every node, the server's own and others; what does
+//! not depend on the node is in `policy_ingress`, `policy_egress` and `policy_changes`. How a policy is
+//! judged is [`super::policy`]'s.
 
-use std::collections::BTreeMap;
-
-use futures::future::try_join_all;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use strata::wire::{RequestSpec, UdpSpec};
-use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, PodView, Scope, Suite};
+use strata::{Check, Layer, Need, NoVerdict, Outcome, PodView, Scope, Suite};
 
-use super::paths::{ECHO_TCP, Path, at, tcp};
-use crate::said;
+use super::policy::{Ask, Then, Way, come_to, enforced, ways};
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Cni,
@@ -42,7 +36,7 @@ const CHECKS: &[Check] = &[
         id: "cni::policy_allows_pods_by_namespace",
         claim: "A policy that allows a namespace lets all its pods in, and not those of the policy's own.",
         source: "sig-network: should enforce policy to allow traffic only from a different namespace, based on NamespaceSelector",
-        needs: &[Need::NetworkPolicy],
+        needs: &[Need::Version(21), Need::NetworkPolicy],
         manifest: Some("cni/policy_allows_pods_by_namespace.yaml"),
         run: |scope| Box::pin(policy_allows_pods_by_namespace(scope)),
     },
@@ -58,7 +52,7 @@ const CHECKS: &[Check] = &[
         id: "cni::policy_allows_a_range_of_ports",
         claim: "A policy with an endPort allows the ports of its range, and none below it.",
         source: "Kubernetes: NetworkPolicyPort endPort (KEP-2079); cilium: client-egress-expression-knp-port-range",
-        needs: &[Need::NetworkPolicy],
+        needs: &[Need::Version(22), Need::NetworkPolicy],
         manifest: Some("cni/policy_allows_a_range_of_ports.yaml"),
         run: |scope| Box::pin(policy_allows_a_range_of_ports(scope)),
     },
@@ -231,80 +225,10 @@ spec:
     )
 }
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy)]
-enum Ask {
-    /// The echo server's TCP port, which its container calls `echo`.
-    Tcp,
-    /// The same number over UDP.
-    Udp,
-    /// Its HTTP port.
-    Http,
-}
-
-/// What comes of it under a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    Passes,
-    Denied,
-}
-
-struct Way {
-    path: Path,
-    ask: Ask,
-    then: Then,
-}
-
-impl Way {
-    fn new(scope: &Scope, from: &PodView, to: &PodView, ask: Ask, then: Then) -> Self {
-        Self {
-            path: Path::new(scope, from, to),
-            ask,
-            then,
-        }
-    }
-
-    fn name(&self) -> String {
-        format!("{:?} {}", self.ask, self.path.name())
-    }
-
-    /// Who answers, or `none`.
-    async fn seen(&self) -> Result<String, NoVerdict> {
-        let Path { from, to } = &self.path;
-        let word = match self.ask {
-            Ask::Tcp => tcp(&self.path).await?,
-            Ask::Udp => {
-                let spec = UdpSpec {
-                    timeout_ms: 1000,
-                    ..UdpSpec::new(at(to.ip, ECHO_TCP))
-                };
-                said::udp(&from.udp(&spec).await?)
-            }
-            Ask::Http => {
-                let spec = RequestSpec {
-                    timeout_ms: 1000,
-                    ..RequestSpec::get(format!("http://{}/", at(to.ip, 8080)))
-                };
-                let answers = from.request(&spec).await?;
-                let reply = answers.0.first();
-                reply.map_or_else(String::new, |reply| {
-                    said::who(reply.error.as_ref(), reply.answer.as_ref())
-                })
-            }
-        };
-        Ok(said::closed(word))
-    }
-}
-
 async fn server(scope: &Scope) -> Result<PodView, NoVerdict> {
     let servers = scope.ready_pods("app=server").await?;
     let first = servers.into_iter().next();
     first.ok_or_else(|| NoVerdict::new("the manifest made no server"))
-}
-
-fn ways(scope: &Scope, from: &[PodView], to: &PodView, ask: Ask, then: Then) -> Vec<Way> {
-    let ways = from.iter().map(|from| Way::new(scope, from, to, ask, then));
-    ways.collect()
 }
 
 /// From the friends of the manifest, who are to be let in, and its strangers, to its server.
@@ -321,45 +245,4 @@ async fn friends_and_strangers(scope: &Scope) -> Result<Vec<Way>, NoVerdict> {
         Then::Denied,
     ));
     Ok(ways)
-}
-
-/// Shows that every way leads to its server, applies the policy, and waits until some no longer do.
-async fn enforced(scope: &Scope, policy: &str, ways: &[Way]) -> Outcome {
-    come_to(scope, "without a policy", ways, |_| Then::Passes).await?;
-    scope.apply(policy).await?;
-    come_to(scope, "under the policy", ways, |way| way.then).await
-}
-
-/// Waits until every way comes to what it should; explains the first that leads nowhere.
-async fn come_to(scope: &Scope, when: &str, ways: &[Way], then: impl Fn(&Way) -> Then) -> Outcome {
-    let expected: BTreeMap<_, _> = ways
-        .iter()
-        .map(|way| match then(way) {
-            Then::Passes => (way.name(), way.path.to.name.clone()),
-            Then::Denied => (way.name(), "none".to_owned()),
-        })
-        .collect();
-    let mut seen = BTreeMap::new();
-    let outcome = scope
-        .eventually(Eventually {
-            what: &format!("who answers {when}, by path"),
-            expected: expected.clone(),
-            observe: async || {
-                let each = ways
-                    .iter()
-                    .map(async |way| Ok::<_, NoVerdict>((way.name(), way.seen().await?)));
-                seen = try_join_all(each).await?.into_iter().collect();
-                Ok(seen.clone())
-            },
-            likely: "the CNI plugin's agent on the server's or the client's node has not put the policy in force, or more than it says",
-        })
-        .await;
-    let lost = |way: &&Way| {
-        let name = way.name();
-        expected.get(&name) == Some(&way.path.to.name) && seen.get(&name) != expected.get(&name)
-    };
-    match ways.iter().find(lost) {
-        Some(way) => scope.explain(outcome, way.path.subject()).await,
-        None => outcome,
-    }
 }

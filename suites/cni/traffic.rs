@@ -1,22 +1,16 @@
-//! What a pod network is good for: addresses that are kept, sizes that fit, pods that come and go.
+//! What a pod network is good for: addresses that are kept, sizes that fit, everybody reached by everybody.
 //!
 //! Start from [`SUITE`]. The gates have seen every path converge, so what is asked here is asked once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
-use futures::future::try_join_all;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Pod;
-use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
-use strata::{
-    Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, PodView, Scope, Subject, Suite,
-    Vantage, expect, expect_eq,
-};
+use strata::wire::{TcpSpec, UdpSpec};
+use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq};
 
 use super::paths::{
-    ECHO_TCP, ECHO_UDP, HOST_TCP, Path, across_nodes, all_pairs, at, judge, mebibyte,
-    sees_its_client, tcp, tcp_to_node, within_a_node,
+    ECHO_TCP, ECHO_UDP, HOST_TCP, HOST_UDP, Path, across_nodes, all_pairs, at, judge, mebibyte,
+    sees_its_client, tcp, tcp_to_node, udp, within_a_node,
 };
 use crate::said;
 
@@ -76,14 +70,6 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(pods_of_a_node_share_no_ports(scope)),
     },
     Check {
-        id: "cni::host_ports",
-        claim: "A hostPort of a pod is reached at its node's address, from pods of every node and from itself; by TCP and by UDP the same number leads to different pods.",
-        source: "Kubernetes: Pod spec.containers.ports.hostPort, and its e2e test that there is no conflict between pods with same hostPort but different hostIP and protocol",
-        needs: &[],
-        manifest: Some("cni/host_ports.yaml"),
-        run: |scope| Box::pin(host_ports(scope)),
-    },
-    Check {
         id: "cni::interfaces_carry_the_reported_address",
         claim: "The address that the API reports for a pod is the one on its interface.",
         source: "CNI specification 1.0.0, result of ADD; Kubernetes: Pod status.podIPs",
@@ -124,20 +110,20 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(two_hundred_connections_at_once(scope)),
     },
     Check {
-        id: "cni::replaced_pod",
-        claim: "A replaced pod is reached at its new address, and nobody answers at the old one.",
-        source: "Kubernetes: Pod lifetime",
+        id: "cni::pods_send_datagrams_to_nodes",
+        claim: "Datagrams of every pod reach the address of every node.",
+        source: "cilium: no-policies; Kubernetes: the network model",
         needs: &[],
-        manifest: Some("cni/replaced_pod.yaml"),
-        run: |scope| Box::pin(replaced_pod(scope)),
+        manifest: None,
+        run: |scope| Box::pin(pods_send_datagrams_to_nodes(scope)),
     },
     Check {
-        id: "cni::network_policy_is_all_or_nothing",
-        claim: "A default-deny policy holds for every connection or, where the CNI plugin knows no policies, silently for none; the report says which.",
-        source: "sig-network: should support a 'default-deny-ingress' policy; Kubernetes: NetworkPolicy prerequisites",
+        id: "cni::nodes_send_datagrams_to_pods",
+        claim: "Datagrams of every node reach the pods of every node.",
+        source: "sig-network: should function for node-pod communication: udp",
         needs: &[],
-        manifest: Some("cni/network_policy_is_all_or_nothing.yaml"),
-        run: |scope| Box::pin(network_policy_is_all_or_nothing(scope)),
+        manifest: None,
+        run: |scope| Box::pin(nodes_send_datagrams_to_pods(scope)),
     },
 ];
 
@@ -206,45 +192,6 @@ async fn pods_of_a_node_share_no_ports(scope: &Scope) -> Outcome {
         Ok(said::who(reply.error.as_ref(), reply.answer.as_ref()))
     })
     .await
-}
-
-async fn host_ports(scope: &Scope) -> Outcome {
-    const PORT: u16 = 24080;
-    let web = first(scope.ready_pods("app=web").await?)?;
-    let mut clients = scope.ready_pods("app=client").await?;
-    clients.push(web.clone());
-    let expected: BTreeMap<_, _> = clients
-        .iter()
-        .map(|pod| {
-            let answers = ("200 by web".to_owned(), "datagrams".to_owned());
-            (pod.name.clone(), answers)
-        })
-        .collect();
-    let node = at(web.host_ip, PORT);
-    let ask = async |pod: &PodView| {
-        let client = scope.from_pod(pod);
-        let reply = client.get(format!("http://{node}/")).await?;
-        let datagrams = client.udp(&UdpSpec::new(at(web.host_ip, PORT))).await?;
-        let answers = (said::said(&reply), said::udp(&datagrams));
-        Ok::<_, NoVerdict>((pod.name.clone(), answers))
-    };
-    let outcome = scope
-        .eventually(Eventually {
-            what: &format!("GET http://{node}/ and a datagram to {node}, by client"),
-            expected,
-            observe: async || {
-                let seen = try_join_all(clients.iter().map(ask)).await?;
-                Ok(seen.into_iter().collect::<BTreeMap<_, _>>())
-            },
-            likely: "the CNI configuration does not chain the portmap plugin, or its rules on the node are gone",
-        })
-        .await;
-    let client = scope.from_pod(&clients[0]);
-    let subject = Subject::PodPath {
-        from: &client,
-        to: &web,
-    };
-    scope.explain(outcome, subject).await
 }
 
 async fn interfaces_carry_the_reported_address(scope: &Scope) -> Outcome {
@@ -352,80 +299,18 @@ async fn two_hundred_connections_at_once(scope: &Scope) -> Outcome {
     scope.explain(outcome, path.subject()).await
 }
 
-async fn replaced_pod(scope: &Scope) -> Outcome {
-    let client = scope.pod("app=client").await?;
-    let old = first(scope.ready_pods("app=server").await?)?;
-    scope.delete::<Pod>(&old.name).await?;
-    let new = first(scope.ready_pods("app=server").await?)?;
-    if new.ip == old.ip {
-        return Err(
-            NoVerdict::new(format!("the new pod was given the old address, {}", old.ip)).into(),
-        );
-    }
-    let ask = async |ip: IpAddr| {
-        let spec = TcpSpec {
-            timeout_ms: 1000,
-            ..TcpSpec::new(at(ip, ECHO_TCP))
-        };
-        Ok::<_, NoVerdict>(said::nobody(said::tcp(&client.tcp(&spec).await?)))
-    };
-    let outcome = scope
-        .eventually(Eventually {
-            what: "who answers at the new pod's address, and at the old pod's",
-            expected: (new.name.clone(), "nobody".to_owned()),
-            observe: async || Ok((ask(new.ip).await?, ask(old.ip).await?)),
-            likely: "a node still has the deleted pod's route, or has none for the new pod yet",
-        })
-        .await;
-    let subject = Subject::PodPath {
-        from: &client,
-        to: &new,
-    };
-    scope.explain(outcome, subject).await
+async fn pods_send_datagrams_to_nodes(scope: &Scope) -> Outcome {
+    let pairs = all_pairs(scope, "app=echo", "app=host").await?;
+    judge(scope, "UDP", &pairs, async |path: &Path| {
+        let spec = UdpSpec::new(at(path.to.host_ip, HOST_UDP));
+        Ok(said::udp(&path.from.udp(&spec).await?))
+    })
+    .await
 }
 
-async fn network_policy_is_all_or_nothing(scope: &Scope) -> Outcome {
-    let client = scope.pod("app=client").await?;
-    let open = first(scope.ready_pods("app=open").await?)?;
-    let denied = first(scope.ready_pods("app=denied").await?)?;
-    let ask = async |pod: &PodView| {
-        let spec = RequestSpec {
-            count: 10,
-            concurrency: 10,
-            timeout_ms: 1000,
-            ..RequestSpec::get(format!("http://{}/", at(pod.ip, 8080)))
-        };
-        let answers = client.request(&spec).await?;
-        Ok::<_, NoVerdict>(answers.0.iter().map(said::said).collect::<BTreeSet<_>>())
-    };
-    let mut policy = BTreeSet::new();
-    scope
-        .eventually(Eventually {
-            what: "what comes of ten connections to the pod without a policy, and in how many ways ten to the denied one end",
-            expected: (BTreeSet::from(["200 by open".to_owned()]), 1),
-            observe: async || {
-                policy = ask(&denied).await?;
-                Ok((ask(&open).await?, policy.len()))
-            },
-            likely: "the policy is in force on some nodes or for some connections only",
-        })
-        .await?;
-    let enforced = policy.contains("timed out");
-    let ignored = policy.contains("200 by denied");
-    scope.record(
-        "networkPolicy",
-        if enforced {
-            "enforced"
-        } else {
-            "ignored: the CNI plugin knows no policies, and nothing says so"
-        },
-    );
-    expect(enforced != ignored, || Expect {
-        what: "connections to a pod that a default-deny policy selects".to_owned(),
-        expected: "all time out, or all are answered".to_owned(),
-        observed: format!("{policy:?}"),
-        likely: "something other than the policy keeps the client from the pod".to_owned(),
-    })
+async fn nodes_send_datagrams_to_pods(scope: &Scope) -> Outcome {
+    let pairs = all_pairs(scope, "app=host", "app=echo").await?;
+    judge(scope, "UDP", &pairs, udp).await
 }
 
 /// The MTU of the interface that has the pod's address.
@@ -446,10 +331,4 @@ async fn mtu(vantage: &Vantage) -> Result<u32, NoVerdict> {
                 vantage.name()
             ))
         })
-}
-
-fn first(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
-    pods.into_iter()
-        .next()
-        .ok_or_else(|| NoVerdict::new("the manifest made no such pod"))
 }

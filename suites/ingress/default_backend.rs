@@ -36,7 +36,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "ingress::default_backend_serves_hosts_without_paths",
         claim: "A host whose rule has no paths is served by the default backend.",
-        source: "Kubernetes: Ingress spec.defaultBackend; IngressRuleValue",
+        source: "Kubernetes: IngressRuleValue, and Ingress spec.defaultBackend",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(beside_rules(scope, NO_PATHS)),

@@ -123,7 +123,7 @@ async fn hashes(scope: &Scope, host: &str, hashed: Hashed) -> Outcome {
         all.extend(pods);
     }
     let outcome = expect_eq(
-        &format!(
+        format!(
             "the pods that answer {VALUES} values for host {host}, each twice, and the values that are not answered by one alone"
         ),
         &(

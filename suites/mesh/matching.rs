@@ -352,7 +352,7 @@ async fn judge(
     seen: &BTreeMap<String, String>,
 ) -> Outcome {
     let outcome = expect_eq(
-        &format!("who answers for host {host}"),
+        format!("who answers for host {host}"),
         expected,
         seen,
         "a condition of the rule is read in another way than Istio's",

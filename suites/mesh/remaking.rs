@@ -110,7 +110,7 @@ async fn arrives(scope: &Scope, asked: &str, of: fn(&Answer) -> String, expected
     let reply = get(scope, &format!("http://remade{asked}")).await?;
     let arrived = reply.answer.as_ref().map(of);
     let outcome = expect_eq(
-        &format!("GET http://remade{asked}: the answer, and what arrived"),
+        format!("GET http://remade{asked}: the answer, and what arrived"),
         &("200 by backend-v1".to_owned(), Some(expected.to_owned())),
         &(said::said(&reply), arrived),
         "the sidecar does not make of the request what the rule says",

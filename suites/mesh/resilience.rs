@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Service;
 use strata::budget::CONVERGE;
 use strata::wait::{self, Progress};
 use strata::wire::RequestSpec;
@@ -133,7 +134,7 @@ async fn retried(scope: &Scope, path: &str, how: &str, status: &str, times: u64)
     let reply = get(scope, &url).await?;
     let counted = reply.answer.as_ref().and_then(|answer| answer.count);
     let outcome = expect_eq(
-        &format!("GET {url}: the answer, and how often the backend was asked"),
+        format!("GET {url}: the answer, and how often the backend was asked"),
         &(format!("{status} by backend-v1"), Some(times)),
         &(said::said(&reply), counted),
         "the rule's retries are not compiled into the client's sidecar",
@@ -157,7 +158,7 @@ async fn send(scope: &Scope, client: &Vantage, path: &str, count: u64) -> Outcom
     };
     let answers = client.request(&spec).await?;
     expect_eq(
-        &format!("who answers {count} requests for http://mirrored{path}, and failures"),
+        format!("who answers {count} requests for http://mirrored{path}, and failures"),
         &([("backend-v1".to_owned(), count)].into(), BTreeMap::new()),
         &(answers.counts(), answers.failures()),
         "the client is given the mirror's answers, or waits for them",
@@ -275,14 +276,21 @@ async fn limits_what_is_under_way(scope: &Scope) -> Outcome {
 
 async fn ejects_failing_endpoints(scope: &Scope) -> Outcome {
     let client = client(scope).await?;
-    let url = format!("http://web.{}/healthz", scope.namespace());
-    let count = scope.enough(40, 2)?;
+    let service: Service = scope.get("web").await?;
+    let ip = service.spec.and_then(|spec| spec.cluster_ip);
+    let ip = ip.ok_or_else(|| NoVerdict::new("Service web has no cluster IP"))?;
+    let spec = RequestSpec {
+        count: scope.enough(40, 2)?,
+        concurrency: 8,
+        connect_to: Some(format!("{ip}:80")),
+        ..RequestSpec::get(format!("http://web.{}/healthz", scope.namespace()))
+    };
     let settled = async |pods: [&str; 2]| {
         let outcome = scope
             .eventually(Eventually {
-                what: &format!("the pods that answer 40 times GET {url}"),
+                what: &format!("the pods that answer 40 times GET {}", spec.url),
                 expected: pods.map(str::to_owned).into_iter().collect(),
-                observe: async || Ok(client.get_many(&url, count).await?.served_by()),
+                observe: async || Ok(client.request(&spec).await?.served_by()),
                 likely: "the DestinationRule's outlierDetection is not compiled into the client's sidecar",
             })
             .await;

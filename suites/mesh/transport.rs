@@ -141,7 +141,7 @@ async fn calls_itself(scope: &Scope, way: Itself) -> Outcome {
     };
     let reply = own.get(&url).await?;
     let outcome = expect_eq(
-        &format!("GET {url} from the pod itself: the answer, and the identity that it is told"),
+        format!("GET {url} from the pod itself: the answer, and the identity that it is told"),
         &("200 by backend-v1".to_owned(), told),
         &(said::said(&reply), identity(&reply)),
         "the redirection to the sidecar takes a pod's calls to itself otherwise than Istio's",
@@ -167,7 +167,7 @@ async fn own_port_is_closed(scope: &Scope, port: u16) -> Outcome {
         said::said(&client.get("http://backend-v1/").await?),
     ];
     let outcome = expect_eq(
-        &format!("GET {url} from outside the mesh and from inside it, and then http://backend-v1/"),
+        format!("GET {url} from outside the mesh and from inside it, and then http://backend-v1/"),
         &["cut off", "cut off", "200 by backend-v1"].map(str::to_owned),
         &asked,
         "the sidecar passes connections to its own ports on, which is a loop",

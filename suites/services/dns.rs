@@ -353,7 +353,7 @@ async fn dns_tells_its_schema_version(scope: &Scope) -> Outcome {
 }
 
 /// The addresses of an answer, else its code, else the kind of the failure.
-fn found(reply: &DnsReply) -> String {
+pub(super) fn found(reply: &DnsReply) -> String {
     let addresses: Vec<_> = reply.addresses.iter().map(ToString::to_string).collect();
     match (&reply.rcode, &reply.error) {
         _ if !addresses.is_empty() => addresses.join(", "),
@@ -373,7 +373,7 @@ fn srv(record: &str) -> Result<(u16, &str), NoVerdict> {
     }
 }
 
-async fn judge<T: PartialEq + std::fmt::Debug>(
+pub(super) async fn judge<T: PartialEq + std::fmt::Debug>(
     scope: &Scope,
     client: &Vantage,
     what: &str,

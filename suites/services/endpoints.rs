@@ -16,7 +16,7 @@ use strata::{
     expect, expect_eq,
 };
 
-use super::{address, at, burst, explain, names, node_port, only};
+use super::{address, at, burst, explain, node_port, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -86,7 +86,7 @@ const CHECKS: &[Check] = &[
         id: "services::internal_traffic_policy",
         claim: "With internalTrafficPolicy Local a client reaches only pods of its own node.",
         source: "Kubernetes: Service spec.internalTrafficPolicy (KEP-2086)",
-        needs: &[Need::Nodes(2)],
+        needs: &[Need::Version(22), Need::Nodes(2)],
         manifest: Some("services/internal_traffic_policy.yaml"),
         run: |scope| Box::pin(internal_traffic_policy(scope)),
     },
@@ -362,14 +362,14 @@ fn seen(cluster_ip: bool, node_port: bool, answer: &str, cname: &str) -> Seen {
 }
 
 /// Waits until exactly these pods answer for a Service, and no request fails.
-async fn answers<const N: usize>(
+pub(super) async fn answers(
     scope: &Scope,
     client: &Vantage,
     name: &str,
     requests: u64,
-    pods: [&PodView; N],
+    pods: impl IntoIterator<Item = &PodView>,
 ) -> Outcome {
-    let expected = names(&pods.map(Clone::clone));
+    let expected: BTreeSet<_> = pods.into_iter().map(|pod| pod.name.clone()).collect();
     scope
         .eventually(Eventually {
             what: &format!(
@@ -388,7 +388,7 @@ async fn answers<const N: usize>(
 }
 
 /// Turns a pod's readiness on or off, by its own address.
-async fn turn(client: &Vantage, pod: &PodView, ready: bool) -> Result<(), NoVerdict> {
+pub(super) async fn turn(client: &Vantage, pod: &PodView, ready: bool) -> Result<(), NoVerdict> {
     let spec = RequestSpec {
         method: "POST".to_owned(),
         ..RequestSpec::get(format!("http://{}/ready/{ready}", at(pod.ip, 8080)))

@@ -1,13 +1,24 @@
 //! Services and cluster DNS: stable names and addresses for pods that come and go.
 //!
-//! Start from [`SUITE`], the gates; `cluster_ip` judges traffic to a Service, `endpoints` what changes
-//! behind it, `outside` node ports, load balancers and names of elsewhere, `dns` names, `dual_stack` two address families.
+//! Start from [`SUITE`], the gates; `cluster_ip` judges traffic to a Service, `datagrams` that of UDP, `endpoints`
+//! what changes behind it and `changes` the Service itself, `conditions` what its EndpointSlices say, `affinity` who
+//! stays with whom, `outside` node ports, load balancers and names of elsewhere, `balancer` what balances them, `dns`
+//! names and `resolver` how pods find and keep them, `policies` NetworkPolicies, `proxied` the way by the API server, `families` which address families it has, `dual_stack` what both are good for.
 
+pub(crate) mod affinity;
+pub(crate) mod balancer;
+pub(crate) mod changes;
 pub(crate) mod cluster_ip;
+pub(crate) mod conditions;
+pub(crate) mod datagrams;
 pub(crate) mod dns;
 pub(crate) mod dual_stack;
 pub(crate) mod endpoints;
+pub(crate) mod families;
 pub(crate) mod outside;
+pub(crate) mod policies;
+pub(crate) mod proxied;
+pub(crate) mod resolver;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -170,6 +181,17 @@ fn at(ip: IpAddr, port: u16) -> String {
 fn only(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
     let first = pods.into_iter().next();
     first.ok_or_else(|| NoVerdict::new("the manifest made no such pod"))
+}
+
+/// The fixture's client, for checks whose own manifest has none.
+async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
+    let pods = scope.ready_pods_in(scope.fixture(), "app=client").await?;
+    Ok(scope.from_pod(&only(pods)?))
+}
+
+/// A Service of the check's own namespace, as clients of another one call it.
+fn named(scope: &Scope, name: &str) -> String {
+    format!("{name}.{}", scope.namespace())
 }
 
 async fn explain(

@@ -75,7 +75,7 @@ const CHECKS: &[Check] = &[
         id: "services::load_balancer_without_implementation",
         claim: "A LoadBalancer Service that nobody implements stays without an address, its cluster IP and node port work, and the cause can be named.",
         source: "tutorial, \"forgot to enable Minikube's tunnel, so nothing worked\"",
-        needs: &[],
+        needs: &[Need::Version(22)],
         manifest: Some("services/load_balancer_without_implementation.yaml"),
         run: |scope| Box::pin(load_balancer_without_implementation(scope)),
     },
@@ -384,14 +384,14 @@ spec:
 }
 
 /// The address that a load balancer gave.
-fn given(service: &Service) -> Option<String> {
+pub(super) fn given(service: &Service) -> Option<String> {
     let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
     let first = balancer.ingress.as_ref()?.first()?;
     first.ip.clone().or_else(|| first.hostname.clone())
 }
 
 /// Nodes with their internal addresses.
-fn addresses(nodes: &[Node]) -> Result<Vec<(String, String)>, NoVerdict> {
+pub(super) fn addresses(nodes: &[Node]) -> Result<Vec<(String, String)>, NoVerdict> {
     let internal = |node: &Node| {
         let addresses = node.status.as_ref()?.addresses.as_ref()?;
         let internal = addresses
@@ -407,7 +407,7 @@ fn addresses(nodes: &[Node]) -> Result<Vec<(String, String)>, NoVerdict> {
 }
 
 /// A request whose silence is noticed soon.
-fn quick(url: String) -> RequestSpec {
+pub(super) fn quick(url: String) -> RequestSpec {
     RequestSpec {
         timeout_ms: 1000,
         ..RequestSpec::get(url)

@@ -142,7 +142,7 @@ impl Applier {
                 let global = served.global(&object.name_any());
                 Ok(Ok((object, global)))
             }
-            Err(error) => Ok(Err(refusal_of(error).doing(doing)?)),
+            Err(error) => Ok(Err(Refusal::of(error).doing(doing)?)),
         }
     }
 
@@ -271,18 +271,20 @@ impl Served {
     }
 }
 
-/// What the API refused; an error that is no answer of the API's stays one.
-///
-/// # Errors
-/// The error it is given.
-fn refusal_of(error: kube::Error) -> Result<Refusal, kube::Error> {
-    match error {
-        kube::Error::Api(status) => Ok(Refusal {
-            code: status.code,
-            reason: status.reason,
-            message: status.message,
-        }),
-        other => Err(other),
+impl Refusal {
+    /// What the API refused; an error that is no answer of the API's stays one.
+    ///
+    /// # Errors
+    /// The error it is given.
+    pub(crate) fn of(error: kube::Error) -> Result<Self, kube::Error> {
+        match error {
+            kube::Error::Api(status) => Ok(Self {
+                code: status.code,
+                reason: status.reason,
+                message: status.message,
+            }),
+            other => Err(other),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::try_join_all;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -17,8 +17,8 @@ use crate::pod::not_ready;
 use crate::verdict::{NoVerdict, NoVerdictKind};
 use crate::wait::{self, Progress};
 
-/// Waits until every Deployment, DaemonSet and Pod of a manifest is ready, and every definition of
-/// a kind is established. `into` is the namespace of documents that name none; `waiting` is told
+/// Waits until every Deployment, DaemonSet, StatefulSet and Pod of a manifest is ready, and every
+/// definition of a kind is established. `into` is the namespace of documents that name none; `waiting` is told
 /// what is still missing, as often as that changes.
 ///
 /// # Errors
@@ -71,6 +71,7 @@ enum Kind {
     Definition,
     Deployment,
     DaemonSet,
+    StatefulSet,
     Pod,
 }
 
@@ -81,6 +82,7 @@ impl<'a> Workload<'a> {
             ("apiextensions.k8s.io", "CustomResourceDefinition") => Kind::Definition,
             ("apps", "Deployment") => Kind::Deployment,
             ("apps", "DaemonSet") => Kind::DaemonSet,
+            ("apps", "StatefulSet") => Kind::StatefulSet,
             ("", "Pod") => Kind::Pod,
             _ => return None,
         };
@@ -124,6 +126,18 @@ impl<'a> Workload<'a> {
                         .and_then(|it| it.spec.as_ref())
                         .map(|it| it.selector.clone());
                     told(it, on_every_node)
+                });
+                let waited = waited.await;
+                name_the_pod(waited, client, namespace, selector).await
+            }
+            Kind::StatefulSet => {
+                let api = Api::<StatefulSet>::namespaced(client.clone(), namespace);
+                let mut selector = None;
+                let waited = wait::object(&what, CREATE, api, name, |it| {
+                    selector = it
+                        .and_then(|it| it.spec.as_ref())
+                        .map(|it| it.selector.clone());
+                    told(it, in_number)
                 });
                 let waited = waited.await;
                 name_the_pod(waited, client, namespace, selector).await
@@ -176,6 +190,17 @@ fn on_every_node(set: &DaemonSet) -> Option<String> {
     let available = status.number_available.unwrap_or(0);
     (updated < wanted || available < wanted)
         .then(|| format!("{available} of {wanted} pods are available"))
+}
+
+fn in_number(set: &StatefulSet) -> Option<String> {
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+    let wanted = wanted.unwrap_or(1);
+    let status = set.status.clone().unwrap_or_default();
+    if status.observed_generation.unwrap_or(0) < set.metadata.generation.unwrap_or(0) {
+        return Some("its controller has not seen it".to_owned());
+    }
+    let ready = status.ready_replicas.unwrap_or(0);
+    (ready < wanted).then(|| format!("{ready} of {wanted} pods are ready"))
 }
 
 fn established(definition: &CustomResourceDefinition) -> Option<String> {
@@ -328,6 +353,22 @@ mod tests {
             told(None::<&DaemonSet>, on_every_node).because(),
             "it is not there"
         );
+    }
+
+    #[test]
+    fn a_stateful_set_is_ready_when_all_its_pods_are() {
+        let said = |status: &str| {
+            let yaml = format!(
+                "{{metadata: {{generation: 1}}, spec: {{replicas: 2, serviceName: web, selector: {{}},
+                 template: {{}}}}, status: {{replicas: 2, {status}}}}}"
+            );
+            in_number(&serde_yaml::from_str(&yaml).unwrap())
+        };
+        let missing = said("observedGeneration: 1, readyReplicas: 1");
+        assert_eq!(missing.as_deref(), Some("1 of 2 pods are ready"));
+        assert_eq!(said("observedGeneration: 1, readyReplicas: 2"), None);
+        let unseen = said("readyReplicas: 2");
+        assert_eq!(unseen.as_deref(), Some("its controller has not seen it"));
     }
 
     impl<T> Progress<T> {

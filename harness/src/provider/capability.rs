@@ -31,6 +31,11 @@ pub enum Need {
     /// A feature that the Gateway API leaves to implementations, by the name that its conformance
     /// suite gives it: a GatewayClass says that it has it.
     GatewayFeature(&'static str),
+    /// Kubernetes 1.N or later: the first version that has a field, an API or a behaviour without a
+    /// feature gate that has to be opened.
+    Version(u32),
+    /// Half a minute and more, which a person grants by `STRATA_SLOW=1`. For the runner to decide.
+    Time,
 }
 
 impl FromStr for Need {
@@ -114,6 +119,15 @@ impl Cluster {
                     )
                 })
             }
+            Need::Time => None,
+            Need::Version(minor) => {
+                let version = self.versions.get("kubernetes");
+                let version = version.ok_or_else(|| {
+                    NoVerdict::new("the provider does not tell the version of Kubernetes")
+                })?;
+                older(version, minor)?
+                    .then(|| format!("needs Kubernetes 1.{minor}; this is {version}"))
+            }
         })
     }
 }
@@ -123,6 +137,18 @@ fn supports(class: &GatewayClass, feature: &str) -> bool {
     let status = class.status.iter();
     let mut features = status.flat_map(|status| status.supported_features.iter().flatten());
     features.any(|supported| supported.name == feature)
+}
+
+/// Whether a version (`v1.34.0`, `v1.29.4-gke.1043000`) is older than 1.N.
+fn older(version: &str, minor: u32) -> Result<bool, NoVerdict> {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let mut number = || numbers.next()?.trim_end_matches('+').parse::<u32>().ok();
+    match (number(), number()) {
+        (Some(major), Some(own)) => Ok((major, own) < (1, minor)),
+        _ => Err(NoVerdict::new(format!(
+            "{version:?} is no version of Kubernetes that we know to read"
+        ))),
+    }
 }
 
 /// The families of a node's pod CIDRs.
@@ -142,4 +168,30 @@ fn schedulable(node: &Node) -> bool {
         .flatten()
         .any(|taint| repels(&taint.effect));
     !tainted && spec.unschedulable != Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::older;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, minor, expected) in [
+            ("v1.34.0", 34, false),
+            ("v1.34.0", 35, true),
+            ("v1.9.11", 20, true),
+            ("v1.20.2", 21, true),
+            ("v1.20.2", 20, false),
+            ("v1.29.4-gke.1043000", 29, false),
+            ("v1.27+", 27, false),
+            ("v2.0.0", 34, false),
+        ] {
+            assert_eq!(
+                older(version, minor).unwrap(),
+                expected,
+                "{version} {minor}"
+            );
+        }
+        assert!(older("latest", 20).is_err());
+    }
 }

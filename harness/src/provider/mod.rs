@@ -22,7 +22,7 @@ use tower::util::MapRequestLayer;
 pub use capability::Need;
 pub use cluster::{Cluster, Output, Outside};
 pub use image::image;
-pub use plugin::Plugin;
+pub use plugin::{Denial, Plugin};
 
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};

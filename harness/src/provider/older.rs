@@ -62,7 +62,7 @@ impl Dialect {
     /// A request in its words.
     pub(super) fn translated(&self, request: Request<Body>) -> Request<Body> {
         let path = request.uri().path();
-        if let Some(older) = self.groups.iter().find(|it| path.starts_with(&it.path())) {
+        if let Some(older) = self.groups.iter().find(|it| it.is_meant(path)) {
             return older.translate(request);
         }
         let media = request.headers().get(http::header::CONTENT_TYPE);
@@ -113,16 +113,25 @@ fn name_protocols(value: &mut Value) {
 }
 
 impl Older {
-    fn path(&self) -> String {
-        format!("/apis/{}/{}", self.group, self.version)
+    /// Whether a path is of the group, in either version: who asks the API which one it has is told the
+    /// earlier, and still sends what is written for today's.
+    fn is_meant(&self, path: &str) -> bool {
+        let mut parts = path.split('/').skip(1);
+        let (apis, group, version) = (parts.next(), parts.next(), parts.next());
+        let either = [Some(self.version), Some(self.older)];
+        apis == Some("apis") && group == Some(self.group) && either.contains(&version)
     }
 
     fn translate(&self, request: Request<Body>) -> Request<Body> {
         let (mut head, body) = request.into_parts();
-        let asked = head.uri.to_string();
-        let other = format!("/apis/{}/{}", self.group, self.older);
-        if let Ok(uri) = asked.replacen(&self.path(), &other, 1).parse::<Uri>() {
-            head.uri = uri;
+        let named = |version| format!("/apis/{}/{version}", self.group);
+        let asked = head.uri.path_and_query().map_or("", |asked| asked.as_str());
+        if let Some(rest) = asked.strip_prefix(&named(self.version))
+            && (rest.is_empty() || rest.starts_with(['/', '?']))
+        {
+            let mut parts = head.uri.clone().into_parts();
+            parts.path_and_query = format!("{}{rest}", named(self.older)).parse().ok();
+            head.uri = Uri::from_parts(parts).unwrap_or(head.uri);
         }
         let version = format!("{}/{}", self.group, self.version);
         let body = retold(body, |object| match object.get_mut("apiVersion") {
@@ -167,6 +176,9 @@ mod tests {
                 body.replace("/v1", "/v1beta1")
             )
         );
+        let older = slices.replace("/v1/", "/v1beta1/");
+        let twice = put(&old(), &older, body).await;
+        assert_eq!(twice, (older, body.replace("/v1", "/v1beta1")));
         let same = (slices.to_owned(), body.to_owned());
         assert_eq!(put(&Dialect::default(), slices, body).await, same);
         assert_eq!(put(&old(), slices, "{").await.1, "{");

@@ -58,6 +58,28 @@ pub struct Plugin {
     pub name: String,
     /// Whether it enforces NetworkPolicies.
     pub enforces_policies: bool,
+    /// What it does with a packet that no policy allows.
+    pub denial: Denial,
+}
+
+/// What becomes of a packet that no policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// It is dropped, and whoever sent it waits in vain.
+    Silent,
+    /// It is answered with an ICMP error, and whoever sent it is refused.
+    Told,
+}
+
+impl Denial {
+    /// By the labels of a plugin's DaemonSet. kube-router rejects (`icmp-port-unreachable`, in its
+    /// `network_policy_controller`); all others drop.
+    fn of(selector: &str) -> Self {
+        match selector {
+            "k8s-app=kube-router" => Self::Told,
+            _ => Self::Silent,
+        }
+    }
 }
 
 impl Cluster {
@@ -79,6 +101,7 @@ impl Cluster {
                     selector,
                     name: set.name_any(),
                     enforces_policies: enforces(policies, &set),
+                    denial: Denial::of(selector),
                 }))
             });
         let found = try_join_all(places).await?;

@@ -93,7 +93,7 @@ impl Runner {
         match Settings::from_env().and_then(run) {
             Ok(exit) => exit.into(),
             Err(bad) => {
-                eprintln!("strata: {bad}");
+                progress::tell(&bad);
                 if !arguments.list {
                     end::report_bad_input(&bad);
                 }

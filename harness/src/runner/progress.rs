@@ -1,11 +1,17 @@
 //! What a person sees while a layer comes up: a spinner on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal as _;
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
 use crate::stack::Layer;
+
+/// Says a line to the person. One who reads no longer is no reason to end, which a panic would be.
+pub(super) fn tell(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "strata: {line}");
+}
 
 pub(super) struct Progress {
     layer: Layer,
@@ -37,7 +43,7 @@ impl Progress {
         tracing::info!(layer = self.layer.name(), "{message}");
         match &self.spinner {
             Some(spinner) => spinner.set_message(message.to_owned()),
-            None => eprintln!("strata: {}: {message}", self.layer),
+            None => tell(format_args!("{}: {message}", self.layer)),
         }
     }
 
@@ -49,7 +55,7 @@ impl Progress {
         );
         tracing::info!("{text}");
         self.clear();
-        eprintln!("strata: {text}");
+        tell(text);
     }
 
     fn clear(&self) {

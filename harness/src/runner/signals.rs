@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::progress::tell;
 use crate::exit::Exit;
 
 /// Whether the run is to end, and why.
@@ -42,11 +43,11 @@ pub(super) async fn listen(stop: Stop) {
         return;
     };
     let exit = next(&mut interrupt, &mut terminate).await;
-    eprintln!(
-        "strata: {}; cleaning up (once more to end at once)",
-        exit.meaning()
-    );
     stop.ask(exit);
+    tell(format_args!(
+        "{}; cleaning up (once more to end at once)",
+        exit.meaning()
+    ));
     let exit = next(&mut interrupt, &mut terminate).await;
     std::process::exit(i32::from(exit.code()));
 }

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
 use super::plan::{Item, Plan};
+use super::progress::tell;
 use super::signals::Stop;
 use super::trial::panic_text;
 use super::{Runner, end};
@@ -308,7 +309,7 @@ impl Stage {
         let stopped = self.stop.by().is_some();
         if self.settings.keep && self.cluster.get().is_some() && !stopped {
             for line in self.provider.keep().await {
-                eprintln!("strata: {line}");
+                tell(line);
             }
             return;
         }
@@ -346,11 +347,11 @@ impl Stage {
             let remark = remark
                 .map(|remark| format!(": {remark}"))
                 .unwrap_or_default();
-            eprintln!(
-                "strata: {}{remark} (exit code {})",
+            tell(format_args!(
+                "{}{remark} (exit code {})",
                 exit.meaning(),
                 exit.code()
-            );
+            ));
         }
         exit
     }
@@ -378,7 +379,9 @@ impl Stage {
         ledger.report.false_alarms = FalseAlarms::of(&ledger.report.layers);
         if let Err(error) = report::write(&ledger.report, &self.info.report_dir) {
             if ledger.saved {
-                eprintln!("strata: {error:#}; free the disk, or set STRATA_REPORT_DIR");
+                tell(format_args!(
+                    "{error:#}; free the disk, or set STRATA_REPORT_DIR"
+                ));
                 ledger.report.troubles.push(format!("{error:#}"));
             }
             ledger.saved = false;

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::stage::Stage;
 use super::{hook, short};
 use crate::check::Check;
-use crate::provider::Cluster;
+use crate::provider::{Cluster, Need};
 use crate::report::{Evidence, TrialReport, Verdict};
 use crate::scope::Scope;
 use crate::verdict::NotPassed;
@@ -101,11 +101,25 @@ impl Stage {
         End::Judged(outcome)
     }
 
+    /// Why a check is not run here; nothing if it is.
+    async fn unmet(&self, cluster: &Cluster, check: &Check) -> Result<Option<String>, NoVerdict> {
+        if check.needs.contains(&Need::Time) && !self.settings.slow {
+            let reason = "takes half a minute and more; STRATA_SLOW=1 runs it";
+            return Ok(Some(reason.to_owned()));
+        }
+        for need in check.needs {
+            if let Some(reason) = cluster.lacks(*need).await? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
     async fn check(&self, item: &Item, check: &'static Check, trial: &mut TrialReport) -> End {
         let Some(cluster) = self.cluster.get() else {
             return NoVerdict::new("there is no cluster").into();
         };
-        match unmet(cluster, check).await {
+        match self.unmet(cluster, check).await {
             Ok(None) => {}
             Ok(Some(reason)) => return End::Skipped(reason),
             Err(no_verdict) => return no_verdict.into(),
@@ -191,15 +205,6 @@ impl Stage {
             .join("evidence")
             .join(Path::new(&name.replace("::", "/")))
     }
-}
-
-async fn unmet(cluster: &Cluster, check: &Check) -> Result<Option<String>, NoVerdict> {
-    for need in check.needs {
-        if let Some(reason) = cluster.lacks(*need).await? {
-            return Ok(Some(reason));
-        }
-    }
-    Ok(None)
 }
 
 async fn close(scope: Arc<Scope>, trial: &mut TrialReport) {

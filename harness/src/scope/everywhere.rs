@@ -1,5 +1,5 @@
 //! Objects of all namespaces, for checks that follow an address to whoever has it; namespaces beside a
-//! check's own; and objects of kinds that have no type here.
+//! check's own; objects of kinds that have no type here, and what is no object at all.
 
 use std::sync::PoisonError;
 
@@ -10,7 +10,7 @@ use kube::{Api, Resource};
 
 use super::objects::Object;
 use super::{Scope, suffix};
-use crate::apply;
+use crate::apply::{self, Refusal};
 use crate::verdict::{Doing as _, NoVerdict};
 
 impl Scope {
@@ -53,6 +53,19 @@ impl Scope {
         self.remember(globals);
         apply::ready(self.client(), &manifest, Some(&name), &|_| {}).await?;
         Ok(name)
+    }
+
+    /// What the API server answers a GET of a path with, as `kubectl get --raw` shows it.
+    ///
+    /// # Errors
+    /// When it cannot be asked; a refusal is an answer.
+    pub async fn get_raw(&self, path: &str) -> Result<Result<String, Refusal>, NoVerdict> {
+        let doing = || format!("getting {path}");
+        let request = http::Request::get(path).body(Vec::new()).doing(doing)?;
+        match self.client().request_text(request).await {
+            Ok(text) => Ok(Ok(text)),
+            Err(error) => Refusal::of(error).map(Err).doing(doing),
+        }
     }
 
     /// Deletes an object of a kind that has no type here from [`Self::namespace`]:

@@ -48,6 +48,7 @@ const TRIALS: &[(&str, Test)] = &[
     ("a_manifest_that_is_wrong_starts_nothing", bad_manifest),
     ("a_variable_that_is_unknown_starts_nothing", bad_variable),
     ("a_signal_ends_the_run_in_order", signals),
+    ("a_run_that_nobody_reads_ends_in_order_too", unread),
     ("a_killed_run_leaves_a_readable_report", killed),
     ("a_cluster_is_kept_if_that_is_asked", keeps),
 ];
@@ -426,6 +427,15 @@ fn signals(_: &Run) -> anyhow::Result<()> {
         ensure!(ended.junit.ends_with("</testsuites>\n"), "{}", ended.junit);
     }
     Ok(())
+}
+
+fn unread(run: &Run) -> anyhow::Result<()> {
+    let (mut child, stderr) = hanging(run)?;
+    drop((stderr, child.stdout.take()));
+    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
+    let status = child.wait()?;
+    let ended = run.ended(status.code(), &[], &[])?;
+    ended.is(130, &["create", "destroy"])
 }
 
 fn killed(run: &Run) -> anyhow::Result<()> {

@@ -77,6 +77,10 @@ pub async fn run(
         account("endpoint-controller"),
         shared(),
     ));
+    tasks.spawn(endpoints::run_mirror(
+        account("endpointslicemirroring-controller"),
+        shared(),
+    ));
     tasks.spawn(load_balancer::run(account("service-controller"), shared()));
     tasks.spawn(nodes::run(account("node-controller"), shared()));
     tasks.spawn(garbage::run(account("generic-garbage-collector"), shared()));

@@ -192,8 +192,9 @@ fn to_nodes(network: IpNet, bridge: u32, nodes: &[IpAddr]) -> Option<Route> {
 }
 
 /// Sends each load balancer's address to the nodes that answer for it: with `externalTrafficPolicy:
-/// Local` only those with an endpoint, as a load balancer learns from health checks. Runs until
-/// cancelled.
+/// Local` only those with an endpoint, as a load balancer learns from health checks; with
+/// `sessionAffinity: ClientIP` one of them, since the outside is one client, and each node remembers
+/// its clients by itself. Runs until cancelled.
 ///
 /// # Errors
 /// When the outside's routes cannot be reached.
@@ -213,7 +214,11 @@ pub async fn balance(
         let mut before = BTreeMap::new();
         loop {
             let local = proxy::local_load_balancers(&services.state(), &slices.state());
+            let sticky = proxy::sticky_load_balancers(&services.state());
             let mut now = BTreeMap::new();
+            for &address in &sticky {
+                now.insert(address, balanced(&nodes, IpFamily::of(address)));
+            }
             for (address, names) in local {
                 let family = IpFamily::of(address);
                 let all = balanced(&nodes, family);
@@ -225,6 +230,11 @@ pub async fn balance(
                 // With no such node, the address goes where all go, and the proxies there say why.
                 if !hops.is_empty() {
                     now.insert(address, hops.into_iter().collect::<Vec<_>>());
+                }
+            }
+            for address in &sticky {
+                if let Some(hops) = now.get_mut(address) {
+                    hops.truncate(1);
                 }
             }
             if let Err(error) = announce(&links, bridge, &before, &now).await {

@@ -180,13 +180,14 @@ impl Client {
     }
 
     async fn to(&self, address: SocketAddr) -> Result<UdpSocket, Failure> {
+        let port = self.spec.source_port.unwrap_or_default();
         let from = match self.spec.source {
-            Some(source) => SocketAddr::new(source, 0),
-            None => any(address.ip(), 0),
+            Some(source) => SocketAddr::new(source, port),
+            None => any(address.ip(), port),
         };
         let socket = UdpSocket::bind(from)
             .await
-            .map_err(|error| of_io(Stage::Local, &format!("sending from {}", from.ip()), &error))?;
+            .map_err(|error| of_io(Stage::Local, &format!("sending from {from}"), &error))?;
         may_fragment(&socket, address.ip(), !self.spec.df)
             .map_err(|error| of_io(Stage::Local, "setting \"don't fragment\"", &error))?;
         // Connected, so that ICMP errors reach us.

@@ -134,6 +134,10 @@ pub struct UdpSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "bin", arg(long, value_name = "ADDRESS"))]
     pub source: Option<IpAddr>,
+    /// Port to send from: what is sent later from the same one is of the same flow. Any free one without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "bin", arg(long, value_name = "PORT"))]
+    pub source_port: Option<u16>,
 }
 
 impl UdpSpec {
@@ -148,6 +152,7 @@ impl UdpSpec {
             new_socket: false,
             timeout_ms: two_seconds(),
             source: None,
+            source_port: None,
         }
     }
 }

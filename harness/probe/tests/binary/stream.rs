@@ -158,6 +158,21 @@ fn datagrams_share_a_socket_or_do_not() {
 }
 
 #[test]
+fn datagrams_of_one_source_port_are_of_one_flow() {
+    let server = Server::start(&["--udp", "0"]);
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    for _ in 0..2 {
+        let reply = ask_one(&UdpSpec {
+            source_port: Some(port),
+            ..UdpSpec::new(server.udp())
+        });
+        assert_eq!(reply.answer.unwrap().client.port(), port);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_too_long_only_with_dont_fragment() {
     let server = Server::start(&["--udp", "0"]);
     let spec = |bytes, df| UdpSpec {

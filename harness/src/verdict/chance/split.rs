@@ -58,10 +58,14 @@ pub const TOLERANCE: f64 = 0.05;
 pub const FIRST: u64 = 300;
 
 /// How many requests to send when so many have been sent. The decision does not depend on it; larger
-/// bursts send more in vain, smaller ones start the probe more often.
+/// bursts send more in vain, smaller ones start the probe more often: fifty, or a twentieth of what was
+/// sent if that is more.
 #[must_use]
-pub const fn burst(sent: u64) -> u64 {
-    if sent == 0 { FIRST } else { 50 }
+pub fn burst(sent: u64) -> u64 {
+    match sent {
+        0 => FIRST,
+        sent => 50.max(sent / 20),
+    }
 }
 
 /// What the test says so far.

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, ResourceExt as _};
 
@@ -19,7 +21,7 @@ use crate::topology::IpFamily;
 
 /// The label that names a slice's Service.
 pub(super) const SERVICE: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The most endpoints of one slice (`--max-endpoints-per-slice`).
@@ -119,8 +121,27 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn endpoint(backend: Backend) -> Endpoint {
+/// Who should prefer an endpoint, by the Service's `trafficDistribution` (KEP-3015): its own zone, and
+/// its own node if that is asked for. Only those that are ready are for anybody.
+fn hints(service: &Service, backend: &Backend) -> Option<EndpointHints> {
+    let spec = service.spec.as_ref()?;
+    let by_node = match spec.traffic_distribution.as_deref()? {
+        "PreferSameNode" => true,
+        "PreferClose" | "PreferSameZone" => false,
+        _ => return None,
+    };
+    let zone = backend.zone.clone().map(|name| vec![ForZone { name }]);
+    let node = backend.node.clone().filter(|_| by_node);
+    let hints = EndpointHints {
+        for_zones: zone,
+        for_nodes: node.map(|name| vec![ForNode { name }]),
+    };
+    (backend.ready && hints != EndpointHints::default()).then_some(hints)
+}
+
+fn endpoint(service: &Service, backend: Backend) -> Endpoint {
     Endpoint {
+        hints: hints(service, &backend),
         addresses: vec![backend.address],
         conditions: Some(EndpointConditions {
             ready: Some(backend.ready),
@@ -131,7 +152,7 @@ fn endpoint(backend: Backend) -> Endpoint {
         node_name: backend.node,
         target_ref: Some(backend.pod),
         zone: backend.zone,
-        ..Endpoint::default()
+        deprecated_topology: None,
     }
 }
 
@@ -188,7 +209,10 @@ pub(super) fn plan(
         let same = |slice: &EndpointSlice| slice.ports.as_deref().unwrap_or_default() == ports;
         let (mut kept, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|one| same(one));
         left = others;
-        let mut endpoints: Vec<Endpoint> = backends.into_iter().map(endpoint).collect();
+        let mut endpoints: Vec<Endpoint> = backends
+            .into_iter()
+            .map(|backend| endpoint(service, backend))
+            .collect();
         endpoints.sort_by(|one, two| one.addresses.cmp(&two.addresses));
         let mut chunks: Vec<Vec<Endpoint>> = endpoints.chunks(MOST).map(<[_]>::to_vec).collect();
         if chunks.is_empty() {

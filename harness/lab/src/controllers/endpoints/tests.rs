@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::slices::{Plan, SERVICE, plan, plan_all};
-use super::{backends, legacy};
+use super::{backends, legacy, mirror};
 use crate::topology::IpFamily;
 
 fn service(spec: Value) -> Service {
@@ -98,6 +98,41 @@ fn a_pods_state_is_its_endpoints_state() {
     ];
     for (service, patch, expected) in table {
         assert_eq!(told(service, &[pod(1, patch.clone())]), expected, "{patch}");
+    }
+}
+
+#[test]
+fn who_prefers_an_endpoint_is_what_traffic_distribution_says() {
+    let not_ready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    for (distribution, patch, expected) in [
+        (json!(null), json!({}), json!(null)),
+        (
+            json!("PreferClose"),
+            json!({}),
+            json!({"forZones": [{"name": "z"}]}),
+        ),
+        (
+            json!("PreferSameZone"),
+            json!({}),
+            json!({"forZones": [{"name": "z"}]}),
+        ),
+        (
+            json!("PreferSameNode"),
+            json!({}),
+            json!({"forZones": [{"name": "z"}], "forNodes": [{"name": "n"}]}),
+        ),
+        (
+            json!("PreferSameNode"),
+            json!({"spec": {"nodeName": "unknown"}}),
+            json!({"forNodes": [{"name": "unknown"}]}),
+        ),
+        (json!("PreferSameNode"), not_ready, json!(null)),
+    ] {
+        let service = service(json!({"trafficDistribution": distribution}));
+        let found = backends::of(&service, &[pod(1, patch)], &nodes(), IpFamily::V4);
+        let plan = plan(&service, IpFamily::V4, found, Vec::new());
+        let hints = serde_json::to_value(&plan.create[0].endpoints[0].hints).unwrap();
+        assert_eq!(hints, expected, "{distribution}");
     }
 }
 
@@ -268,4 +303,69 @@ fn endpoints_of_old_leave_out_what_is_ending() {
     assert_eq!(subsets.len(), 1);
     assert_eq!(addresses(&subsets[0].addresses), ["10.244.1.1"]);
     assert_eq!(addresses(&subsets[0].not_ready_addresses), ["10.244.1.2"]);
+}
+
+fn by_hand(metadata: Value) -> Endpoints {
+    let mut object = json!({
+        "metadata": {"name": "web", "namespace": "ns", "uid": "e", "labels": {"team": "a"}},
+        "subsets": [{
+            "addresses": [{"ip": "192.0.2.1", "nodeName": "n"}, {"ip": "2001:db8::1"}],
+            "notReadyAddresses": [{"ip": "192.0.2.2"}],
+            "ports": [{"port": 8080}],
+        }],
+    });
+    json_patch::merge(&mut object["metadata"], &metadata);
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn endpoints_by_hand_have_a_slice_of_each_family() {
+    let slices = mirror::wanted(&by_hand(json!({})));
+    let told: Vec<_> = slices
+        .iter()
+        .map(|slice| {
+            let endpoints = slice.endpoints.iter().map(|endpoint| {
+                let ready = endpoint.conditions.as_ref().and_then(|is| is.ready);
+                (endpoint.addresses[0].as_str(), ready == Some(true))
+            });
+            (slice.address_type.as_str(), endpoints.collect::<Vec<_>>())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("IPv4", vec![("192.0.2.1", true), ("192.0.2.2", false)]),
+            ("IPv6", vec![("2001:db8::1", true)]),
+        ]
+    );
+    let labels = slices[0].metadata.labels.as_ref().unwrap();
+    assert_eq!(
+        (labels[SERVICE].as_str(), labels["team"].as_str()),
+        ("web", "a")
+    );
+    let port = &slices[0].ports.as_ref().unwrap()[0];
+    assert_eq!(
+        (port.name.as_deref(), port.protocol.as_deref()),
+        (Some(""), Some("TCP"))
+    );
+}
+
+#[test]
+fn only_endpoints_of_somebodys_own_are_mirrored() {
+    let none = service(json!({"selector": null}));
+    let skipped = json!({"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
+    let lock = json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}});
+    for (service, metadata, expected) in [
+        (&none, json!({}), true),
+        (&none, skipped, false),
+        (&none, lock, false),
+        (&service(json!({})), json!({}), false),
+    ] {
+        let endpoints = by_hand(metadata.clone());
+        assert_eq!(
+            mirror::is_mirrored(&endpoints, service),
+            expected,
+            "{metadata}"
+        );
+    }
 }

@@ -271,6 +271,14 @@ pub(super) fn local_load_balancers(
     found
 }
 
+/// The addresses of load balancers whose clients stay with one endpoint (`sessionAffinity: ClientIP`).
+pub(super) fn sticky_load_balancers(services: &[Arc<Service>]) -> BTreeSet<IpAddr> {
+    let families = [IpFamily::V4, IpFamily::V6].into_iter();
+    let ports = families.flat_map(|family| service_ports(services, &[], family));
+    let sticky = ports.filter(|port| port.affinity.is_some());
+    sticky.flat_map(|port| port.load_balancer_ips).collect()
+}
+
 /// The UDP Services of a node. One without endpoints is among them: what it answered is over.
 fn udp_services<'a>(
     ports: impl Iterator<Item = &'a ServicePort>,

@@ -17,8 +17,11 @@ use crate::net::cluster_ips;
 use crate::net::kept::Kept;
 use crate::topology::IpFamily;
 
-/// The label of Services that another proxy serves.
-const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The labels of Services that no proxy serves, or another: kube-proxy does not even watch them.
+const NOT_OURS: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where nothing is said: three hours.
 const AFFINITY_TIMEOUT: i32 = 10_800;
 
@@ -190,7 +193,11 @@ fn unordered_ports_of(
         return Vec::new();
     };
     let type_ = spec.type_.as_deref().unwrap_or("ClusterIP");
-    if type_ == "ExternalName" || service.labels().contains_key(PROXY_NAME) {
+    let ours = |service: &Service| {
+        let labels = service.labels();
+        NOT_OURS.iter().all(|label| !labels.contains_key(*label))
+    };
+    if type_ == "ExternalName" || !ours(service) {
         return Vec::new();
     }
     // Headless Services have "None", those not yet allocated nothing.

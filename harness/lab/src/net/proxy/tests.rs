@@ -11,7 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::model::{Endpoint, Endpoints, service_ports};
-use super::{LocalCounts, NodeFacts, Ruleset, count_local, local_load_balancers, rules};
+use super::{
+    LocalCounts, NodeFacts, Ruleset, count_local, local_load_balancers, rules,
+    sticky_load_balancers,
+};
 use crate::topology::IpFamily::{V4, V6};
 
 fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
@@ -447,4 +450,29 @@ fn load_balancers_learn_which_nodes_have_an_endpoint() {
     }
     let expected = [("172.30.1.1".parse().unwrap(), ["a".to_owned()].into())].into();
     assert_eq!(local_load_balancers(&web, &slices), expected);
+}
+
+#[test]
+fn services_with_a_label_for_somebody_else_are_left_alone() {
+    for (label, expected) in [
+        ("example.com/other", 1),
+        ("service.kubernetes.io/service-proxy-name", 0),
+        ("service.kubernetes.io/headless", 0),
+    ] {
+        let mut labelled = (*service("web", json!({}))).clone();
+        labelled.metadata.labels = Some([(label.to_owned(), String::new())].into());
+        let ports = service_ports(&[Arc::new(labelled)], &[], V4);
+        assert_eq!(ports.len(), expected, "{label}");
+    }
+}
+
+#[test]
+fn load_balancers_are_sticky_by_their_services_affinity() {
+    let balanced = |affinity: &str, type_: &str| {
+        let spec = json!({ "type": type_, "sessionAffinity": affinity });
+        sticky_load_balancers(&[service("web", spec)]).len()
+    };
+    assert_eq!(balanced("ClientIP", "LoadBalancer"), 1);
+    assert_eq!(balanced("None", "LoadBalancer"), 0);
+    assert_eq!(balanced("ClientIP", "ClusterIP"), 0);
 }

@@ -13,6 +13,7 @@ use crate::status::{Cause, Status};
 type Columns = &'static [(&'static str, i64, fn(&Value) -> Value)];
 
 const TABLE: &str = "services.";
+const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
 pub(super) fn default(object: &mut Value) {
@@ -74,6 +75,15 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
             "spec.sessionAffinity",
             &affinity.into(),
             &["ClientIP", "None"],
+        ));
+    }
+    let distribution = spec.get("trafficDistribution").filter(|it| !it.is_null());
+    if distribution.is_some_and(|it| !it.as_str().is_some_and(|it| DISTRIBUTIONS.contains(&it))) {
+        let value = distribution.cloned().unwrap_or_default();
+        causes.push(Cause::unsupported(
+            "spec.trafficDistribution",
+            &value,
+            DISTRIBUTIONS,
         ));
     }
     let seconds = spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds");
