@@ -185,6 +185,10 @@ impl Controller {
                 // The next change tries again; what Envoy has stays in force until then.
                 log(&format!("{error:#}"));
             }
+            // Each time, however much changes: who asked only when nothing does might never hear.
+            if self.observer.look(&wanted).await {
+                continue;
+            }
             tokio::select! {
                 () = self.world.changed() => {}
                 () = self.observer.catch_up(&wanted) => {}
