@@ -84,4 +84,10 @@ pub const CHANCE: Ledger = Ledger(&[
         &[Split, Time, Connection, Address],
     ),
     ("gateway::share_of_an_invalid_backend_is_500", SHARES),
+    ("gateway::mirrors_a_percentage", &[Share]),
+    ("gateway::mirrors_a_fraction", &[Share]),
+    ("gateway::each_share_has_headers_of_its_own", &[Coverage]),
+    ("gateway::each_share_has_a_path_of_its_own", SHARES),
+    ("gateway::calls_split_by_weight", SHARES),
+    ("gateway::tcp_splits_by_weight", &[Share]),
 ]);

@@ -56,11 +56,17 @@ impl Entrance {
     /// The same, once a host is served: the last of the fixture, so that with it all before it are.
     /// Ten requests in a row, since there may be several proxies behind the address.
     pub(crate) async fn settled(self, host: &str) -> Result<Self, NoVerdict> {
+        self.settles(host).await?;
+        Ok(self)
+    }
+
+    /// Waits until a host is served.
+    pub(crate) async fn settles(&self, host: &str) -> Result<(), NoVerdict> {
         let spec = RequestSpec {
             count: 10,
             ..self.request(host, "/")
         };
-        let what = format!("host {host}, the fixture's last, is served");
+        let what = format!("host {host} is served");
         wait::until(&what, CONVERGE, async || {
             let failures = self.outside.request(&spec).await?.failures();
             Ok(match failures.is_empty() {
@@ -68,8 +74,7 @@ impl Entrance {
                 false => Progress::NotYet(format!("of ten requests: {failures:?}")),
             })
         })
-        .await?;
-        Ok(self)
+        .await
     }
 
     /// The same, once each of the proxies behind the address has served that host: from then on none
@@ -113,6 +118,11 @@ impl Entrance {
         &self.outside
     }
 
+    /// A port of the address, as one is connected to.
+    pub(crate) fn port(&self, port: u16) -> String {
+        format!("{}:{port}", bracketed(&self.address))
+    }
+
     /// A GET over HTTP, with a Host header other than the address unless `host` is empty.
     pub(crate) fn request(&self, host: &str, path: &str) -> RequestSpec {
         RequestSpec {
@@ -135,6 +145,14 @@ impl Entrance {
             connect_to: Some(format!("{}:443", bracketed(&self.address))),
             ca: Some(ca.to_owned()),
             ..RequestSpec::get(format!("https://{host}{path}"))
+        }
+    }
+
+    /// The same at a port other than 443.
+    pub(crate) fn secure_at(&self, port: u16, host: &str, path: &str, ca: &str) -> RequestSpec {
+        RequestSpec {
+            connect_to: Some(format!("{}:{port}", bracketed(&self.address))),
+            ..self.secure(host, path, ca)
         }
     }
 

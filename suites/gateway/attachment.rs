@@ -6,12 +6,13 @@
 use futures::future::try_join;
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use strata::wire::RequestSpec;
-use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite};
+use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite};
 
-use super::{explain, explain_gateway, many, of, parent_of};
+use super::{
+    attached, authority, explain, explain_gateway, explain_own_gateway, many, of, parent_of,
+};
 use crate::entrance::{Entrance, gateway_address};
 use crate::load::{none_failed, under_load};
 use crate::said;
@@ -50,7 +51,7 @@ const CHECKS: &[Check] = &[
     Check {
         id: "gateway::listeners_come_and_go",
         claim: "A listener that is added to a Gateway is served, and one that is removed is no longer.",
-        source: "GatewayModifyListeners",
+        source: "GatewayModifyListeners, GatewayObservedGenerationBump",
         needs: &[Need::Outside],
         manifest: Some("gateway/listeners_come_and_go.yaml"),
         run: |scope| Box::pin(listeners_come_and_go(scope)),
@@ -59,12 +60,7 @@ const CHECKS: &[Check] = &[
 
 async fn https_listener(scope: &Scope) -> Outcome {
     let entrance = many(scope).await?;
-    let secret: Secret = scope.get("tls").await?;
-    let ca = secret.data.and_then(|mut data| data.remove("ca.crt"));
-    let ca = String::from_utf8(
-        ca.ok_or_else(|| NoVerdict::new("Secret tls has no ca.crt"))?
-            .0,
-    )?;
+    let ca = authority(scope).await?;
     let secure = entrance.secure("tls.gateway.example", "/", &ca);
     let plain = entrance.request("tls.gateway.example", "/");
     let outcome = scope
@@ -101,7 +97,7 @@ async fn routes_from_other_namespaces(scope: &Scope) -> Outcome {
     ];
     for (listener, host, _, _) in cases {
         scope
-            .apply(&route(scope, listener, Some(listener), host, "web"))
+            .apply(&attached(scope, listener, listener, host, "web"))
             .await?;
     }
     let outcome = scope
@@ -127,7 +123,7 @@ async fn changes_take_effect(scope: &Scope) -> Outcome {
     const HOST: &str = "moving.all.gateway.example";
     let entrance = many(scope).await?;
     scope
-        .apply(&route(scope, "moving", Some("all"), HOST, "before"))
+        .apply(&attached(scope, "moving", "all", HOST, "before"))
         .await?;
     let settled = async |who: &str| {
         let outcome = scope
@@ -146,7 +142,7 @@ async fn changes_take_effect(scope: &Scope) -> Outcome {
         explain(scope, outcome, "moving", "/").await
     };
     settled("before").await?;
-    let change = route(scope, "moving", Some("all"), HOST, "after");
+    let change = attached(scope, "moving", "all", HOST, "after");
     let answers = under_load(
         entrance.outside(),
         entrance.request(HOST, "/"),
@@ -203,11 +199,7 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
                 likely: "the Gateway's Service does not follow its listeners' ports",
             })
             .await;
-        let subject = strata::Subject::Gateway {
-            namespace: scope.namespace(),
-            name: "changing",
-        };
-        scope.explain(outcome, subject).await?;
+        explain_own_gateway(scope, outcome, "changing").await?;
     }
     Ok(())
 }
@@ -218,19 +210,4 @@ fn quick(spec: RequestSpec) -> RequestSpec {
         timeout_ms: 500,
         ..spec
     }
-}
-
-/// A route of the check's own namespace at a listener of the fixture's Gateway `many`.
-fn route(scope: &Scope, name: &str, section: Option<&str>, host: &str, backend: &str) -> String {
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": { "name": name },
-        "spec": {
-            "parentRefs": [{ "name": "many", "namespace": scope.fixture(), "sectionName": section }],
-            "hostnames": [host],
-            "rules": [{ "backendRefs": [{ "name": backend, "port": 80 }] }],
-        },
-    })
-    .to_string()
 }

@@ -13,7 +13,8 @@ use strata::{
     Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect, expect_eq,
 };
 
-use super::{TUTORIAL, entrance, explain, explain_gateway, of, parent_of, table};
+use super::{TUTORIAL, entrance, explain, explain_gateway, many, of, parent_of, table};
+use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
     layer: Layer::Gateway,
@@ -61,6 +62,38 @@ const CHECKS: &[Check] = &[
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(attached_routes_are_counted(scope)),
+    },
+    Check {
+        id: "gateway::attached_routes_of_another_port_are_counted",
+        claim: "A listener of port 8080 counts the routes that name it, and not those of the Gateway's other listeners.",
+        source: "GatewayWithAttachedRoutesWithPort8080",
+        needs: &[Need::GatewayFeature("GatewayPort8080")],
+        manifest: None,
+        run: |scope| Box::pin(attached_by_name(scope, "other-port")),
+    },
+    Check {
+        id: "gateway::attached_routes_of_an_unprogrammed_listener_are_counted",
+        claim: "A listener that is not programmed for want of a certificate counts the routes that name it all the same.",
+        source: "GatewayWithAttachedRoutes",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(attached_by_name(scope, "no-certificate")),
+    },
+    Check {
+        id: "gateway::kind_beside_an_unknown_one_is_taken",
+        claim: "A listener that asks for a kind of route that nobody knows says so, supports the other kind that it asks for, and serves it.",
+        source: "GatewayInvalidRouteKind",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(kind_beside_an_unknown_one_is_taken(scope)),
+    },
+    Check {
+        id: "gateway::gateway_says_that_listeners_are_not_valid",
+        claim: "A Gateway of which some listeners cannot be served says so in its own condition, and one of which all are does not.",
+        source: "GatewayListenerUnsupportedProtocol; Gateway API: GatewayReasonListenersNotValid",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(gateway_says_that_listeners_are_not_valid(scope)),
     },
     Check {
         id: "gateway::unclaimed_class_stays_pending",
@@ -234,6 +267,80 @@ async fn attached_routes_are_counted(scope: &Scope) -> Outcome {
         })
         .await;
     explain_gateway(scope, outcome, TUTORIAL).await
+}
+
+async fn attached_by_name(scope: &Scope, listener: &str) -> Outcome {
+    let routes: Vec<HttpRoute> = scope.list("").await?;
+    let names = |route: &&HttpRoute| {
+        let parents = route.spec.parent_refs.iter().flatten();
+        parents
+            .into_iter()
+            .any(|parent| parent.name == "many" && parent.section_name.as_deref() == Some(listener))
+    };
+    let expected = i32::try_from(routes.iter().filter(names).count()).unwrap_or(i32::MAX);
+    let outcome = scope
+        .eventually(Eventually {
+            what: &format!("attachedRoutes of listener {listener} of Gateway many"),
+            expected: Some(expected),
+            observe: async || {
+                let gateway: Gateway = scope.get("many").await?;
+                let listeners = gateway.status.and_then(|status| status.listeners);
+                let mut listeners = listeners.into_iter().flatten();
+                let found = listeners.find(|it| it.name == listener);
+                Ok(found.map(|it| it.attached_routes))
+            },
+            likely: "the controller counts by Gateway, or only where it serves",
+        })
+        .await;
+    explain_gateway(scope, outcome, "many").await
+}
+
+async fn kind_beside_an_unknown_one_is_taken(scope: &Scope) -> Outcome {
+    let entrance = many(scope).await?;
+    let outcome = scope
+        .eventually(Eventually {
+            what: "condition ResolvedRefs of listener kind-beside and its reason, its supportedKinds, and who answers at its port",
+            expected: (
+                ["False", "InvalidRouteKinds"].map(str::to_owned),
+                vec!["HTTPRoute".to_owned()],
+                "200 by beta".to_owned(),
+            ),
+            observe: async || {
+                let gateway: Gateway = scope.get("many").await?;
+                let listeners = gateway.status.and_then(|status| status.listeners);
+                let mut listeners = listeners.into_iter().flatten();
+                let found = listeners.find(|it| it.name == "kind-beside");
+                let conditions = found.as_ref().map(|it| it.conditions.clone());
+                let (resolved, why, _) = of(&conditions.unwrap_or_default(), "ResolvedRefs");
+                let kinds = found.and_then(|it| it.supported_kinds).unwrap_or_default();
+                let kinds: Vec<_> = kinds.into_iter().map(|it| it.kind).collect();
+                let spec = entrance.request_at(9092, "", "/");
+                let answer = said::said(&entrance.send(&spec).await?);
+                Ok(([resolved, why], kinds, answer))
+            },
+            likely: "the controller refuses a listener for one kind that it does not know",
+        })
+        .await;
+    explain_gateway(scope, outcome, "many").await
+}
+
+async fn gateway_says_that_listeners_are_not_valid(scope: &Scope) -> Outcome {
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the reasons of condition Accepted of Gateways many and my-gateway",
+            expected: ["ListenersNotValid", "Accepted"].map(str::to_owned),
+            observe: async || {
+                let reason = async |name: &str| {
+                    let gateway: Gateway = scope.get(name).await?;
+                    let conditions = gateway.status.and_then(|status| status.conditions);
+                    Ok::<_, NoVerdict>(of(&conditions.unwrap_or_default(), "Accepted").1)
+                };
+                Ok([reason("many").await?, reason(TUTORIAL).await?])
+            },
+            likely: "the controller leaves it to listeners to say what is wrong with them",
+        })
+        .await;
+    explain_gateway(scope, outcome, "many").await
 }
 
 async fn unclaimed_class_stays_pending(scope: &Scope) -> Outcome {

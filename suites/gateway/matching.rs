@@ -43,12 +43,93 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(matches_headers_queries_and_methods(scope)),
     },
     Check {
+        id: "gateway::matches_paths_by_expression",
+        claim: "A path matches by a regular expression, and one that the expression does not describe does not.",
+        source: "Gateway API: PathMatchRegularExpression",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(matches_paths_by_expression(scope)),
+    },
+    Check {
+        id: "gateway::matches_headers_by_expression",
+        claim: "A header matches by a regular expression, and one that the expression does not describe does not.",
+        source: "Gateway API: HeaderMatchRegularExpression",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(matches_headers_by_expression(scope)),
+    },
+    Check {
+        id: "gateway::matches_queries_by_expression",
+        claim: "A query parameter matches by a regular expression, and one that the expression does not describe does not.",
+        source: "Gateway API: QueryParamMatchRegularExpression",
+        needs: &[Need::Outside],
+        manifest: None,
+        run: |scope| Box::pin(matches_queries_by_expression(scope)),
+    },
+    Check {
         id: "gateway::most_specific_match_wins",
         claim: "Exact wins over prefix, the longer prefix over the shorter, and more headers over fewer, in whatever order they are written.",
         source: "HTTPRoutePathMatchOrder, HTTPRouteHeaderMatching",
         needs: &[Need::Outside],
         manifest: None,
         run: |scope| Box::pin(most_specific_match_wins(scope)),
+    },
+    Check {
+        id: "gateway::method_decides_before_headers",
+        claim: "Of two rules of one path the one that asks for a method wins over one that asks for more headers.",
+        source: "HTTPRouteMethodMatching; Gateway API: HTTPRouteRule matches, precedence",
+        needs: &[
+            Need::Outside,
+            Need::GatewayFeature("HTTPRouteMethodMatching"),
+        ],
+        manifest: None,
+        run: |scope| {
+            Box::pin(precedes(
+                scope,
+                [
+                    ("/method", "X-One: 1, X-Two: 2", BETA),
+                    ("/method", "X-One: 1", BETA),
+                ],
+            ))
+        },
+    },
+    Check {
+        id: "gateway::more_query_parameters_win",
+        claim: "Of two rules of one path the one that asks for more query parameters wins.",
+        source: "HTTPRouteQueryParamMatching; Gateway API: HTTPRouteRule matches, precedence",
+        needs: &[
+            Need::Outside,
+            Need::GatewayFeature("HTTPRouteQueryParamMatching"),
+        ],
+        manifest: None,
+        run: |scope| {
+            Box::pin(precedes(
+                scope,
+                [
+                    ("/query?one=1&two=2", "", BETA),
+                    ("/query?one=1", "", ALPHA),
+                ],
+            ))
+        },
+    },
+    Check {
+        id: "gateway::headers_decide_before_queries",
+        claim: "Of two rules of one path the one that asks for a header wins over one that asks for more query parameters.",
+        source: "Gateway API: HTTPRouteRule matches, precedence",
+        needs: &[
+            Need::Outside,
+            Need::GatewayFeature("HTTPRouteQueryParamMatching"),
+        ],
+        manifest: None,
+        run: |scope| {
+            Box::pin(precedes(
+                scope,
+                [
+                    ("/both?one=1&two=2", "X-One: 1", BETA),
+                    ("/both?one=1&two=2", "", ALPHA),
+                ],
+            ))
+        },
     },
     Check {
         id: "gateway::precedence_holds_across_routes",
@@ -76,6 +157,7 @@ const CHECKS: &[Check] = &[
     },
 ];
 
+const EXPRESSIONS: &str = "expressions.gateway.example";
 const ALPHA: &str = "200 by alpha";
 const BETA: &str = "200 by beta";
 
@@ -149,6 +231,57 @@ async fn matches_headers_queries_and_methods(scope: &Scope) -> Outcome {
     explain(scope, outcome, "matched", "/").await
 }
 
+// Whether an expression has to describe all of a value, or a part, is left to implementations: these
+// values are described as a whole, or have no part that is.
+async fn matches_paths_by_expression(scope: &Scope) -> Outcome {
+    let cases = [
+        (EXPRESSIONS, "/v1/items", BETA),
+        (EXPRESSIONS, "/v12/items/7", BETA),
+        (EXPRESSIONS, "/v/items", ALPHA),
+        (EXPRESSIONS, "/v1/goods", ALPHA),
+        (EXPRESSIONS, "/", ALPHA),
+    ];
+    table(scope, &entrance(scope).await?, "expressions", &cases).await
+}
+
+async fn matches_headers_by_expression(scope: &Scope) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let cases = [
+        ("X-Colour: red", BETA),
+        ("X-Colour: reeed", BETA),
+        ("x-colour: blue", BETA),
+        ("X-Colour: rd", ALPHA),
+        ("X-Colour: green", ALPHA),
+        ("X-Other: red", ALPHA),
+    ];
+    let mut seen = Vec::new();
+    for (header, _) in cases {
+        let spec = RequestSpec {
+            headers: vec![header.to_owned()],
+            ..entrance.request(EXPRESSIONS, "/")
+        };
+        seen.push((header, said::said(&entrance.send(&spec).await?)));
+    }
+    let outcome = expect_eq(
+        "who answers, by header",
+        &cases.map(|(header, who)| (header, who.to_owned())).to_vec(),
+        &seen,
+        "the controller compares headers as text",
+    );
+    explain(scope, outcome, "expressions", "/").await
+}
+
+async fn matches_queries_by_expression(scope: &Scope) -> Outcome {
+    let cases = [
+        (EXPRESSIONS, "/?page=7", BETA),
+        (EXPRESSIONS, "/?other=x&page=12", BETA),
+        (EXPRESSIONS, "/?page=last", ALPHA),
+        (EXPRESSIONS, "/?page=", ALPHA),
+        (EXPRESSIONS, "/?other=7", ALPHA),
+    ];
+    table(scope, &entrance(scope).await?, "expressions", &cases).await
+}
+
 async fn most_specific_match_wins(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     const HOST: &str = "precedence.gateway.example";
@@ -180,6 +313,27 @@ async fn most_specific_match_wins(scope: &Scope) -> Outcome {
         "the controller does not count headers, or takes rules in the order that they are written",
     );
     explain(scope, outcome, "precedence", "/head").await
+}
+
+/// Judges who answers requests that two rules of the fixture's route `precedence` match.
+async fn precedes(scope: &Scope, cases: [(&str, &str, &str); 2]) -> Outcome {
+    let entrance = entrance(scope).await?;
+    let mut seen = Vec::new();
+    for (path, headers, _) in cases {
+        let headers = headers.split(", ").filter(|header| !header.is_empty());
+        let spec = RequestSpec {
+            headers: headers.map(str::to_owned).collect(),
+            ..entrance.request("precedence.gateway.example", path)
+        };
+        seen.push(said::said(&entrance.send(&spec).await?));
+    }
+    let outcome = expect_eq(
+        format!("who answers, by path and headers: {cases:?}"),
+        &cases.map(|(_, _, who)| who.to_owned()).to_vec(),
+        &seen,
+        "the controller takes rules in the order that they are written, or has an order of its own",
+    );
+    explain(scope, outcome, "precedence", cases[0].0).await
 }
 
 async fn precedence_holds_across_routes(scope: &Scope) -> Outcome {

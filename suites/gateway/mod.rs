@@ -1,20 +1,36 @@
-//! Gateway API: Gateways that open listeners, and HTTPRoutes that attach to them.
+//! Gateway API: Gateways that open listeners, and routes that attach to them.
 //!
-//! Start from [`SUITE`], the gates; `matching` judges which route takes a request, `filters` what it does
-//! to it, `weights` how it is shared out, `conditions` what objects say of themselves, `attachment` who
-//! may attach to what, `agreement` all of matching at random. In the fixture `alpha` and `beta` are backends of one pod each.
+//! Start from [`SUITE`], the gates. Which route takes a request is judged by `matching`, `listeners` and
+//! `parents`, and at random by `agreement`; what the route does to it by `filters`, `redirects`, `cors`, `mirrors` and `retries`; where
+//! it goes by `backends`, `backend_tls` and `weights`; routes of other kinds by `calls`, `tls` and `tcp`;
+//! who may attach and refer to what by `attachment` and `grants`; what objects say of themselves by
+//! `conditions`. In the fixture `alpha` and `beta` are backends of one pod each.
 
 pub(crate) mod agreement;
 pub(crate) mod attachment;
+pub(crate) mod backend_tls;
+pub(crate) mod backends;
+pub(crate) mod calls;
 pub(crate) mod conditions;
+pub(crate) mod cors;
 pub(crate) mod filters;
+pub(crate) mod grants;
+pub(crate) mod listeners;
 pub(crate) mod matching;
+pub(crate) mod mirrors;
+pub(crate) mod parents;
+pub(crate) mod redirects;
+pub(crate) mod retries;
+pub(crate) mod tcp;
+pub(crate) mod tls;
 pub(crate) mod weights;
 
 use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::{HttpRoute, HttpRouteStatusParents};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
 use strata::{
     Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite, expect_eq,
 };
@@ -152,6 +168,49 @@ fn parent_of(route: &HttpRoute) -> HttpRouteStatusParents {
     parents.next().cloned().unwrap_or_default()
 }
 
+/// A route of the check's own namespace at a listener of the fixture's Gateway `many`.
+fn attached(scope: &Scope, name: &str, section: &str, host: &str, backend: &str) -> String {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": { "name": name },
+        "spec": {
+            "parentRefs": [{ "name": "many", "namespace": scope.fixture(), "sectionName": section }],
+            "hostnames": [host],
+            "rules": [{ "backendRefs": [{ "name": backend, "port": 80 }] }],
+        },
+    })
+    .to_string()
+}
+
+/// The reasons of conditions Accepted and ResolvedRefs that a route's first parent gives.
+async fn reasons(scope: &Scope, route: &str) -> Result<[String; 2], NoVerdict> {
+    let route: HttpRoute = scope.get(route).await?;
+    let conditions = parent_of(&route).conditions;
+    Ok(["Accepted", "ResolvedRefs"].map(|kind| of(&conditions, kind).1))
+}
+
+/// What a Gateway of the check's namespace says of one of its listeners.
+async fn listener_of(
+    scope: &Scope,
+    gateway: &str,
+    listener: &str,
+) -> Result<Vec<Condition>, NoVerdict> {
+    let gateway: Gateway = scope.get(gateway).await?;
+    let listeners = gateway.status.and_then(|status| status.listeners);
+    let mut listeners = listeners.into_iter().flatten();
+    let found = listeners.find(|it| it.name == listener);
+    Ok(found.map(|it| it.conditions).unwrap_or_default())
+}
+
+/// The authority of the fixture's certificate.
+async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
+    let secret: Secret = scope.get_in(scope.fixture(), "tls").await?;
+    let ca = secret.data.and_then(|mut data| data.remove("ca.crt"));
+    let ca = ca.ok_or_else(|| NoVerdict::new("Secret tls has no ca.crt"))?;
+    Ok(String::from_utf8(ca.0)?)
+}
+
 /// Judges a table of hosts and paths, all of them of one route.
 async fn table(
     scope: &Scope,
@@ -181,6 +240,14 @@ async fn explain(scope: &Scope, outcome: Outcome, name: &str, path: &str) -> Out
         namespace: scope.namespace(),
         name,
         path,
+    };
+    scope.explain(outcome, subject).await
+}
+
+async fn explain_own_gateway(scope: &Scope, outcome: Outcome, name: &str) -> Outcome {
+    let subject = Subject::Gateway {
+        namespace: scope.namespace(),
+        name,
     };
     scope.explain(outcome, subject).await
 }

@@ -39,6 +39,7 @@ fn need(need: &Need) -> String {
         Need::Plugin => "a CNI plugin that strata knows".to_owned(),
         Need::NetworkPolicy => "policies enforced".to_owned(),
         Need::DualStack => "addresses of IPv4 and of IPv6".to_owned(),
+        Need::GatewayFeature(name) => format!("[{name}]"),
         Need::Time => "`STRATA_SLOW=1`".to_owned(),
         Need::Version(minor) => format!("Kubernetes 1.{minor}"),
     }

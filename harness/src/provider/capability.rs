@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use gateway_api::gatewayclasses::GatewayClass;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 
@@ -27,6 +28,9 @@ pub enum Need {
     NetworkPolicy,
     /// Addresses of IPv4 and of IPv6.
     DualStack,
+    /// A feature that the Gateway API leaves to implementations, by the name that its conformance
+    /// suite gives it: a GatewayClass says that it has it.
+    GatewayFeature(&'static str),
     /// Kubernetes 1.N or later: the first version that has a field, an API or a behaviour without a
     /// feature gate that has to be opened.
     Version(u32),
@@ -104,6 +108,17 @@ impl Cluster {
                     format!("needs pod CIDRs of IPv4 and of IPv6; the nodes have {has} only")
                 })
             }
+            Need::GatewayFeature(name) => {
+                let classes = Api::<GatewayClass>::all(self.client.clone())
+                    .list(&ListParams::default())
+                    .await
+                    .doing(|| "asking GatewayClasses for their features".to_owned())?;
+                (!classes.iter().any(|class| supports(class, name))).then(|| {
+                    format!(
+                        "needs {name}; no GatewayClass says that it has that (supportedFeatures)"
+                    )
+                })
+            }
             Need::Time => None,
             Need::Version(minor) => {
                 let version = self.versions.get("kubernetes");
@@ -115,6 +130,13 @@ impl Cluster {
             }
         })
     }
+}
+
+/// Whether a class says that its controller does something (GEP-2162).
+fn supports(class: &GatewayClass, feature: &str) -> bool {
+    let status = class.status.iter();
+    let mut features = status.flat_map(|status| status.supported_features.iter().flatten());
+    features.any(|supported| supported.name == feature)
 }
 
 /// Whether a version (`v1.34.0`, `v1.29.4-gke.1043000`) is older than 1.N.

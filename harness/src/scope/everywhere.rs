@@ -1,14 +1,16 @@
-//! Objects of all namespaces, for checks that follow an address to whoever has it, objects of kinds
-//! that have no type here, and what is no object at all.
+//! Objects of all namespaces, for checks that follow an address to whoever has it; namespaces beside a
+//! check's own; objects of kinds that have no type here, and what is no object at all.
+
+use std::sync::PoisonError;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Resource};
 
-use super::Scope;
 use super::objects::Object;
-use crate::apply::Refusal;
+use super::{Scope, suffix};
+use crate::apply::{self, Refusal};
 use crate::verdict::{Doing as _, NoVerdict};
 
 impl Scope {
@@ -29,6 +31,28 @@ impl Scope {
             )
         })?;
         Ok(list.items)
+    }
+
+    /// Makes a namespace beside [`Self::namespace`], for what has to do with another one, applies
+    /// documents into it and waits until their workloads are ready. Returns its name; it goes when
+    /// the check's own does.
+    ///
+    /// # Errors
+    /// When a document is malformed, the API refuses, or a workload does not get ready.
+    pub async fn neighbour(&self, yaml: &str) -> Result<String, NoVerdict> {
+        let manifest = self.written(yaml)?;
+        let stem = self.namespace().rsplit_once('-');
+        let stem = stem.map_or(self.namespace(), |(stem, _)| stem);
+        let name = format!("{stem}-{}", suffix());
+        let neighbours = self.neighbours.lock();
+        neighbours
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(name.clone());
+        self.open_namespace(&name, &manifest).await?;
+        let globals = self.applier.apply_into(&name, &manifest).await?;
+        self.remember(globals);
+        apply::ready(self.client(), &manifest, Some(&name), &|_| {}).await?;
+        Ok(name)
     }
 
     /// What the API server answers a GET of a path with, as `kubectl get --raw` shows it.

@@ -52,6 +52,10 @@ pub struct Scope {
     globals: Mutex<Vec<Global>>,
     /// Whether the namespace is the check's own.
     own: bool,
+    /// The labels of the check's namespaces.
+    labels: BTreeMap<String, String>,
+    /// The check's namespaces beside its own.
+    neighbours: Mutex<Vec<String>>,
     records: Mutex<Vec<(String, String)>>,
     chance: Ledger,
     drawn: Mutex<Vec<Test>>,
@@ -87,6 +91,11 @@ impl Scope {
             evidence: evidence.to_owned(),
             globals: Mutex::default(),
             own,
+            labels: BTreeMap::from([
+                (RUN_LABEL.to_owned(), run.id.clone()),
+                (CHECK_LABEL.to_owned(), label(id)),
+            ]),
+            neighbours: Mutex::default(),
             records: Mutex::default(),
             chance: run.chance,
             drawn: Mutex::default(),
@@ -109,20 +118,13 @@ impl Scope {
             NoVerdict::new(format!("manifests/{file} was not read"))
                 .with_likely("the check is not part of the plan, which is a defect of strata")
         })?;
-        let labels = BTreeMap::from([
-            (RUN_LABEL.to_owned(), run.id.clone()),
-            (CHECK_LABEL.to_owned(), label(self.id)),
-        ]);
-        open_namespace(
-            &self.applier,
-            self.client(),
-            &self.namespace,
-            &labels,
-            manifest,
-        )
-        .await?;
+        self.open_namespace(&self.namespace, manifest).await?;
         self.apply_manifest(manifest).await?;
         apply::ready(self.client(), manifest, Some(&self.namespace), &|_| {}).await
+    }
+
+    async fn open_namespace(&self, name: &str, manifest: &Manifest) -> Result<(), NoVerdict> {
+        open_namespace(&self.applier, self.client(), name, &self.labels, manifest).await
     }
 
     async fn apply_manifest(&self, manifest: &Manifest) -> Result<(), NoVerdict> {
@@ -274,10 +276,13 @@ impl Scope {
                 troubles.push(trouble(&no_verdict));
             }
         }
-        if self.own
-            && let Err(no_verdict) = close_namespace(&self.cluster.client, &self.namespace).await
-        {
-            troubles.push(trouble(&no_verdict));
+        let neighbours = self.neighbours.into_inner();
+        let mut namespaces = neighbours.unwrap_or_else(PoisonError::into_inner);
+        namespaces.extend(self.own.then_some(self.namespace));
+        for namespace in namespaces {
+            if let Err(no_verdict) = close_namespace(&self.cluster.client, &namespace).await {
+                troubles.push(trouble(&no_verdict));
+            }
         }
         troubles
     }
@@ -297,14 +302,19 @@ fn trouble(no_verdict: &NoVerdict) -> String {
 
 /// A namespace's name is a DNS label, so at most 63 characters (RFC 1123 §2.1).
 fn fresh(id: &str, run: &RunInfo) -> String {
-    let mut random = rand::rng();
-    let suffix: String = (0..4)
-        .map(|_| char::from(random.sample(rand::distr::Alphanumeric)).to_ascii_lowercase())
-        .collect();
+    let suffix = suffix();
     let id = id.replace("::", "-").replace('_', "-");
     let room = 63 - "strata---".len() - run.id.len() - suffix.len();
     let id: String = id.chars().take(room).collect();
     format!("strata-{}-{}-{suffix}", id.trim_end_matches('-'), run.id)
+}
+
+/// What tells namespaces of one check apart.
+fn suffix() -> String {
+    let mut random = rand::rng();
+    (0..4)
+        .map(|_| char::from(random.sample(rand::distr::Alphanumeric)).to_ascii_lowercase())
+        .collect()
 }
 
 /// Another for each check, so that two checks do not draw the same.

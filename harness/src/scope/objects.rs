@@ -163,7 +163,7 @@ impl Scope {
         }))
     }
 
-    fn written(&self, yaml: &str) -> Result<Manifest, NoVerdict> {
+    pub(super) fn written(&self, yaml: &str) -> Result<Manifest, NoVerdict> {
         let shown = format!("the YAML of {}", self.id());
         let manifest = Manifest::parse(yaml, &shown)?;
         Ok(manifest.without_namespaces(&shown)?)

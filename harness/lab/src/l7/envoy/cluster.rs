@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::listener::address;
+use super::listener::{address, upstream_tls};
 use super::typed;
 
 /// One address behind a cluster.
@@ -39,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) protocol: Protocol,
     /// TLS for the endpoints that have a sidecar.
     pub(crate) mutual_tls: Option<Value>,
+    /// `envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext` for all endpoints.
+    pub(crate) tls: Option<Value>,
     /// `circuit_breakers`, where limits are set.
     pub(crate) circuit_breakers: Option<Value>,
     /// `outlier_detection`, where it is asked for.
@@ -73,6 +75,9 @@ impl Cluster {
                 { "name": "tlsMode-istio", "match": { "tlsMode": "istio" }, "transport_socket": tls },
                 { "name": "tlsMode-disabled", "match": {}, "transport_socket": raw_buffer() },
             ]);
+        }
+        if let Some(context) = &self.tls {
+            cluster["transport_socket"] = upstream_tls(context.clone());
         }
         if let Some(outlier) = &self.outlier_detection {
             cluster["outlier_detection"] = outlier.clone();

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::route::WeightedCluster;
 use super::{path_config_source, rest_config_source, secret_file, typed};
 
 /// `envoy.config.core.v3.Address`
@@ -109,6 +110,20 @@ pub(crate) fn tcp_proxy(cluster: &str) -> Value {
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": typed(kind, json!({ "stat_prefix": cluster, "cluster": cluster })),
     })
+}
+
+/// The same to several clusters by weight. One that is not there closes its share of connections.
+pub(crate) fn tcp_proxy_weighted(clusters: &[WeightedCluster]) -> Value {
+    let [first, _, ..] = clusters else {
+        return tcp_proxy(clusters.first().map_or("", |only| &only.name));
+    };
+    let kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    let shares: Vec<_> = clusters
+        .iter()
+        .map(|cluster| json!({ "name": cluster.name, "weight": cluster.weight }))
+        .collect();
+    let config = json!({ "stat_prefix": first.name, "weighted_clusters": { "clusters": shares } });
+    json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": typed(kind, config) })
 }
 
 /// A listener filter; `message` is its type below `envoy.extensions.filters.listener`.

@@ -223,6 +223,9 @@ pub(crate) struct Forward {
     pub(crate) hash: Vec<Value>,
 }
 
+/// What Envoy draws from.
+pub(crate) const MILLION: u32 = 1_000_000;
+
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Route {
@@ -236,6 +239,11 @@ pub(crate) struct Route {
     pub(crate) query: Vec<(String, StringMatch)>,
     /// Whether the path is matched in any case.
     pub(crate) ignore_case: bool,
+    /// Whether it is only for requests for which Envoy draws less than this, of [`MILLION`]: once a
+    /// request, whatever the route.
+    pub(crate) below: Option<u32>,
+    /// Whether it is for gRPC requests only.
+    pub(crate) only_grpc: bool,
     /// What is done.
     pub(crate) action: Action,
     /// Changes to headers.
@@ -252,6 +260,8 @@ impl Default for Route {
             headers: Vec::new(),
             query: Vec::new(),
             ignore_case: false,
+            below: None,
+            only_grpc: false,
             action: Action::Answer {
                 status: 404,
                 body: String::new(),
@@ -299,6 +309,13 @@ impl Route {
         };
         if self.ignore_case {
             matching["case_sensitive"] = json!(false);
+        }
+        if let Some(below) = self.below {
+            matching["runtime_fraction"] =
+                json!({ "default_value": { "numerator": below, "denominator": "MILLION" } });
+        }
+        if self.only_grpc {
+            matching["grpc"] = json!({});
         }
         if !self.headers.is_empty() {
             matching["headers"] = self.headers.iter().map(HeaderMatch::to_value).collect();

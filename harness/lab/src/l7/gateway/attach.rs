@@ -3,20 +3,21 @@
 //! Start from [`attach`]. A route asks by `parentRefs`, a listener allows by `allowedRoutes`, and
 //! their hostnames must have something in common; the route is accepted if one listener takes it.
 
+use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use gateway_api::gateways::{Gateway, GatewayListenersAllowedRoutesNamespacesFrom};
-use gateway_api::httproutes::{HttpRoute, HttpRouteParentRefs};
 use kube::ResourceExt;
 
 use super::GROUP;
 use super::host::Hostname;
 use super::input::{Input, Problem};
 use super::listener::Listener;
+use super::route::Route;
 
 /// A listener, by its place in the Gateway, and the hosts for which it serves a route.
 pub(super) type Attachment = (usize, Vec<Hostname>);
 
 /// Whether a route's parent is this Gateway.
-pub(super) fn names(parent: &HttpRouteParentRefs, route: &HttpRoute, gateway: &Gateway) -> bool {
+pub(super) fn names(parent: &HttpRouteParentRefs, route: &Route, gateway: &Gateway) -> bool {
     let namespace = parent.namespace.clone().or_else(|| route.namespace());
     parent.group.as_deref().unwrap_or(GROUP) == GROUP
         && parent.kind.as_deref().unwrap_or("Gateway") == "Gateway"
@@ -28,14 +29,14 @@ pub(super) fn names(parent: &HttpRouteParentRefs, route: &HttpRoute, gateway: &G
 ///
 /// | | reason |
 /// | --- | --- |
-/// | no listener of that `sectionName` and `port` | `NoMatchingParent` |
+/// | no listener of that `sectionName` and `port`; none is named, and none's protocol carries it | `NoMatchingParent` |
 /// | none of those allows the route's kind and namespace | `NotAllowedByListeners` |
 /// | none of those has a hostname in common | `NoMatchingListenerHostname` |
 pub(super) fn attach(
     input: &Input,
     gateway: &Gateway,
     listeners: &[Listener<'_>],
-    route: &HttpRoute,
+    route: &Route,
     parent: &HttpRouteParentRefs,
 ) -> Result<Vec<Attachment>, Problem> {
     let meant: Vec<(usize, &Listener<'_>)> = listeners
@@ -63,16 +64,28 @@ pub(super) fn attach(
         );
         return Err(Problem::new("NoMatchingParent", message));
     }
+    let carried = meant
+        .iter()
+        .any(|(_, listener)| listener.carries(route.kind));
+    if parent.section_name.is_none() && !carried {
+        let message = format!(
+            "no listener of Gateway {name} has a protocol that {}s are for",
+            route.kind.name()
+        );
+        return Err(Problem::new("NoMatchingParent", message));
+    }
     let namespace = route.namespace().unwrap_or_default();
     let allowed: Vec<(usize, &Listener<'_>)> = meant
         .into_iter()
         .filter(|(_, listener)| {
-            listener.takes_http_routes && takes_namespace(input, gateway, listener, &namespace)
+            listener.takes.contains(&route.kind)
+                && takes_namespace(input, gateway, listener, &namespace)
         })
         .collect();
     if allowed.is_empty() {
         let message = format!(
-            "no listener of Gateway {name} allows HTTPRoutes of namespace {namespace} (allowedRoutes)"
+            "no listener of Gateway {name} allows {}s of namespace {namespace} (allowedRoutes)",
+            route.kind.name()
         );
         return Err(Problem::new("NotAllowedByListeners", message));
     }
@@ -99,7 +112,7 @@ pub(super) fn attach(
     Ok(attached)
 }
 
-fn route_hostnames(route: &HttpRoute) -> Vec<Hostname> {
+fn route_hostnames(route: &Route) -> Vec<Hostname> {
     match route.spec.hostnames.as_deref() {
         None | Some([]) => vec![Hostname::Any],
         Some(hostnames) => hostnames

@@ -1,15 +1,20 @@
 //! Backends of routes: from a reference to a cluster, or to what is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use gateway_api::httproutes::{
-    HttpRoute, HttpRouteRulesBackendRefs, HttpRouteRulesFiltersRequestMirrorBackendRef,
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
+use gateway_api::experimental::httproutes::{
+    HttpRouteRulesBackendRefs, HttpRouteRulesFiltersRequestMirrorBackendRef,
 };
 use kube::ResourceExt;
 use serde_json::Value;
 
 use super::input::{Input, Problem};
-use crate::l7::cluster::{PortRef, Services, cluster_name};
+use super::policy;
+use super::route::{Kind, Route};
+use super::rule::MISSING;
+use crate::l7::cluster::{PortRef, Services};
+use crate::l7::envoy::cluster::Protocol;
 
 /// A reference to a backend, of a rule or of a mirror.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +55,8 @@ pub(super) struct Backends<'a> {
     input: &'a Input,
     /// `envoy.config.cluster.v3.Cluster`, by name.
     pub(super) clusters: BTreeMap<String, Value>,
+    /// The policies of backends, by namespace and name, that are in force, and those that are not.
+    pub(super) policies: (BTreeSet<(String, String)>, BTreeSet<(String, String)>),
 }
 
 impl<'a> Backends<'a> {
@@ -58,13 +65,14 @@ impl<'a> Backends<'a> {
         Self {
             input,
             clusters: BTreeMap::new(),
+            policies: Default::default(),
         }
     }
 
     /// The name of the cluster that a route's reference leads to.
     pub(super) fn resolve(
         &mut self,
-        route: &HttpRoute,
+        route: &Route,
         reference: Reference<'_>,
     ) -> Result<String, Problem> {
         let from = route.namespace().unwrap_or_default();
@@ -82,10 +90,11 @@ impl<'a> Backends<'a> {
         }
         if !self
             .input
-            .granted(("HTTPRoute", &from), ("Service", namespace, name))
+            .granted((route.kind.name(), &from), ("Service", namespace, name))
         {
             let message = format!(
-                "backendRef {name}: no ReferenceGrant in namespace {namespace} lets HTTPRoutes of {from} use Service {name}"
+                "backendRef {name}: no ReferenceGrant in namespace {namespace} lets {}s of {from} use Service {name}",
+                route.kind.name()
             );
             return Err(Problem::new("RefNotPermitted", message));
         }
@@ -122,18 +131,47 @@ impl<'a> Backends<'a> {
             );
             return missing(message);
         };
-        if let Some(protocol @ ("https" | "kubernetes.io/wss")) = found.app_protocol.as_deref() {
+        let policies = match route.kind {
+            // What is in them, and under which TLS, is the client's own affair.
+            Kind::Tls | Kind::Tcp => None,
+            Kind::Http | Kind::Grpc => Some(policy::of_service(self.input, namespace, name, found)),
+        };
+        if policies.as_ref().is_some_and(Vec::is_empty)
+            && let Some(protocol @ ("https" | "kubernetes.io/wss")) = found.app_protocol.as_deref()
+        {
             let message = format!(
-                "port {number} of Service {namespace}/{name} has appProtocol {protocol}: TLS to backends is not done here"
+                "port {number} of Service {namespace}/{name} has appProtocol {protocol}, and no BackendTLSPolicy says whom to trust"
             );
             return Err(Problem::new("UnsupportedProtocol", message));
         }
-        let cluster = cluster_name(namespace, name, &port);
-        if !self.clusters.contains_key(&cluster)
-            && let Some(found) = self.input.services.cluster(namespace, name, &port)
-        {
-            self.clusters.insert(cluster.clone(), found.to_value());
+        let Some(mut cluster) = self.input.services.cluster(namespace, name, &port) else {
+            return missing(format!("Service {namespace}/{name} has no port {number}"));
+        };
+        match route.kind {
+            Kind::Http => {}
+            Kind::Grpc => {
+                cluster.name.push_str("/grpc");
+                cluster.protocol = Protocol::Http2;
+            }
+            Kind::Tls | Kind::Tcp => cluster.name.push_str("/bytes"),
         }
-        Ok(cluster)
+        let key = |policy: &BackendTlsPolicy| (namespace.to_owned(), policy.name_any());
+        if let Some((first, others)) = policies.as_ref().and_then(|all| all.split_first()) {
+            self.policies.0.insert(key(first));
+            self.policies
+                .1
+                .extend(others.iter().map(|other| key(other)));
+            let alpn = match cluster.protocol {
+                Protocol::Http2 => "h2",
+                Protocol::Http1 | Protocol::SameAsDownstream => "http/1.1",
+            };
+            cluster.tls = policy::context(first, &policy::judge(self.input, first), alpn);
+            if cluster.tls.is_none() {
+                return Ok(MISSING.to_owned());
+            }
+        }
+        let name = cluster.name.clone();
+        self.clusters.insert(name.clone(), cluster.to_value());
+        Ok(name)
     }
 }

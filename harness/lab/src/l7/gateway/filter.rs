@@ -1,10 +1,8 @@
 //! Filters of rules and of backends.
 //!
-//! Start from [`of_rule`] and [`of_backend`]. Envoy changes headers and the host for a share of the
-//! requests; it redirects, mirrors and rewrites paths for all requests of a rule only, and there
-//! such a filter of a backend is refused.
+//! Start from [`of_rule`] and [`of_backend`]. What becomes of both is [`super::share`]'s to say.
 
-use gateway_api::httproutes::{
+use gateway_api::experimental::httproutes::{
     HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesFilters, HttpRouteRulesFiltersCors,
     HttpRouteRulesFiltersRequestMirror, HttpRouteRulesFiltersRequestMirrorBackendRef,
     HttpRouteRulesFiltersRequestRedirect, HttpRouteRulesFiltersRequestRedirectPathType,
@@ -56,6 +54,27 @@ impl Filters {
     }
 }
 
+impl Filters {
+    /// Whether some are what Envoy does for whole routes only.
+    pub(super) fn are_of_a_route(&self) -> bool {
+        self.redirect.is_some()
+            || self.path_rewrite.is_some()
+            || !self.mirrors.is_empty()
+            || self.cors.is_some()
+    }
+
+    /// These, and then those of a backend.
+    pub(super) fn and(&self, backends: &Self) -> Self {
+        let mut both = self.clone();
+        // What changes headers for a share stays with the share.
+        both.redirect = backends.redirect.clone().or(both.redirect);
+        both.path_rewrite = backends.path_rewrite.clone().or(both.path_rewrite);
+        both.mirrors.extend(backends.mirrors.iter().cloned());
+        both.cors = backends.cors.clone().or(both.cors);
+        both
+    }
+}
+
 fn unsupported(message: impl Into<String>) -> Problem {
     Problem::new("UnsupportedValue", message)
 }
@@ -90,20 +109,7 @@ pub(super) fn of_backend(backend: &HttpRouteRulesBackendRefs) -> Result<Filters,
         .map(|filter| serde_json::from_value(serde_json::to_value(filter)?))
         .collect::<Result<_, serde_json::Error>>()
         .map_err(|error| unsupported(error.to_string()))?;
-    let found = collect(&filters)?;
-    let refused = [
-        ("RequestRedirect", found.redirect.is_some()),
-        ("RequestMirror", !found.mirrors.is_empty()),
-        ("URLRewrite of the path", found.path_rewrite.is_some()),
-        ("CORS", found.cors.is_some()),
-    ];
-    match refused.into_iter().find(|(_, set)| *set) {
-        Some((name, _)) => Err(unsupported(format!(
-            "backendRef {}: filter {name} is done for whole rules only",
-            backend.name
-        ))),
-        None => Ok(found),
-    }
+    collect(&filters)
 }
 
 fn collect<'a>(
@@ -176,6 +182,9 @@ fn collect<'a>(
             }
             HttpRouteRulesFiltersType::Cors => {
                 found.cors = Some(cors(filter.cors.as_ref().ok_or_else(|| empty("cors"))?)?);
+            }
+            HttpRouteRulesFiltersType::ExternalAuth => {
+                return Err(unsupported("filter ExternalAuth is not done here"));
             }
             HttpRouteRulesFiltersType::ExtensionRef => {
                 let reference = filter.extension_ref.clone().unwrap_or_default();
@@ -259,8 +268,8 @@ pub(super) fn redirect(asked: &HttpRouteRulesFiltersRequestRedirect, place: Plac
         HttpRouteRulesFiltersRequestRedirectScheme::Https => "https",
     });
     let own = match place.protocol {
-        Protocol::Http => "http",
-        Protocol::Https => "https",
+        Protocol::Http | Protocol::Tcp => "http",
+        Protocol::Https | Protocol::Tls => "https",
     };
     let standard = |scheme: &str| if scheme == "https" { 443 } else { 80 };
     let last = scheme.unwrap_or(own);

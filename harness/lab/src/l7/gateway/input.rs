@@ -5,17 +5,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::{Gateway, GatewayListenersAllowedRoutesNamespacesSelector};
-use gateway_api::httproutes::HttpRoute;
 use gateway_api::referencegrants::ReferenceGrant;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::SelectorExt as _;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::route::Route;
 use super::{CONTROLLER, GROUP};
 use crate::l7::cluster::Services;
 use crate::l7::ingress::Certificate;
@@ -44,12 +45,15 @@ impl Problem {
 pub(super) struct Input {
     pub(super) classes: Vec<Arc<GatewayClass>>,
     pub(super) gateways: Vec<Arc<Gateway>>,
-    pub(super) routes: Vec<Arc<HttpRoute>>,
+    /// Of every kind.
+    pub(super) routes: Vec<Route>,
     pub(super) grants: Vec<Arc<ReferenceGrant>>,
+    pub(super) policies: Vec<Arc<BackendTlsPolicy>>,
     /// The labels of each namespace.
     pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) services: Services,
     pub(super) secrets: BTreeMap<(String, String), Arc<Secret>>,
+    pub(super) config_maps: BTreeMap<(String, String), Arc<ConfigMap>>,
 }
 
 impl Input {
@@ -80,11 +84,10 @@ impl Input {
     }
 
     /// The routes, oldest first, then by namespace and name: the order in which ties are decided.
-    pub(super) fn routes_by_age(&self) -> Vec<&HttpRoute> {
-        let mut routes: Vec<&HttpRoute> = self
+    pub(super) fn routes_by_age(&self) -> Vec<&Route> {
+        let mut routes: Vec<&Route> = self
             .routes
             .iter()
-            .map(AsRef::as_ref)
             .filter(|route| route.metadata.deletion_timestamp.is_none())
             .collect();
         routes.sort_by_key(|route| {

@@ -4,7 +4,7 @@
 //! protocol; of those that conflict none is served ("MUST NOT pick one conflicting Listener as the
 //! winner"). References to certificates are resolved here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_api::gateways::{
     Gateway, GatewayListeners, GatewayListenersTls, GatewayListenersTlsCertificateRefs,
@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use super::GROUP;
 use super::host::Hostname;
 use super::input::{Input, Problem, certificate_of};
+use super::route::Kind;
 use crate::l7::ingress::Certificate;
 
 /// What a listener speaks.
@@ -24,6 +25,31 @@ pub(super) enum Protocol {
     Http,
     /// HTTP in TLS that ends here.
     Https,
+    /// TLS, whatever is in it.
+    Tls,
+    /// Bytes.
+    Tcp,
+}
+
+impl Protocol {
+    /// As Services' ports are called.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The kinds of routes that are for it.
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Http | Self::Https => &[Kind::Grpc, Kind::Http],
+            Self::Tls => &[Kind::Tls],
+            Self::Tcp => &[Kind::Tcp],
+        }
+    }
 }
 
 /// A listener as the specification's rules judge it.
@@ -37,8 +63,8 @@ pub(super) struct Listener<'a> {
     pub(super) port: u16,
     /// What it speaks, if we do.
     pub(super) protocol: Option<Protocol>,
-    /// Whether HTTPRoutes may be attached to it.
-    pub(super) takes_http_routes: bool,
+    /// The kinds of routes that may be attached to it.
+    pub(super) takes: BTreeSet<Kind>,
     /// Why it is not accepted.
     pub(super) unsupported: Option<Problem>,
     /// What it conflicts with.
@@ -58,7 +84,22 @@ impl Listener<'_> {
     /// Whether Envoy can serve it.
     pub(super) fn served(&self) -> Option<Protocol> {
         let protocol = self.protocol.filter(|_| self.accepted())?;
-        (protocol == Protocol::Http || !self.certificates.is_empty()).then_some(protocol)
+        (!self.ends_tls() || !self.certificates.is_empty()).then_some(protocol)
+    }
+
+    /// Whether TLS ends here, so that there is a certificate to show.
+    pub(super) fn ends_tls(&self) -> bool {
+        match self.protocol {
+            Some(Protocol::Https) => true,
+            Some(Protocol::Tls) => !passes_through(self.spec),
+            Some(Protocol::Http | Protocol::Tcp) | None => false,
+        }
+    }
+
+    /// Whether its protocol is one that a kind of route is for.
+    pub(super) fn carries(&self, kind: Kind) -> bool {
+        self.protocol
+            .is_some_and(|protocol| protocol.kinds().contains(&kind))
     }
 }
 
@@ -80,14 +121,17 @@ fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) ->
     let protocol = match spec.protocol.as_str() {
         "HTTP" => Some(Protocol::Http),
         "HTTPS" => Some(Protocol::Https),
+        "TLS" => Some(Protocol::Tls),
+        "TCP" => Some(Protocol::Tcp),
         _ => None,
     };
+    let kinds = protocol.map(Protocol::kinds).unwrap_or_default();
     let mut listener = Listener {
         spec,
         hostname: Hostname::parse(spec.hostname.as_deref()),
         port: u16::try_from(spec.port).unwrap_or_default(),
         protocol,
-        takes_http_routes: protocol.is_some(),
+        takes: kinds.iter().copied().collect(),
         unsupported: unsupported(spec, protocol),
         conflict: None,
         unresolved: None,
@@ -97,24 +141,31 @@ fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) ->
         .allowed_routes
         .as_ref()
         .and_then(|allowed| allowed.kinds.as_ref());
-    if let Some(kinds) = asked.filter(|kinds| !kinds.is_empty()) {
-        let ours = |group: Option<&str>, kind: &str| {
-            protocol.is_some() && group.unwrap_or(GROUP) == GROUP && kind == "HTTPRoute"
-        };
-        let (known, unknown): (Vec<_>, Vec<_>) = kinds
-            .iter()
-            .partition(|kind| ours(kind.group.as_deref(), &kind.kind));
-        listener.takes_http_routes = !known.is_empty();
-        if let Some(kind) = unknown.first() {
-            let group = kind.group.as_deref().unwrap_or(GROUP);
-            let message = format!(
-                "allowedRoutes.kinds: {group}/{} is no kind that a listener of protocol {} takes here: HTTPRoute is",
-                kind.kind, spec.protocol
-            );
-            listener.unresolved = Some(Problem::new("InvalidRouteKinds", message));
+    if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
+        let carried = std::mem::take(&mut listener.takes);
+        for asked in asked {
+            let group = asked.group.as_deref().unwrap_or(GROUP);
+            let known = carried
+                .iter()
+                .find(|kind| group == GROUP && kind.name() == asked.kind);
+            match known {
+                Some(kind) => {
+                    listener.takes.insert(*kind);
+                }
+                None => {
+                    let names: Vec<_> = carried.iter().map(|kind| kind.name()).collect();
+                    let message = format!(
+                        "allowedRoutes.kinds: {group}/{} is no kind that a listener of protocol {} takes here ({})",
+                        asked.kind,
+                        spec.protocol,
+                        names.join(", ")
+                    );
+                    listener.unresolved = Some(Problem::new("InvalidRouteKinds", message));
+                }
+            }
         }
     }
-    if protocol == Some(Protocol::Https) && listener.unsupported.is_none() {
+    if listener.ends_tls() && listener.unsupported.is_none() {
         certificates(input, gateway, &mut listener);
     }
     listener
@@ -123,19 +174,20 @@ fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) ->
 fn unsupported(spec: &GatewayListeners, protocol: Option<Protocol>) -> Option<Problem> {
     if protocol.is_none() {
         let message = format!(
-            "protocol {}: the listeners served here are HTTP and HTTPS",
+            "protocol {}: the listeners served here are HTTP, HTTPS, TLS and TCP",
             spec.protocol
         );
         return Some(Problem::new("UnsupportedProtocol", message));
     }
-    let passthrough = spec
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough));
-    passthrough.then(|| {
+    (protocol == Some(Protocol::Https) && passes_through(spec)).then(|| {
         let message = "protocol HTTPS ends TLS: tls.mode must be Terminate";
         Problem::new("UnsupportedProtocol", message)
     })
+}
+
+fn passes_through(spec: &GatewayListeners) -> bool {
+    let mode = spec.tls.as_ref().and_then(|tls| tls.mode.as_ref());
+    mode == Some(&GatewayListenersTlsMode::Passthrough)
 }
 
 fn certificates(input: &Input, gateway: &Gateway, listener: &mut Listener<'_>) {

@@ -1,4 +1,4 @@
-//! The Gateway controller: Gateways and HTTPRoutes (gateway.networking.k8s.io) become Envoys.
+//! The Gateway controller: Gateways and their routes (gateway.networking.k8s.io) become Envoys.
 //!
 //! Start from [`run`], the task of image `lab.strata.dev/gateway-controller:v1`; what it decides is
 //! in [`translate`], which is pure. It serves the GatewayClasses whose controller is [`CONTROLLER`]
@@ -6,7 +6,7 @@
 //! a status stays there.
 //!
 //! ```text
-//! input ──► listener, attach, rule {backend, filter} ──► translate ──► provision ──► publish, xds
+//! input {route} ──► listener, attach, rule {backend {policy}, filter, share} ──► translate {passing} ──► provision ──► publish, xds
 //!                                    observe ──► status ◄───┘
 //! ```
 
@@ -19,36 +19,44 @@ mod host;
 mod input;
 mod listener;
 mod observe;
+mod passing;
+mod policy;
 mod provision;
+mod route;
 mod rule;
+mod share;
 mod status;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
+use gateway_api::experimental::httproutes::HttpRoute;
+use gateway_api::experimental::tcproutes::TcpRoute;
 use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
-use gateway_api::httproutes::HttpRoute;
+use gateway_api::grpcroutes::GrpcRoute;
 use gateway_api::referencegrants::ReferenceGrant;
+use gateway_api::tlsroutes::TlsRoute;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DynamicObject;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use self::input::Input;
 use self::observe::Observer;
+use self::route::Route;
 use self::status::Observed;
-use self::translate::{Translated, translate};
+use self::translate::{Translated, Translation, translate};
+use self::write::{remove, write, write_gateway};
 use super::cluster::Services;
 use super::publish::Publisher;
 use super::ready;
@@ -76,14 +84,32 @@ const MANAGER: &str = "gateway-controller";
 struct Stores {
     classes: Store<GatewayClass>,
     gateways: Store<Gateway>,
-    routes: Store<HttpRoute>,
+    http_routes: Store<HttpRoute>,
+    grpc_routes: Store<GrpcRoute>,
+    tls_routes: Store<TlsRoute>,
+    tcp_routes: Store<TcpRoute>,
     grants: Store<ReferenceGrant>,
+    policies: Store<BackendTlsPolicy>,
     namespaces: Store<Namespace>,
     services: Store<Service>,
     slices: Store<EndpointSlice>,
     secrets: Store<Secret>,
+    config_maps: Store<ConfigMap>,
     pods: Store<Pod>,
     deployments: Store<Deployment>,
+}
+
+impl Stores {
+    fn routes(&self) -> Vec<Route> {
+        let http = self.http_routes.state().into_iter().map(Route::from);
+        let grpc = self.grpc_routes.state().into_iter();
+        let tls = self.tls_routes.state().into_iter();
+        let tcp = self.tcp_routes.state().into_iter();
+        http.chain(grpc.filter_map(|route| Route::of_grpc(&route)))
+            .chain(tls.filter_map(|route| Route::of_tls(&route)))
+            .chain(tcp.filter_map(|route| Route::of_tcp(&route)))
+            .collect()
+    }
 }
 
 /// Runs until the container is stopped.
@@ -125,12 +151,17 @@ impl Controller {
         let stores = Stores {
             classes: world.watch(Api::all(client.clone())),
             gateways: world.watch(Api::all(client.clone())),
-            routes: world.watch(Api::all(client.clone())),
+            http_routes: world.watch(Api::all(client.clone())),
+            grpc_routes: world.watch(Api::all(client.clone())),
+            tls_routes: world.watch(Api::all(client.clone())),
+            tcp_routes: world.watch(Api::all(client.clone())),
             grants: world.watch(Api::all(client.clone())),
+            policies: world.watch(Api::all(client.clone())),
             namespaces: world.watch(Api::all(client.clone())),
             services: world.watch(Api::all(client.clone())),
             slices: world.watch(Api::all(client.clone())),
             secrets: world.watch(Api::all(client.clone())),
+            config_maps: world.watch(Api::all(client.clone())),
             pods: world.watch(Api::all(client.clone())),
             deployments: world.watch(Api::all(client.clone())),
         };
@@ -154,6 +185,10 @@ impl Controller {
                 // The next change tries again; what Envoy has stays in force until then.
                 log(&format!("{error:#}"));
             }
+            // Each time, however much changes: who asked only when nothing does might never hear.
+            if self.observer.look(&wanted).await {
+                continue;
+            }
             tokio::select! {
                 () = self.world.changed() => {}
                 () = self.observer.catch_up(&wanted) => {}
@@ -164,24 +199,19 @@ impl Controller {
     fn input(&self) -> Input {
         let stores = &self.stores;
         let namespaces = stores.namespaces.state();
-        let secrets = stores.secrets.state();
         Input {
             classes: stores.classes.state(),
             gateways: stores.gateways.state(),
-            routes: stores.routes.state(),
+            routes: stores.routes(),
             grants: stores.grants.state(),
+            policies: stores.policies.state(),
             namespaces: namespaces
                 .iter()
                 .map(|namespace| (namespace.name_any(), namespace.labels().clone()))
                 .collect(),
             services: Services::new(stores.services.state(), stores.slices.state()),
-            secrets: secrets
-                .into_iter()
-                .map(|secret| {
-                    let key = (secret.namespace().unwrap_or_default(), secret.name_any());
-                    (key, secret)
-                })
-                .collect(),
+            secrets: by_name(stores.secrets.state()),
+            config_maps: by_name(stores.config_maps.state()),
         }
     }
 
@@ -195,8 +225,8 @@ impl Controller {
         for class in input.own_classes() {
             let status = status::of_class(class);
             if class.status.as_ref() != Some(&status) {
-                let api = Api::all(self.client.clone());
-                errors.extend(write(api, class, &status).await.err());
+                let api = Api::<GatewayClass>::all(self.client.clone());
+                errors.extend(write(api, &class.metadata, &status).await.err());
             }
         }
         let mut wanted = BTreeMap::new();
@@ -210,21 +240,49 @@ impl Controller {
             let status = status::of_gateway(translated, &observed);
             if gateway.status.as_ref() != Some(&status) {
                 let api = self.namespaced(gateway);
-                errors.extend(write(api, gateway, &status).await.err());
+                errors.extend(write_gateway(api, gateway, &status).await.err());
             }
         }
         for (route, parents) in &translation.routes {
             let status = status::of_route(route, parents);
             let none = route.status.is_none() && status.parents.is_empty();
             if !none && route.status.as_ref() != Some(&status) {
-                let api = self.namespaced(*route);
-                errors.extend(write(api, *route, &status).await.err());
+                let namespace = route.namespace().unwrap_or_default();
+                let (client, resource) = (self.client.clone(), route.kind.resource());
+                let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &resource);
+                errors.extend(write(api, &route.metadata, &status).await.err());
             }
         }
+        errors.extend(self.report_policies(&input, &translation).await);
         let gateways = translation.gateways.iter().map(|it| it.gateway);
         self.xds.retain(&gateways.map(provision::group).collect());
         errors.extend(self.remove_others(&provisioned).await);
         (wanted, errors)
+    }
+
+    /// Says of each BackendTLSPolicy what it comes to at the Gateways whose backends are under it.
+    async fn report_policies(
+        &mut self,
+        input: &Input,
+        translation: &Translation<'_>,
+    ) -> Vec<anyhow::Error> {
+        let mut errors = Vec::new();
+        for policy in &input.policies {
+            let key = (policy.namespace().unwrap_or_default(), policy.name_any());
+            let ancestors = translation.gateways.iter().filter_map(|translated| {
+                let (in_force, others) = &translated.policies;
+                let concerned = in_force.contains(&key) || others.contains(&key);
+                concerned.then_some((translated.gateway, in_force.contains(&key)))
+            });
+            let ancestors: Vec<_> = ancestors.collect();
+            let status = policy::status(policy, &policy::judge(input, policy), &ancestors);
+            let none = policy.status.is_none() && status.ancestors.is_empty();
+            if !none && policy.status.as_ref() != Some(&status) {
+                let api = self.namespaced(policy.as_ref());
+                errors.extend(write(api, &policy.metadata, &status).await.err());
+            }
+        }
+        errors
     }
 
     fn namespaced<K>(&self, object: &K) -> Api<K>
@@ -388,22 +446,10 @@ impl Controller {
     }
 }
 
-async fn remove<K>(client: &Client, namespace: &str, name: &str) -> anyhow::Result<()>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::background()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(anyhow::anyhow!(
-            "{} {namespace}/{name}: {error}",
-            K::kind(&())
-        )),
-        Ok(_) => Ok(()),
-    }
+fn by_name<K: ResourceExt>(objects: Vec<Arc<K>>) -> BTreeMap<(String, String), Arc<K>> {
+    let key = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
+    let keyed = objects.into_iter().map(|object| (key(&object), object));
+    keyed.collect()
 }
 
 fn has<K>(store: &Store<K>, namespace: &str, name: &str) -> bool
@@ -445,34 +491,4 @@ fn ready_address(pod: &Pod) -> Option<IpAddr> {
         return None;
     }
     status.pod_ip.as_ref()?.parse().ok()
-}
-
-/// Writes a status over the one that was seen. If another was written meanwhile, that will be seen,
-/// and this is tried again over it: nobody's part of it gets lost.
-async fn write<K>(api: Api<K>, object: &K, status: &impl Serialize) -> anyhow::Result<()>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-{
-    let mut value = serde_json::to_value(status)?;
-    // A merge leaves what it does not name.
-    if value.get("addresses").is_none() && K::kind(&()) == "Gateway" {
-        value["addresses"] = json!(null);
-    }
-    let patch = json!({
-        "metadata": { "resourceVersion": object.resource_version(), "uid": object.uid() },
-        "status": value,
-    });
-    let name = object.name_any();
-    match api
-        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-    {
-        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
-        Err(error) => Err(anyhow::anyhow!(
-            "status of {} {}/{name}: {error}",
-            K::kind(&()),
-            object.namespace().unwrap_or_default()
-        )),
-        Ok(_) => Ok(()),
-    }
 }

@@ -50,38 +50,38 @@ impl Observer {
     /// Asks the Envoys that were not seen to serve what is wanted of them, again and again, until
     /// one of them does. Never returns if all do.
     pub(super) async fn catch_up(&mut self, wanted: &BTreeMap<IpAddr, String>) {
-        self.seen.retain(|address, _| wanted.contains_key(address));
-        let behind: Vec<(IpAddr, &String)> = wanted
-            .iter()
-            .filter(|(address, version)| !self.serves(**address, version))
-            .map(|(address, version)| (*address, version))
-            .collect();
-        if behind.is_empty() {
-            std::future::pending::<()>().await;
-        }
         let mut pause = AGAIN.0;
-        loop {
-            let answers = behind.iter().map(|(address, version)| {
-                let answer = (self.ask)(*address);
-                async move {
-                    answer
-                        .await
-                        .filter(|answer| answer == *version)
-                        .map(|answer| (*address, answer))
-                }
-            });
-            let caught_up: Vec<_> = futures::future::join_all(answers)
-                .await
-                .into_iter()
-                .flatten()
-                .collect();
-            if !caught_up.is_empty() {
-                self.seen.extend(caught_up);
-                return;
+        while !self.look(wanted).await {
+            if wanted
+                .iter()
+                .all(|(address, version)| self.serves(*address, version))
+            {
+                std::future::pending::<()>().await;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(AGAIN.1);
         }
+    }
+
+    /// Asks those Envoys once; whether one of them has caught up.
+    pub(super) async fn look(&mut self, wanted: &BTreeMap<IpAddr, String>) -> bool {
+        self.seen.retain(|address, _| wanted.contains_key(address));
+        let behind = wanted
+            .iter()
+            .filter(|(address, version)| !self.serves(**address, version));
+        let answers = behind.map(|(address, version)| {
+            let answer = (self.ask)(*address);
+            async move {
+                let told = answer.await.filter(|told| told == version);
+                told.map(|told| (*address, told))
+            }
+        });
+        let answers: Vec<_> = answers.collect();
+        let found = futures::future::join_all(answers).await;
+        let caught_up: Vec<_> = found.into_iter().flatten().collect();
+        let any = !caught_up.is_empty();
+        self.seen.extend(caught_up);
+        any
     }
 }
 

@@ -6,10 +6,10 @@
 
 use std::cmp::Reverse;
 
-use gateway_api::httproutes::{
-    HttpRoute, HttpRouteRules, HttpRouteRulesMatches, HttpRouteRulesMatchesHeadersType,
+use gateway_api::experimental::httproutes::{
+    HttpRouteRules, HttpRouteRulesMatches, HttpRouteRulesMatchesHeadersType,
     HttpRouteRulesMatchesMethod, HttpRouteRulesMatchesPathType,
-    HttpRouteRulesMatchesQueryParamsType,
+    HttpRouteRulesMatchesQueryParamsType, HttpRouteRulesRetry,
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 use super::backend::{Backends, Reference};
 use super::filter::{self, Filters, Place};
 use super::input::Problem;
+use super::route::Kind;
+use super::share::{self, Way};
 use crate::l7::envoy::route::{
-    Action, Forward, HeaderMatch, PathMatch, Route, StringMatch, WeightedCluster, retry_unsent,
+    Action, Forward, HeaderMatch, PathMatch, Route, StringMatch, retry_unsent,
 };
 
 /// The cluster that is not there: its share of requests is answered with 500.
@@ -61,7 +63,7 @@ pub(super) struct Rules {
 
 /// Translates a route for a listener; `age` is its place among all routes.
 pub(super) fn rules(
-    route: &HttpRoute,
+    route: &super::route::Route,
     age: usize,
     place: Place,
     backends: &mut Backends<'_>,
@@ -100,7 +102,7 @@ pub(super) fn rules(
 }
 
 fn one(
-    route: &HttpRoute,
+    route: &super::route::Route,
     rule: &HttpRouteRules,
     place: Place,
     backends: &mut Backends<'_>,
@@ -111,13 +113,15 @@ fn one(
         None | Some([]) => &everything,
         Some(matches) => matches,
     };
-    let mut matches = asked
+    let matches = asked
         .iter()
         .enumerate()
         .map(|(position, one)| matching(one, position))
         .collect::<Result<Vec<_>, _>>()?;
     let filters = filter::of_rule(rule)?;
-    if filters.replaces_prefix()
+    let shares = share::shares(route, rule, backends, unresolved)?;
+    let mut all = shares.iter().map(|share| &share.filters).chain([&filters]);
+    if all.any(Filters::replaces_prefix)
         && matches
             .iter()
             .any(|(_, found)| !matches!(found.path, PathMatch::Elements(_)))
@@ -125,13 +129,22 @@ fn one(
         let message = "ReplacePrefixMatch goes with PathPrefix matches only";
         return Err(Problem::new("UnsupportedValue", message));
     }
-    let action = action(route, rule, &filters, place, backends, unresolved)?;
-    for (_, found) in &mut matches {
-        found.action.clone_from(&action);
-        found.changes.clone_from(&filters.changes);
-        found.per_filter.clone_from(&filters.cors);
+    let mut routes = Vec::new();
+    for way in share::ways(&filters, &shares) {
+        let action = action(route, rule, &way, place, backends, unresolved)?;
+        routes.extend(matches.iter().map(|(rank, matching)| {
+            let found = Route {
+                below: way.below,
+                action: action.clone(),
+                changes: way.filters.changes.clone(),
+                per_filter: way.filters.cors.clone(),
+                only_grpc: route.kind == Kind::Grpc,
+                ..matching.clone()
+            };
+            (rank.clone(), found)
+        }));
     }
-    Ok(matches)
+    Ok(routes)
 }
 
 /// The conditions of a match, as a route that does nothing yet.
@@ -240,15 +253,16 @@ fn pattern(pattern: String) -> Result<String, Problem> {
     }
 }
 
-/// What is done with the requests of a rule.
+/// What is done with the requests of a rule that take this way.
 fn action(
-    route: &HttpRoute,
+    route: &super::route::Route,
     rule: &HttpRouteRules,
-    filters: &Filters,
+    way: &Way,
     place: Place,
     backends: &mut Backends<'_>,
     unresolved: &mut Option<Problem>,
 ) -> Result<Action, Problem> {
+    let filters = &way.filters;
     let mut mirrors = Vec::new();
     for (reference, share) in &filters.mirrors {
         match backends.resolve(route, Reference::from(reference)) {
@@ -258,24 +272,23 @@ fn action(
             }
         }
     }
-    let clusters = weighted(route, rule, backends, unresolved)?;
     if let Some(problem) = &filters.unknown {
         // "Requests that would have been processed by that filter MUST receive a HTTP error
         // response."
         unresolved.get_or_insert_with(|| problem.clone());
-        return Ok(refused());
+        return Ok(refused(route.kind));
     }
     if let Some(redirect) = &filters.redirect {
         return Ok(Action::Redirect(filter::redirect(redirect, place)));
     }
-    if clusters.is_empty() {
-        return Ok(refused());
+    if way.clusters.is_empty() {
+        return Ok(refused(route.kind));
     }
     let (timeout, retry) = timeouts(rule)?;
     Ok(Action::Forward(Forward {
         hash: Vec::new(),
-        clusters,
-        missing: Some("INTERNAL_SERVER_ERROR"),
+        clusters: way.clusters.clone(),
+        missing: Some(route.kind.refusal().1),
         retry: Some(retry),
         timeout,
         host_rewrite: filters.host_rewrite.clone(),
@@ -286,60 +299,24 @@ fn action(
 
 /// "If all entries in BackendRefs are invalid, all traffic MUST receive a 500 status code": so it is
 /// where there is none, or none with a weight.
-fn refused() -> Action {
+fn refused(kind: Kind) -> Action {
     Action::Answer {
-        status: 500,
+        status: kind.refusal().0,
         body: String::new(),
     }
 }
 
-fn weighted(
-    route: &HttpRoute,
-    rule: &HttpRouteRules,
-    backends: &mut Backends<'_>,
-    unresolved: &mut Option<Problem>,
-) -> Result<Vec<WeightedCluster>, Problem> {
-    let mut clusters = Vec::new();
-    for backend in rule.backend_refs.iter().flatten() {
-        let mut found = WeightedCluster {
-            weight: u32::try_from(backend.weight.unwrap_or(1)).unwrap_or_default(),
-            ..WeightedCluster::default()
-        };
-        let filters = filter::of_backend(backend)?;
-        match backends.resolve(route, Reference::from(backend)) {
-            Ok(name) => found.name = name,
-            Err(problem) => {
-                unresolved.get_or_insert(problem);
-                MISSING.clone_into(&mut found.name);
-            }
-        }
-        if let Some(problem) = filters.unknown {
-            unresolved.get_or_insert(problem);
-            MISSING.clone_into(&mut found.name);
-        }
-        found.host_rewrite = filters.host_rewrite;
-        found.headers = filters.changes;
-        if found.weight > 0 {
-            clusters.push(found);
-        }
+/// Attempts after the first (GEP-1731): where the answer has one of the codes, and where there was none,
+/// since the connection failed or the attempt took too long.
+fn retries(asked: &HttpRouteRulesRetry, backoff: Option<String>) -> Value {
+    let mut retry = retry_unsent();
+    retry["retry_on"] = json!("connect-failure,refused-stream,reset,retriable-status-codes");
+    retry["retriable_status_codes"] = json!(asked.codes.clone().unwrap_or_default());
+    retry["num_retries"] = json!(asked.attempts.unwrap_or(1).max(0));
+    if let Some(backoff) = backoff {
+        retry["retry_back_off"] = json!({ "base_interval": backoff });
     }
-    // Two shares of one cluster are one, unless their filters differ.
-    let mut merged: Vec<WeightedCluster> = Vec::new();
-    for cluster in clusters {
-        let same = merged.iter_mut().find(|earlier| {
-            earlier.name == cluster.name
-                && earlier.headers == cluster.headers
-                && earlier.host_rewrite == cluster.host_rewrite
-        });
-        match same {
-            Some(earlier) => earlier.weight = earlier.weight.saturating_add(cluster.weight),
-            None => merged.push(cluster),
-        }
-    }
-    if merged.iter().all(|cluster| cluster.name == MISSING) {
-        merged.clear();
-    }
-    Ok(merged)
+    retry
 }
 
 /// The most that a request and one attempt of it may take (GEP-2257: `0s` is no limit).
@@ -347,24 +324,27 @@ fn timeouts(rule: &HttpRouteRules) -> Result<(Option<String>, Value), Problem> {
     let parse = |field: &str, text: Option<&String>| -> Result<Option<u128>, Problem> {
         let Some(text) = text else { return Ok(None) };
         let parsed: gateway_api::Duration = text.parse().map_err(|error| {
-            Problem::new(
-                "UnsupportedValue",
-                format!("timeouts.{field} {text:?}: {error}"),
-            )
+            Problem::new("UnsupportedValue", format!("{field} {text:?}: {error}"))
         })?;
         Ok(Some(parsed.as_millis()).filter(|millis| *millis > 0))
     };
+    let seconds = |millis: u128| format!("{}.{:03}s", millis / 1000, millis % 1000);
     let asked = rule.timeouts.clone().unwrap_or_default();
-    let request = parse("request", asked.request.as_ref())?;
-    let attempt = parse("backendRequest", asked.backend_request.as_ref())?;
+    let request = parse("timeouts.request", asked.request.as_ref())?;
+    let attempt = parse("timeouts.backendRequest", asked.backend_request.as_ref())?;
     if let (Some(request), Some(attempt)) = (request, attempt)
         && attempt > request
     {
         let message = "timeouts.backendRequest must not be longer than timeouts.request";
         return Err(Problem::new("UnsupportedValue", message));
     }
-    let seconds = |millis: u128| format!("{}.{:03}s", millis / 1000, millis % 1000);
-    let mut retry = retry_unsent();
+    let mut retry = match &rule.retry {
+        Some(asked) => retries(
+            asked,
+            parse("retry.backoff", asked.backoff.as_ref())?.map(seconds),
+        ),
+        None => retry_unsent(),
+    };
     if let Some(attempt) = attempt {
         retry["per_try_timeout"] = json!(seconds(attempt));
     }

@@ -3,6 +3,9 @@
 //! Start from [`of_gateway`] and [`of_route`]: pure, from what was translated and observed. What
 //! other controllers wrote is kept, and a condition that says the same keeps its time.
 
+use gateway_api::experimental::httproutes::{
+    HttpRouteParentRefs, HttpRouteStatus, HttpRouteStatusParents, HttpRouteStatusParentsParentRef,
+};
 use gateway_api::gatewayclasses::{
     GatewayClass, GatewayClassStatus, GatewayClassStatusSupportedFeatures,
 };
@@ -10,34 +13,43 @@ use gateway_api::gateways::{
     GatewayStatus, GatewayStatusAddresses, GatewayStatusListeners,
     GatewayStatusListenersSupportedKinds,
 };
-use gateway_api::httproutes::{
-    HttpRoute, HttpRouteParentRefs, HttpRouteStatus, HttpRouteStatusParents,
-    HttpRouteStatusParentsParentRef,
-};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::input::{Problem, class_problem};
 use super::listener::Listener;
+use super::route::Route;
 use super::translate::{Parent, Translated};
 use super::{CONTROLLER, GROUP};
 
 /// What the conformance suite calls the things that are done here, in order.
-const FEATURES: [&str; 24] = [
+const FEATURES: [&str; 42] = [
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructurePropagation",
     "GatewayPort8080",
     "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
     "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendRequestRedirect",
     "HTTPRouteBackendTimeout",
+    "HTTPRouteBackendURLRewrite",
     "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
     "HTTPRoutePathRedirect",
     "HTTPRoutePathRewrite",
     "HTTPRoutePortRedirect",
@@ -47,8 +59,14 @@ const FEATURES: [&str; 24] = [
     "HTTPRouteRequestPercentageMirror",
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeTerminate",
 ];
 
 /// What was seen of the Envoy of a Gateway.
@@ -73,7 +91,7 @@ fn condition(kind: &str, holds: bool, problem: Problem, generation: Option<i64>)
 }
 
 /// True with the usual reason, or false with the problem's.
-fn unless(
+pub(super) fn unless(
     kind: &str,
     reason: &'static str,
     problem: Option<Problem>,
@@ -85,7 +103,7 @@ fn unless(
 }
 
 /// New conditions over old ones: a status that stays keeps its time, types of others stay.
-fn merge(old: &[Condition], new: Vec<Condition>, ours: &[&str]) -> Vec<Condition> {
+pub(super) fn merge(old: &[Condition], new: Vec<Condition>, ours: &[&str]) -> Vec<Condition> {
     let mut merged: Vec<Condition> = new
         .into_iter()
         .map(|mut condition| {
@@ -261,10 +279,13 @@ fn of_listener(
         ),
         conflicted,
     ];
-    let kind = GatewayStatusListenersSupportedKinds {
-        group: Some(GROUP.to_owned()),
-        kind: "HTTPRoute".to_owned(),
-    };
+    let kinds = listener
+        .takes
+        .iter()
+        .map(|kind| GatewayStatusListenersSupportedKinds {
+            group: Some(GROUP.to_owned()),
+            kind: kind.name().to_owned(),
+        });
     GatewayStatusListeners {
         attached_routes: attached,
         conditions: merge(
@@ -273,16 +294,12 @@ fn of_listener(
             &["Accepted", "Programmed", "ResolvedRefs", "Conflicted"],
         ),
         name: listener.spec.name.clone(),
-        supported_kinds: Some(if listener.takes_http_routes {
-            vec![kind]
-        } else {
-            Vec::new()
-        }),
+        supported_kinds: Some(kinds.collect()),
     }
 }
 
 /// The status of a route: other controllers' parents first, as they are, then ours.
-pub(super) fn of_route(route: &HttpRoute, parents: &[Parent<'_>]) -> HttpRouteStatus {
+pub(super) fn of_route(route: &Route, parents: &[Parent<'_>]) -> HttpRouteStatus {
     let old = route.status.clone().unwrap_or_default().parents;
     let generation = route.metadata.generation;
     let ours = parents.iter().map(|parent| {
@@ -322,7 +339,7 @@ pub(super) fn of_route(route: &HttpRoute, parents: &[Parent<'_>]) -> HttpRouteSt
     }
 }
 
-fn parent_ref(route: &HttpRoute, asked: &HttpRouteParentRefs) -> HttpRouteStatusParentsParentRef {
+fn parent_ref(route: &Route, asked: &HttpRouteParentRefs) -> HttpRouteStatusParentsParentRef {
     HttpRouteStatusParentsParentRef {
         group: Some(asked.group.clone().unwrap_or_else(|| GROUP.to_owned())),
         kind: Some(asked.kind.clone().unwrap_or_else(|| "Gateway".to_owned())),

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use gateway_api::gateways::Gateway;
-use gateway_api::httproutes::{HttpRoute, HttpRouteParentRefs};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -17,6 +17,8 @@ use super::filter::Place;
 use super::host::Hostname;
 use super::input::{Input, Problem};
 use super::listener::{Listener, Protocol, listeners};
+use super::passing;
+use super::route::Route as AnyRoute;
 use super::rule::{Rank, Rules, rules};
 use super::{SECRETS, VERSION_PORT};
 use crate::l7::envoy::listener::{
@@ -51,6 +53,8 @@ pub(super) struct Translated<'a> {
     pub(super) listeners: Vec<(Listener<'a>, i32)>,
     pub(super) ports: Vec<Port>,
     pub(super) snapshot: Snapshot,
+    /// The policies of its backends, by namespace and name: in force, and not.
+    pub(super) policies: (BTreeSet<(String, String)>, BTreeSet<(String, String)>),
     /// Names the configuration; Envoy tells it at [`VERSION_PORT`].
     pub(super) version: String,
 }
@@ -69,19 +73,20 @@ pub(super) struct Parent<'a> {
 pub(super) struct Translation<'a> {
     pub(super) gateways: Vec<Translated<'a>>,
     /// Every route, with the parents that are ours.
-    pub(super) routes: Vec<(&'a HttpRoute, Vec<Parent<'a>>)>,
+    pub(super) routes: Vec<(&'a AnyRoute, Vec<Parent<'a>>)>,
 }
 
 /// A route's rules at a listener, for some hosts.
-struct Served {
-    listener: usize,
-    hosts: Vec<Hostname>,
-    rules: Rules,
+pub(super) struct Served {
+    /// By its place in the Gateway.
+    pub(super) listener: usize,
+    pub(super) hosts: Vec<Hostname>,
+    pub(super) rules: Rules,
 }
 
 /// Translates everything.
 pub(super) fn translate(input: &Input) -> Translation<'_> {
-    let mut routes: Vec<(&HttpRoute, Vec<Parent<'_>>)> = input
+    let mut routes: Vec<(&AnyRoute, Vec<Parent<'_>>)> = input
         .routes_by_age()
         .into_iter()
         .map(|route| (route, Vec::new()))
@@ -106,7 +111,7 @@ pub(super) fn translate(input: &Input) -> Translation<'_> {
 fn translate_gateway<'a>(
     input: &'a Input,
     gateway: &'a Gateway,
-    routes: &mut [(&'a HttpRoute, Vec<Parent<'a>>)],
+    routes: &mut [(&'a AnyRoute, Vec<Parent<'a>>)],
 ) -> Translated<'a> {
     let listeners = listeners(input, gateway);
     let mut attached = vec![0; listeners.len()];
@@ -164,6 +169,7 @@ fn translate_gateway<'a>(
         }
     }
     let ports = ports(&listeners);
+    let policies = backends.policies;
     let mut snapshot = Snapshot {
         clusters: backends.clusters.into_values().collect(),
         ..Snapshot::default()
@@ -187,6 +193,7 @@ fn translate_gateway<'a>(
         listeners: listeners.into_iter().zip(attached).collect(),
         ports,
         snapshot,
+        policies,
         version,
     }
 }
@@ -254,12 +261,8 @@ fn ports(listeners: &[Listener<'_>]) -> Vec<Port> {
                 }
                 taken.insert(target);
             }
-            let protocol = match protocol {
-                Protocol::Http => "http",
-                Protocol::Https => "https",
-            };
             Port {
-                name: format!("{protocol}-{port}"),
+                name: format!("{}-{port}", protocol.name()),
                 port,
                 target,
             }
@@ -278,6 +281,16 @@ fn serve(
     let here: Vec<usize> = (0..listeners.len())
         .filter(|index| listeners[*index].port == port.port && listeners[*index].served().is_some())
         .collect();
+    if here.iter().any(|index| {
+        matches!(
+            listeners[*index].protocol,
+            Some(Protocol::Tls | Protocol::Tcp)
+        )
+    }) {
+        let listener = passing::listener(port, listeners, &here, served);
+        snapshot.listeners.push(listener);
+        return;
+    }
     let manager = |routes: &str| {
         HttpConnectionManager {
             stat_prefix: &port.name,
@@ -363,11 +376,7 @@ fn virtual_hosts(
     domains
         .into_iter()
         .filter_map(|domain| {
-            let owner = here
-                .iter()
-                .copied()
-                .filter(|index| listeners[*index].hostname.covers(domain))
-                .max_by_key(|index| listeners[*index].hostname.specificity())?;
+            let owner = owner(domain, listeners, here)?;
             let routes = if only.is_some_and(|only| only != owner) {
                 vec![misdirected()]
             } else {
@@ -380,6 +389,14 @@ fn virtual_hosts(
             })
         })
         .collect()
+}
+
+/// Which of a port's listeners a host belongs to: the most specific one.
+pub(super) fn owner(host: &Hostname, listeners: &[Listener<'_>], here: &[usize]) -> Option<usize> {
+    let covering = here.iter().copied();
+    covering
+        .filter(|index| listeners[*index].hostname.covers(host))
+        .max_by_key(|index| listeners[*index].hostname.specificity())
 }
 
 /// The routes for a host: of those whose hostname covers it most specifically, in their order.

@@ -215,6 +215,8 @@ impl Context<'_> {
             query: query
                 .map(|(name, value)| (name.clone(), string_match(value)))
                 .collect(),
+            below: None,
+            only_grpc: false,
             ignore_case: matching.ignore_uri_case.unwrap_or_default(),
             action: self.action(rule, matching),
             changes,

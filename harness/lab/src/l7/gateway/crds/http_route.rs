@@ -5,28 +5,20 @@
 use serde_json::{Value, json};
 
 use super::{
-    DNS_SUBDOMAIN, GROUP, HOSTNAME, add, age, column, conditions, list_of, port, reference, text,
+    DNS_SUBDOMAIN, GROUP, HOSTNAME, add, age, at, column, conditions, leave_out, list_of, port,
+    reference, text,
 };
 
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
-const HEADER: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
+pub(super) const HEADER: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
 
 /// Adds it, and returns the printer columns.
 pub(super) fn http_route(schema: &mut Value) -> Value {
     add(schema, "spec.hostnames", json!({ "maxItems": 16 }));
     text(schema, "spec.hostnames[]", 1, 253, Some(HOSTNAME));
-    add(schema, "spec.parentRefs", json!({ "maxItems": 32 }));
-    for parent in ["spec.parentRefs[]", "status.parents[].parentRef"] {
-        reference(schema, parent, Some((GROUP, "Gateway")));
-        port(schema, &format!("{parent}.port"));
-        text(
-            schema,
-            &format!("{parent}.sectionName"),
-            1,
-            253,
-            Some(DNS_SUBDOMAIN),
-        );
-    }
+    leave_out(schema, "spec.useDefaultGateways");
+    leave_out(schema, "spec.rules[].sessionPersistence");
+    parents(schema);
     let everything = json!([{ "path": { "type": "PathPrefix", "value": "/" } }]);
     add(
         schema,
@@ -43,6 +35,48 @@ pub(super) fn http_route(schema: &mut Value) -> Value {
     for filters in ["spec.rules[].filters", "spec.rules[].backendRefs[].filters"] {
         self::filters(schema, filters);
     }
+    backends(schema);
+    for timeout in ["request", "backendRequest"] {
+        add(
+            schema,
+            &format!("spec.rules[].timeouts.{timeout}"),
+            json!({ "pattern": DURATION }),
+        );
+    }
+    let retry = "spec.rules[].retry";
+    add(
+        schema,
+        &format!("{retry}.backoff"),
+        json!({ "pattern": DURATION }),
+    );
+    add(
+        schema,
+        &format!("{retry}.codes[]"),
+        json!({ "minimum": 400, "maximum": 599 }),
+    );
+    json!([column("Hostnames", "string", ".spec.hostnames"), age()])
+}
+
+/// The parents of a route of any kind, and what is said of them.
+pub(super) fn parents(schema: &mut Value) {
+    add(schema, "spec.parentRefs", json!({ "maxItems": 32 }));
+    for parent in ["spec.parentRefs[]", "status.parents[].parentRef"] {
+        reference(schema, parent, Some((GROUP, "Gateway")));
+        port(schema, &format!("{parent}.port"));
+        text(
+            schema,
+            &format!("{parent}.sectionName"),
+            1,
+            253,
+            Some(DNS_SUBDOMAIN),
+        );
+    }
+    add(schema, "status.parents", json!({ "maxItems": 32 }));
+    conditions(schema, "status.parents[].conditions");
+}
+
+/// The backends of a route of any kind.
+pub(super) fn backends(schema: &mut Value) {
     let backends = "spec.rules[].backendRefs";
     add(schema, backends, json!({ "maxItems": 16 }));
     backend(schema, &format!("{backends}[]"));
@@ -51,16 +85,6 @@ pub(super) fn http_route(schema: &mut Value) -> Value {
         &format!("{backends}[].weight"),
         json!({ "default": 1, "minimum": 0, "maximum": 1_000_000 }),
     );
-    for timeout in ["request", "backendRequest"] {
-        add(
-            schema,
-            &format!("spec.rules[].timeouts.{timeout}"),
-            json!({ "pattern": DURATION }),
-        );
-    }
-    add(schema, "status.parents", json!({ "maxItems": 32 }));
-    conditions(schema, "status.parents[].conditions");
-    json!([column("Hostnames", "string", ".spec.hostnames"), age()])
 }
 
 /// A backend's reference: "Must have port for Service reference".
@@ -118,21 +142,17 @@ fn matches(schema: &mut Value) {
 }
 
 fn filters(schema: &mut Value, list: &str) {
-    add(schema, list, json!({ "maxItems": 16 }));
     let filter = format!("{list}[]");
-    for modifier in ["requestHeaderModifier", "responseHeaderModifier"] {
-        for change in ["add", "set"] {
-            let headers = format!("{filter}.{modifier}.{change}");
-            list_of(schema, &headers, "name", 16);
-            text(schema, &format!("{headers}[].name"), 1, 256, Some(HEADER));
-            text(schema, &format!("{headers}[].value"), 1, 4096, None);
-        }
-        add(
-            schema,
-            &format!("{filter}.{modifier}.remove"),
-            json!({ "maxItems": 16, "x-kubernetes-list-type": "set" }),
-        );
+    leave_out(schema, &format!("{filter}.externalAuth"));
+    if let Some(Value::Array(kinds)) = at(schema, &format!("{filter}.type")).get_mut("enum") {
+        kinds.retain(|kind| kind != "ExternalAuth");
     }
+    let more = [
+        ("RequestRedirect", "requestRedirect"),
+        ("URLRewrite", "urlRewrite"),
+        ("CORS", "cors"),
+    ];
+    filters_of_any(schema, list, &more);
     let redirect = format!("{filter}.requestRedirect");
     text(
         schema,
@@ -168,6 +188,25 @@ fn filters(schema: &mut Value, list: &str) {
             ],
         );
     }
+}
+
+/// The filters that routes of any kind have, and the names of those that one has besides.
+pub(super) fn filters_of_any(schema: &mut Value, list: &str, more: &[(&str, &str)]) {
+    add(schema, list, json!({ "maxItems": 16 }));
+    let filter = format!("{list}[]");
+    for modifier in ["requestHeaderModifier", "responseHeaderModifier"] {
+        for change in ["add", "set"] {
+            let headers = format!("{filter}.{modifier}.{change}");
+            list_of(schema, &headers, "name", 16);
+            text(schema, &format!("{headers}[].name"), 1, 256, Some(HEADER));
+            text(schema, &format!("{headers}[].value"), 1, 4096, None);
+        }
+        add(
+            schema,
+            &format!("{filter}.{modifier}.remove"),
+            json!({ "maxItems": 16, "x-kubernetes-list-type": "set" }),
+        );
+    }
     let mirror = format!("{filter}.requestMirror");
     backend(schema, &format!("{mirror}.backendRef"));
     add(
@@ -191,19 +230,14 @@ fn filters(schema: &mut Value, list: &str) {
         json!({ "not": { "required": ["percent", "fraction"] } }),
     );
     reference(schema, &format!("{filter}.extensionRef"), None);
-    union(
-        schema,
-        &filter,
-        &[
-            ("RequestHeaderModifier", "requestHeaderModifier"),
-            ("ResponseHeaderModifier", "responseHeaderModifier"),
-            ("RequestMirror", "requestMirror"),
-            ("RequestRedirect", "requestRedirect"),
-            ("URLRewrite", "urlRewrite"),
-            ("CORS", "cors"),
-            ("ExtensionRef", "extensionRef"),
-        ],
-    );
+    let mut members = vec![
+        ("RequestHeaderModifier", "requestHeaderModifier"),
+        ("ResponseHeaderModifier", "responseHeaderModifier"),
+        ("RequestMirror", "requestMirror"),
+    ];
+    members.extend(more);
+    members.push(("ExtensionRef", "extensionRef"));
+    union(schema, &filter, &members);
 }
 
 /// "X must be specified for type Y" and "X must be nil if the type is not Y".

@@ -1,4 +1,4 @@
-//! The Gateway API's definitions (standard channel), as `manifests/gateway/lab-crds.yaml` holds them.
+//! The Gateway API's definitions (experimental channel), as `manifests/gateway/lab-crds.yaml` holds them.
 //!
 //! Start from [`crds`]. Fields come from the `gateway-api` crate's types; what Rust types cannot
 //! say (defaults, bounds, patterns, keys of lists, printer columns) is added here by path, from
@@ -6,11 +6,16 @@
 //! which of a union's fields may be set are written as `anyOf`, since the lab evaluates no CEL.
 
 mod http_route;
+mod other_routes;
 
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
+use gateway_api::experimental::httproutes::HttpRoute;
+use gateway_api::experimental::tcproutes::TcpRoute;
 use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
-use gateway_api::httproutes::HttpRoute;
+use gateway_api::grpcroutes::GrpcRoute;
 use gateway_api::referencegrants::ReferenceGrant;
+use gateway_api::tlsroutes::TlsRoute;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
@@ -35,6 +40,15 @@ pub(super) fn crds() -> Vec<CustomResourceDefinition> {
         finish(GatewayClass::crd(), "gc", &["v1beta1"], gateway_class),
         finish(Gateway::crd(), "gtw", &["v1beta1"], gateway),
         finish(HttpRoute::crd(), "", &["v1beta1"], http_route::http_route),
+        finish(GrpcRoute::crd(), "", &[], other_routes::grpc_route),
+        finish(TlsRoute::crd(), "", &[], other_routes::tls_route),
+        finish(TcpRoute::crd(), "", &[], other_routes::tcp_route),
+        finish(
+            BackendTlsPolicy::crd(),
+            "btlspolicy",
+            &[],
+            backend_tls_policy,
+        ),
         finish(
             ReferenceGrant::crd(),
             "refgrant",
@@ -58,7 +72,7 @@ fn finish(
     definition["metadata"]["annotations"] = json!({
         "api-approved.kubernetes.io": APPROVED,
         format!("{GROUP}/bundle-version"): BUNDLE_VERSION,
-        format!("{GROUP}/channel"): "standard",
+        format!("{GROUP}/channel"): "experimental",
     });
     definition["spec"]["names"]["categories"] = json!(["gateway-api"]);
     definition["spec"]["names"]["shortNames"] = if short.is_empty() {
@@ -117,6 +131,13 @@ fn at<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
         }
     }
     found
+}
+
+/// Leaves a field out that nobody here would do anything about: the API then says so.
+fn leave_out(schema: &mut Value, path: &str) {
+    let (parent, name) = path.rsplit_once('.').unwrap();
+    let fields = at(schema, parent)["properties"].as_object_mut().unwrap();
+    assert!(fields.remove(name).is_some(), "no field {path}");
 }
 
 /// Adds to the schema at a path.
@@ -349,6 +370,37 @@ fn reference_grant(schema: &mut Value) -> Value {
     }
     text(schema, "spec.from[].namespace", 1, 63, Some(DNS_LABEL));
     text(schema, "spec.to[].name", 1, 253, None);
+    json!([age()])
+}
+
+fn backend_tls_policy(schema: &mut Value) -> Value {
+    let targets = "spec.targetRefs";
+    add(schema, targets, json!({ "minItems": 1, "maxItems": 16 }));
+    reference(schema, &format!("{targets}[]"), None);
+    let section = format!("{targets}[].sectionName");
+    text(schema, &section, 1, 253, Some(DNS_SUBDOMAIN));
+    let validation = "spec.validation";
+    let hostname = format!("{validation}.hostname");
+    text(schema, &hostname, 1, 253, Some(DNS_SUBDOMAIN));
+    let authorities = format!("{validation}.caCertificateRefs");
+    add(schema, &authorities, json!({ "maxItems": 8 }));
+    reference(schema, &format!("{authorities}[]"), None);
+    let names = format!("{validation}.subjectAltNames");
+    add(schema, &names, json!({ "maxItems": 5 }));
+    // "must specify either CACertificateRefs or WellKnownCACertificates", and not both.
+    let some = json!({
+        "required": ["caCertificateRefs"],
+        "properties": { "caCertificateRefs": { "minItems": 1 } },
+    });
+    let system = json!({ "required": ["wellKnownCACertificates"] });
+    let both = json!({ "required": ["caCertificateRefs", "wellKnownCACertificates"] });
+    add(
+        schema,
+        validation,
+        json!({ "anyOf": [some, system], "not": both }),
+    );
+    add(schema, "status.ancestors", json!({ "maxItems": 16 }));
+    conditions(schema, "status.ancestors[].conditions");
     json!([age()])
 }
 

@@ -1,12 +1,18 @@
 //! The Gateway controller, asked in YAML.
 
 mod api;
+mod kinds;
 mod routing;
+mod shares;
 mod snapshots;
 mod statuses;
 mod tls;
 
-use serde_json::Value;
+use std::fmt::Debug;
+
+use kube::api::{Patch, PatchParams};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::input::Input;
 use super::*;
@@ -44,8 +50,24 @@ fn input(yaml: &str) -> Input {
         match kind.as_str() {
             "GatewayClass" => add(&mut input.classes, document),
             "Gateway" => add(&mut input.gateways, document),
-            "HTTPRoute" => add(&mut input.routes, document),
+            "HTTPRoute" => {
+                let route: HttpRoute = serde_json::from_value(document).unwrap();
+                input.routes.push(std::sync::Arc::new(route).into());
+            }
+            "GRPCRoute" => {
+                let route = serde_json::from_value(document).unwrap();
+                input.routes.push(Route::of_grpc(&route).unwrap());
+            }
+            "TLSRoute" => {
+                let route = serde_json::from_value(document).unwrap();
+                input.routes.push(Route::of_tls(&route).unwrap());
+            }
+            "TCPRoute" => {
+                let route = serde_json::from_value(document).unwrap();
+                input.routes.push(Route::of_tcp(&route).unwrap());
+            }
             "ReferenceGrant" => add(&mut input.grants, document),
+            "BackendTLSPolicy" => add(&mut input.policies, document),
             "Service" => add(&mut services, document),
             "EndpointSlice" => add(&mut slices, document),
             "Namespace" => {
@@ -57,6 +79,11 @@ fn input(yaml: &str) -> Input {
                 let key = (namespace.unwrap().to_owned(), name);
                 let secret = serde_json::from_value(document).unwrap();
                 input.secrets.insert(key, std::sync::Arc::new(secret));
+            }
+            "ConfigMap" => {
+                let key = (namespace.unwrap().to_owned(), name);
+                let map = serde_json::from_value(document).unwrap();
+                input.config_maps.insert(key, std::sync::Arc::new(map));
             }
             other => panic!("kind {other}"),
         }

@@ -272,7 +272,7 @@ fn listeners_are_served_or_the_reason_is_named() {
     let (fine, partly) = ("Accepted=True/Accepted", "Accepted=True/ListenersNotValid");
     let programmed = "Programmed=True/Programmed";
     for (listeners, expected, last) in [
-        (String::new(), [fine, programmed], (SERVED, 1, 1)),
+        (String::new(), [fine, programmed], (SERVED, 1, 2)),
         (
             "  - {name: udp, protocol: UDP, port: 53}\n".to_owned(),
             [partly, programmed],
@@ -306,7 +306,7 @@ fn listeners_are_served_or_the_reason_is_named() {
             (
                 "Accepted=True/Accepted Programmed=False/Invalid ResolvedRefs=False/InvalidCertificateRef Conflicted=False/NoConflicts",
                 1,
-                1,
+                2,
             ),
         ),
         (
@@ -315,7 +315,7 @@ fn listeners_are_served_or_the_reason_is_named() {
             (
                 "Accepted=False/HostnameConflict Programmed=False/Invalid ResolvedRefs=True/ResolvedRefs Conflicted=True/HostnameConflict",
                 1,
-                1,
+                2,
             ),
         ),
         (
@@ -324,7 +324,7 @@ fn listeners_are_served_or_the_reason_is_named() {
             (
                 "Accepted=False/ProtocolConflict Programmed=False/Invalid ResolvedRefs=True/ResolvedRefs Conflicted=True/ProtocolConflict",
                 1,
-                1,
+                2,
             ),
         ),
     ] {
