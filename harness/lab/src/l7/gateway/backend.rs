@@ -50,13 +50,20 @@ impl<'a> From<&'a HttpRouteRulesFiltersRequestMirrorBackendRef> for Reference<'a
     }
 }
 
+/// Policies of backends, by namespace and name.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    pub(super) in_force: BTreeSet<(String, String)>,
+    /// Those that another one outdoes.
+    pub(super) others: BTreeSet<(String, String)>,
+}
+
 /// The clusters that a Gateway's routes lead to.
 pub(super) struct Backends<'a> {
     input: &'a Input,
     /// `envoy.config.cluster.v3.Cluster`, by name.
     pub(super) clusters: BTreeMap<String, Value>,
-    /// The policies of backends, by namespace and name, that are in force, and those that are not.
-    pub(super) policies: (BTreeSet<(String, String)>, BTreeSet<(String, String)>),
+    pub(super) policies: Policies,
 }
 
 impl<'a> Backends<'a> {
@@ -65,7 +72,7 @@ impl<'a> Backends<'a> {
         Self {
             input,
             clusters: BTreeMap::new(),
-            policies: Default::default(),
+            policies: Policies::default(),
         }
     }
 
@@ -157,9 +164,9 @@ impl<'a> Backends<'a> {
         }
         let key = |policy: &BackendTlsPolicy| (namespace.to_owned(), policy.name_any());
         if let Some((first, others)) = policies.as_ref().and_then(|all| all.split_first()) {
-            self.policies.0.insert(key(first));
+            self.policies.in_force.insert(key(first));
             self.policies
-                .1
+                .others
                 .extend(others.iter().map(|other| key(other)));
             let alpn = match cluster.protocol {
                 Protocol::Http2 => "h2",

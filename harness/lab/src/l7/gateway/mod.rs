@@ -270,7 +270,7 @@ impl Controller {
         for policy in &input.policies {
             let key = (policy.namespace().unwrap_or_default(), policy.name_any());
             let ancestors = translation.gateways.iter().filter_map(|translated| {
-                let (in_force, others) = &translated.policies;
+                let backend::Policies { in_force, others } = &translated.policies;
                 let concerned = in_force.contains(&key) || others.contains(&key);
                 concerned.then_some((translated.gateway, in_force.contains(&key)))
             });

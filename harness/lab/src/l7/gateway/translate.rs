@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::attach::{attach, names};
-use super::backend::Backends;
+use super::backend::{Backends, Policies};
 use super::filter::Place;
 use super::host::Hostname;
 use super::input::{Input, Problem};
@@ -53,8 +53,8 @@ pub(super) struct Translated<'a> {
     pub(super) listeners: Vec<(Listener<'a>, i32)>,
     pub(super) ports: Vec<Port>,
     pub(super) snapshot: Snapshot,
-    /// The policies of its backends, by namespace and name: in force, and not.
-    pub(super) policies: (BTreeSet<(String, String)>, BTreeSet<(String, String)>),
+    /// The policies of its backends.
+    pub(super) policies: Policies,
     /// Names the configuration; Envoy tells it at [`VERSION_PORT`].
     pub(super) version: String,
 }

@@ -260,7 +260,7 @@ fn backends_are_spoken_to_as_their_policy_says_or_not_at_all() {
         assert_accepted(&translated.snapshot);
         let says = |policy: &BackendTlsPolicy| {
             let key = ("default".to_owned(), policy.name_any());
-            let in_force = translated.policies.0.contains(&key);
+            let in_force = translated.policies.in_force.contains(&key);
             let judged = policy::judge(&input, policy);
             let status = policy::status(policy, &judged, &[(translated.gateway, in_force)]);
             let conditions = &status.ancestors[0].conditions;
