@@ -115,7 +115,10 @@ impl<'a> Bench<'a> {
             return Ok(());
         }
         let (asked, unanswered) = (self.asked, self.unanswered);
-        Err(NoVerdict::new(format!("{unanswered} of {asked} random requests were not answered")).into())
+        Err(NoVerdict::new(format!(
+            "{unanswered} of {asked} random requests were not answered"
+        ))
+        .into())
     }
 
     /// Puts cases into the cluster side by side and sends their requests.

@@ -72,9 +72,9 @@ const SERVICE: &str = "istiod";
 const INJECT_PATH: &str = "/inject";
 /// The Service's port where sidecars' configuration is served.
 const XDS_PORT: u16 = 15010;
-/// How long what changes is waited for to be followed by more, since every sidecar is told anew (Istio's
-/// `PILOT_DEBOUNCE_AFTER` is 100 ms).
-const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long what changes is waited for to be followed by more, since every sidecar is told anew: Istio's
+/// `PILOT_DEBOUNCE_AFTER`.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// The root certificate, in every namespace, as Istio has it.
 const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 
