@@ -19,7 +19,7 @@ pub(crate) const SUITE: Suite = Suite {
 const CHECKS: &[Check] = &[Check {
     id: "gateway::agrees_with_the_reference",
     claim: "Random requests to random HTTPRoutes are answered as the specification of hostnames, matches and their precedence says.",
-    source: "Gateway API: HTTPRoute spec.hostnames, HTTPRouteRule matches; HTTPRouteMatching, HTTPRouteMatchingAcrossRoutes, HTTPRoutePathMatchOrder",
+    source: "Gateway API: HTTPRoute spec.hostnames, HTTPRouteRule matches",
     needs: &[Need::Outside],
     manifest: Some("gateway/agrees_with_the_reference.yaml"),
     run: |scope| Box::pin(agrees_with_the_reference(scope)),

@@ -17,7 +17,7 @@ pub(crate) const SUITE: Suite = Suite {
 const CHECKS: &[Check] = &[Check {
     id: "ingress::agrees_with_the_reference",
     claim: "Random requests to random Ingresses are answered as the specification of hosts, paths and path types says.",
-    source: "Kubernetes: Ingress path types, multiple matches, hostname wildcards; ingress conformance: path_rules.feature, host_rules.feature",
+    source: "Kubernetes: Ingress path types, multiple matches, hostname wildcards",
     needs: &[Need::Outside],
     manifest: Some("ingress/agrees_with_the_reference.yaml"),
     run: |scope| Box::pin(agrees_with_the_reference(scope)),
