@@ -151,7 +151,7 @@ impl Runner {
         let names = plan.names();
         let mut mimic = plan.arguments(&arguments, &names);
         // Checks wait for traffic rather than compute, so the number of cores says nothing.
-        mimic.test_threads = Some(arguments.test_threads.unwrap_or(12).max(1));
+        mimic.test_threads = Some(arguments.test_threads.unwrap_or(8).max(1));
         let trials = plan
             .all
             .iter()
