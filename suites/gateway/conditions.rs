@@ -9,11 +9,10 @@ use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use serde_json::json;
-use strata::{
-    Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect, expect_eq,
-};
+use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 use super::{TUTORIAL, entrance, explain, explain_gateway, many, of, parent_of, table};
+use crate::refusal::refused;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -398,21 +397,7 @@ async fn api_refuses_what_is_invalid(scope: &Scope) -> Outcome {
             "metadata": { "name": "invalid" },
             "spec": spec,
         });
-        let refusal = scope.attempt(&object.to_string()).await?.err();
-        let refusal = refusal.map(|refusal| (refusal.code, refusal.message));
-        let named = refusal
-            .as_ref()
-            .is_some_and(|(code, message)| *code == 422 && message.contains(field));
-        expect(named, || Expect {
-            what: format!("creating a {kind} with {spec}"),
-            expected: format!("422, … {field} …"),
-            observed: refusal.map_or_else(
-                || "accepted".to_owned(),
-                |(code, message)| format!("{code}, {message}"),
-            ),
-            likely: "the definitions of the Gateway API were installed without their schemas"
-                .to_owned(),
-        })?;
+        refused(scope, &[422], field, &object.to_string()).await?;
     }
     Ok(())
 }

@@ -40,10 +40,13 @@ pub(super) struct Dialect {
 /// # Errors
 /// When the API server does not tell.
 pub(super) async fn dialect(client: &Client) -> kube::Result<Dialect> {
-    let groups = client.list_api_groups().await?.groups;
     let version = client.apiserver_version().await?;
     // `20+` where a vendor has changed something.
-    let minor = version.minor.trim_end_matches('+').parse::<u32>();
+    let minor = version.minor.trim_end_matches('+').parse::<u32>().ok();
+    if version.major != "1" || minor.is_some_and(|minor| minor >= 21) {
+        return Ok(Dialect::default());
+    }
+    let groups = client.list_api_groups().await?.groups;
     let only_older = |older: &Older| {
         let group = groups.iter().find(|group| group.name == older.group);
         let has = |version: &str| {
@@ -54,7 +57,7 @@ pub(super) async fn dialect(client: &Client) -> kube::Result<Dialect> {
     };
     Ok(Dialect {
         groups: KNOWN.iter().copied().filter(only_older).collect(),
-        names_protocols: version.major == "1" && minor.is_ok_and(|minor| minor < 21),
+        names_protocols: minor.is_some(),
     })
 }
 

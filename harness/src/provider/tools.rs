@@ -4,6 +4,7 @@
 //! where systems put it that ordinary users do not search. Rule: what is wrong is one sentence with
 //! the remedy, before anything is started.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -110,9 +111,7 @@ async fn find(
         ),
         None => {
             let path = std::env::var_os("PATH").unwrap_or_default();
-            let mut all = std::env::split_paths(&path)
-                .map(|dir| dir.join(name))
-                .chain(places);
+            let mut all = on_path(Path::new(name), &path).chain(places);
             all.find(|path| path.is_file()).with_context(|| {
                 format!("{name}, which {purpose}, is not installed; {remedy}, or set {variable}")
             })?
@@ -128,6 +127,11 @@ async fn find(
         );
     }
     Ok(Tool { path, version })
+}
+
+/// Where a program of a bare name may be, by a search path.
+pub fn on_path<'a>(name: &'a Path, path: &'a OsStr) -> impl Iterator<Item = PathBuf> + 'a {
+    std::env::split_paths(path).map(move |dir| dir.join(name))
 }
 
 async fn version(wanted: &Wanted, path: &Path) -> anyhow::Result<Version> {

@@ -19,7 +19,7 @@ use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt as _};
 
 use crate::group::Group;
-use crate::provider::Cluster;
+use crate::provider::{Cluster, tools};
 use crate::run::RunInfo;
 use crate::settings::BadInput;
 use crate::stack::Layer;
@@ -33,9 +33,7 @@ pub(super) fn check(program: &Path) -> Result<(), BadInput> {
         vec![program.to_owned()]
     } else {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|dir| dir.join(program))
-            .collect()
+        tools::on_path(program, &path).collect()
     };
     let file = candidates
         .iter()

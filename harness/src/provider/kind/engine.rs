@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::step::Step;
+use crate::provider::tools;
 
 /// kind's own variable for which one it takes.
 pub(super) const CHOICE: &str = "KIND_EXPERIMENTAL_PROVIDER";
@@ -26,10 +27,8 @@ impl Engine {
     /// # Errors
     /// When there is none, or its daemon does not answer.
     pub(super) async fn find(choice: Option<&str>, path: &OsStr) -> anyhow::Result<Self> {
-        let in_path = |name: &str| {
-            let mut all = std::env::split_paths(path).map(|dir| dir.join(name));
-            all.find(|path| path.is_file())
-        };
+        let in_path =
+            |name: &str| tools::on_path(Path::new(name), path).find(|path| path.is_file());
         let (name, path) = match choice {
             Some(name) => {
                 let path = in_path(name).with_context(|| {
