@@ -74,6 +74,15 @@ pub(crate) fn closed(word: String) -> String {
     }
 }
 
+/// [`closed`] at an address that is no Service's, or not that port of it. Packets to it may leave the cluster
+/// by the nodes' own routes, and whoever answers them there is no pod of the Service.
+pub(crate) fn unserved(reply: &Reply) -> String {
+    match (reply.pod(), reply.status) {
+        (None, Some(_)) => "none".to_owned(),
+        _ => closed(said(reply)),
+    }
+}
+
 /// The cause that diagnosis names for a broken expectation; for checks of the diagnosis itself.
 pub(crate) fn cause(outcome: &Outcome) -> String {
     match outcome {

@@ -223,14 +223,17 @@ async fn mtu_is_exact(scope: &Scope) -> Outcome {
         scope.record("mtu", mtu);
         // An IPv4 header without options and a UDP header: 20 and 8 bytes.
         let payload = mtu.saturating_sub(28);
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut carries) = (BTreeMap::new(), mtu);
         for bytes in [payload, payload + 1] {
             let spec = UdpSpec {
                 bytes,
                 df: true,
                 ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
             };
-            seen.insert(bytes, said::udp(&path.from.udp(&spec).await?));
+            let replies = path.from.udp(&spec).await?;
+            let told = replies.iter().filter_map(|reply| reply.path_mtu);
+            carries = told.fold(carries, u32::min);
+            seen.insert(bytes, said::udp(&replies));
         }
         let expected = BTreeMap::from([
             (payload, path.to.name.clone()),
@@ -243,10 +246,20 @@ async fn mtu_is_exact(scope: &Scope) -> Outcome {
             ),
             &expected,
             &seen,
-            "the pod's MTU is larger than the underlay's less the tunnel's header (VXLAN over IPv4: 50 bytes)",
+            smaller(mtu, carries),
         )?;
     }
     Ok(())
+}
+
+/// Why datagrams of a pod's MTU do not arrive; `carries` is the least that routers on the way have told of.
+fn smaller(mtu: u32, carries: u32) -> String {
+    if carries < mtu {
+        return format!(
+            "a router on the way carries {carries} bytes: set the CNI plugin's mtu to {carries}, and not {mtu}"
+        );
+    }
+    "the pod's MTU is larger than the underlay's less the tunnel's header (VXLAN over IPv4: 50 bytes)".to_owned()
 }
 
 async fn fragments_are_reassembled(scope: &Scope) -> Outcome {

@@ -408,7 +408,7 @@ async fn load_balancer_is_given_back(scope: &Scope) -> Outcome {
             expected: ("none".to_owned(), "none".to_owned(), "200 by web".to_owned()),
             observe: async || {
                 let address = given(&scope.get("web").await?).unwrap_or_else(|| "none".to_owned());
-                let former = said::closed(said::said(&get(&outside, &at).await?));
+                let former = said::unserved(&get(&outside, &at).await?);
                 Ok((address, former, said::said(&get(&client, &inside).await?)))
             },
             likely: "the load balancer's controller does not take back what it gave, or the nodes keep its rules",

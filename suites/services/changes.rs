@@ -132,6 +132,12 @@ async fn get(from: &Vantage, at: &str) -> Result<String, NoVerdict> {
     Ok(answers.0.first().map(said::said).unwrap_or_default())
 }
 
+/// [`get`] where nobody may be: refused, lost, or answered by somebody outside the cluster.
+async fn served(from: &Vantage, at: &str) -> Result<String, NoVerdict> {
+    let answers = from.request(&quick(format!("http://{at}/"))).await?;
+    Ok(answers.0.first().map(said::unserved).unwrap_or_default())
+}
+
 /// Waits for what a GET of each of these comes to, from the same vantage.
 async fn come_to(
     scope: &Scope,
@@ -238,7 +244,7 @@ async fn external_name_becomes_a_node_port(scope: &Scope) -> Outcome {
 async fn cluster_ip_becomes_an_external_name(scope: &Scope) -> Outcome {
     let client = client(scope).await?;
     let former = address(&scope.get("web").await?);
-    let ask = async |at: &str| Ok::<_, NoVerdict>(said::closed(get(&client, at).await?));
+    let ask = async |at: &str| served(&client, at).await;
     come_to(scope, &client, "as ClusterIP", &[(&former, SERVED)], &ask).await?;
     let external = json!({ "type": "ExternalName", "externalName": "api.example.com", "clusterIP": null, "clusterIPs": null });
     change(scope, external).await?;
@@ -271,8 +277,7 @@ async fn ports_come_and_go(scope: &Scope) -> Outcome {
     let (first, second) = (format!("{ip}:80"), format!("{ip}:81"));
     let http = json!({ "name": "http", "port": 80, "targetPort": 8080 });
     let other = json!({ "name": "other", "port": 81, "targetPort": 8081 });
-    // Of an address that is a Service's, a port that is not may be refused or lost, by the proxy's mode.
-    let ask = async |at: &str| Ok::<_, NoVerdict>(said::closed(get(&client, at).await?));
+    let ask = async |at: &str| served(&client, at).await;
     for (ports, when, expected) in [
         (json!([http]), "with the first port", [SERVED, "none"]),
         (json!([http, other]), "with both ports", [SERVED, SERVED]),
@@ -386,8 +391,7 @@ async fn services_labelled_headless_are_left_alone(scope: &Scope) -> Outcome {
 async fn left_alone(scope: &Scope, label: &str, value: &str) -> Outcome {
     let client = client(scope).await?;
     let ip = address(&scope.get("web").await?);
-    // An address that is nobody's may be refused or lost, by the proxy's mode.
-    let ask = async |at: &str| Ok::<_, NoVerdict>(said::closed(get(&client, at).await?));
+    let ask = async |at: &str| served(&client, at).await;
     for (value, when, expected) in [
         (json!(null), "without the label", SERVED),
         (json!(value), "with the label", "none"),

@@ -29,8 +29,8 @@ impl Scope {
     /// as expected.
     ///
     /// # Errors
-    /// `Failed` when they are not within the budget; the form tells how often it was looked and
-    /// since when nothing changed. `NoVerdict` when an observation could not be made.
+    /// `Failed` when they are not within the budget, nor in a look that began after it; the form tells how
+    /// often it was looked and since when nothing changed. `NoVerdict` when an observation could not be made.
     pub async fn eventually<T: PartialEq + Debug>(
         &self,
         expectation: Eventually<'_, T, impl AsyncFnMut() -> Result<T, NoVerdict>>,
@@ -51,23 +51,24 @@ async fn eventually<T: PartialEq + Debug>(
     } = expectation;
     let started = Instant::now();
     let mut seen = Seen::default();
-    let mut settles = async |seen: &mut Seen<T>| {
-        wait::until(what, budget, async || {
-            let observed = observe().await?;
-            let agrees = observed == *expected;
-            Ok(if seen.agreeing(observed, agrees) >= budget.settled {
-                Progress::Ready(())
-            } else {
-                Progress::NotYet(String::new())
-            })
-        })
-        .await
+    let mut look = async |seen: &mut Seen<T>| {
+        let observed = observe().await?;
+        let agrees = observed == *expected;
+        Ok::<_, NoVerdict>(seen.agreeing(observed, agrees))
     };
     let spent = |no_verdict: &NoVerdict| no_verdict.kind() == NoVerdictKind::NotReached;
-    let mut waited = settles(&mut seen).await;
-    // What is as expected when the time ends was seen too late to be judged: no finding.
-    if waited.as_ref().is_err_and(spent) && seen.agreeing > 0 {
-        waited = settles(&mut seen).await;
+    let mut waited = settles(what, budget, &mut seen, &mut look).await;
+    if waited.as_ref().is_err_and(spent) {
+        // A look that began before the time was over may have seen what was before.
+        if seen.agreeing == 0
+            && let Ok(looked) = tokio::time::timeout(budget.within, look(&mut seen)).await
+        {
+            looked?;
+        }
+        // What is as expected when the time ends was seen too late to be judged: no finding.
+        if seen.agreeing > 0 {
+            waited = settles(what, budget, &mut seen, &mut look).await;
+        }
     }
     match waited {
         Ok(()) => Ok(()),
@@ -83,6 +84,23 @@ async fn eventually<T: PartialEq + Debug>(
         // A look could not be made, or none was the last: nothing is known of the claim.
         Err(no_verdict) => Err(no_verdict.into()),
     }
+}
+
+/// Looks until enough looks in a row agree; `look` tells how many do.
+async fn settles<T>(
+    what: &str,
+    budget: Budget,
+    seen: &mut Seen<T>,
+    look: &mut impl AsyncFnMut(&mut Seen<T>) -> Result<u32, NoVerdict>,
+) -> Result<(), NoVerdict> {
+    wait::until(what, budget, async || {
+        Ok(if look(seen).await? >= budget.settled {
+            Progress::Ready(())
+        } else {
+            Progress::NotYet(String::new())
+        })
+    })
+    .await
 }
 
 fn tries(n: u32) -> String {
@@ -241,7 +259,13 @@ mod tests {
             eventually(expectation, brief).await
         };
         judged(&[Some(3), None, Some(3)]).await.unwrap();
-        for otherwise in [&[Some(4)][..], &[Some(3), None, Some(4)]] {
+        // The one that hangs began before what is as expected came to be.
+        judged(&[Some(4), None, Some(3), Some(3)]).await.unwrap();
+        for otherwise in [
+            &[Some(4)][..],
+            &[Some(4), None, Some(4)],
+            &[Some(3), None, Some(4)],
+        ] {
             let outcome = judged(otherwise).await;
             assert!(
                 matches!(outcome, Err(NotPassed::Failed(_))),
