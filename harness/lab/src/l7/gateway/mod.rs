@@ -336,9 +336,9 @@ impl Controller {
         self.publisher.apply(&objects.secret).await?;
         self.publisher.apply(&objects.config_map).await?;
         let (group, services) = (provision::group(translated.gateway), services.clone());
-        self.xds.publish(&group, &translated.snapshot, move || {
-            services.every_cluster()
-        });
+        let snapshot = translated.snapshot.clone();
+        self.xds
+            .publish(&group, snapshot, move || services.every_cluster());
         // A Service must have a port.
         if !serves {
             return Ok(());

@@ -125,7 +125,7 @@ impl Controller {
         self.publisher.apply(&config_map(of_envoy, start)).await?;
         let services = input.services.clone();
         self.xds
-            .publish(GROUP, &snapshot, move || services.every_cluster());
+            .publish(GROUP, snapshot, move || services.every_cluster());
         let addresses = addresses(input.services.find(&self.namespace, ENVOY));
         for ingress in input.served() {
             write_status(&self.client, ingress, &addresses).await?;

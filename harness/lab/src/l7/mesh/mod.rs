@@ -373,7 +373,7 @@ impl Istiod {
         });
         // A sidecar has the clusters of all Services, whether or not its routes lead there.
         self.xds
-            .publish(&group, &translate(mesh, workload), Vec::new);
+            .publish(&group, translate(mesh, workload), Vec::new);
         let labels = [("app.kubernetes.io/managed-by", "istiod")];
         let metadata = metadata(&workload.namespace, &workload.config_map(), &labels);
         publisher.apply(&config_map(metadata, start)).await?;

@@ -1,7 +1,7 @@
 //! A snapshot in the form that proxies are told it: resources by name, with versions.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use crate::l7::envoy::{Snapshot, fingerprint, typed_text};
 /// One cluster, listener or route configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resource {
+    value: Value,
     /// Packed as `google.protobuf.Any`.
     text: String,
     fingerprint: String,
@@ -20,14 +21,17 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    fn new(text: String, value: &Value) -> Self {
+    fn new(kind: &str, value: Value) -> Self {
+        let text = typed_text(kind, &value);
         let mut resource = Self {
+            value: Value::Null,
             fingerprint: fingerprint(&text),
             text,
             clusters: BTreeSet::new(),
             routes: BTreeSet::new(),
         };
-        resource.find_names(value);
+        resource.find_names(&value);
+        resource.value = value;
         resource
     }
 
@@ -51,6 +55,37 @@ impl Resource {
     }
 }
 
+/// What proxies were told of each name last: most of it is the same for all of them, and as it was.
+#[derive(Default)]
+pub(super) struct Told(HashMap<(&'static str, String), Weak<Resource>>);
+
+impl Told {
+    /// Forgets what nobody is told any longer.
+    pub(super) fn tidy(&mut self) {
+        self.0.retain(|_, resource| resource.strong_count() > 0);
+    }
+
+    /// A resource of this value, made only if it was neither told this proxy before nor another last.
+    fn resource(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        value: Value,
+        before: Option<&Arc<Resource>>,
+    ) -> Arc<Resource> {
+        if let Some(before) = before.filter(|before| before.value == value) {
+            return before.clone();
+        }
+        let last = self.0.entry((kind, name.to_owned())).or_default();
+        if let Some(last) = last.upgrade().filter(|last| last.value == value) {
+            return last;
+        }
+        let made = Arc::new(Resource::new(kind, value));
+        *last = Arc::downgrade(&made);
+        made
+    }
+}
+
 /// Resources of one type.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Resources {
@@ -61,25 +96,19 @@ pub(super) struct Resources {
 
 impl Resources {
     /// Those of an earlier time that are the same now are taken as they are.
-    fn of<'v>(
-        kind: &str,
-        values: impl IntoIterator<Item = &'v Value>,
-        before: Option<&Self>,
-    ) -> Self {
-        let named = |value: &Value| {
+    fn of(kind: &'static str, values: Vec<Value>, before: Option<&Self>, told: &mut Told) -> Self {
+        let named = |value: Value| {
             let name = value["name"].as_str().unwrap_or_default().to_owned();
-            let text = typed_text(kind, value);
             let known = before.and_then(|before| before.items.get(&name));
-            let known = known.filter(|known| known.text == text).cloned();
-            let resource = known.unwrap_or_else(|| Arc::new(Resource::new(text, value)));
+            let resource = told.resource(kind, &name, value, known);
             (name, resource)
         };
         Self::from_items(values.into_iter().map(named).collect())
     }
 
     /// Clusters.
-    pub(super) fn clusters(values: &[Value], before: Option<&Self>) -> Self {
-        Self::of("envoy.config.cluster.v3.Cluster", values, before)
+    fn clusters(values: Vec<Value>, before: Option<&Self>, told: &mut Told) -> Self {
+        Self::of("envoy.config.cluster.v3.Cluster", values, before, told)
     }
 
     fn from_items(items: BTreeMap<String, Arc<Resource>>) -> Self {
@@ -148,33 +177,37 @@ pub(super) struct Configuration {
 impl Configuration {
     /// A snapshot's, which is often much like the one before.
     pub(super) fn new(
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         before: Option<&Self>,
+        told: &mut Told,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) -> Self {
         let listeners = Resources::of(
             "envoy.config.listener.v3.Listener",
-            &snapshot.listeners,
+            snapshot.listeners,
             before.map(|before| &*before.listeners),
+            told,
         );
         let named = listeners.named_routes();
         let routes = snapshot
             .routes
-            .iter()
+            .into_iter()
             .filter_map(|route| {
                 let name = route["name"].as_str()?.to_owned();
                 let kind = "envoy.config.route.v3.RouteConfiguration";
                 let before = before.and_then(|before| before.routes.get(&name));
+                let before = before.map(|before| &**before);
                 named.contains(&name).then(|| {
-                    let routes = Resources::of(kind, [route], before.map(|before| &**before));
+                    let routes = Resources::of(kind, vec![route], before, told);
                     (name, Arc::new(routes))
                 })
             })
             .collect();
         Self {
             clusters: Arc::new(Resources::clusters(
-                &snapshot.clusters,
+                snapshot.clusters,
                 before.map(|before| &*before.clusters),
+                told,
             )),
             listeners: Arc::new(listeners),
             routes,
@@ -184,7 +217,7 @@ impl Configuration {
 
     /// The clusters that a proxy may have of an earlier configuration.
     pub(super) fn earlier(&self) -> Resources {
-        Resources::clusters(&(self.earlier)(), None)
+        Resources::clusters((self.earlier)(), None, &mut Told::default())
     }
 
     /// The clusters that its listeners and routes name.
@@ -201,5 +234,28 @@ impl Configuration {
         self.clusters.version == other.clusters.version
             && self.listeners.version == other.listeners.version
             && self.routes == other.routes
+    }
+}
+
+#[cfg(test)]
+impl Told {
+    /// Whether everything that was told is told no longer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl Resources {
+    /// The names of those that are the very same in both.
+    pub(super) fn shared_with<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        let same = |(name, one): &(&String, &Arc<Resource>)| {
+            let other = other.items.get(*name);
+            other.is_some_and(|other| Arc::ptr_eq(one, other))
+        };
+        self.items
+            .iter()
+            .filter(same)
+            .map(|(name, _)| name.as_str())
     }
 }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::configuration::{Configuration, Resources};
+use self::configuration::{Configuration, Resources, Told};
 use self::instance::{Instance, Subject};
 use super::envoy::Snapshot;
 
@@ -64,6 +64,7 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Xds {
     state: Arc<Mutex<State>>,
+    told: Arc<Mutex<Told>>,
     /// Tells of new groups.
     appeared: Arc<Notify>,
     log: Arc<dyn Fn(&str) + Send + Sync>,
@@ -82,6 +83,7 @@ impl Xds {
     pub(crate) fn new(log: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
         Self {
             state: Arc::default(),
+            told: Arc::default(),
             appeared: Arc::default(),
             log,
         }
@@ -91,17 +93,24 @@ impl Xds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sets what a group's proxies are to have. `earlier` are clusters that may have been named by
     /// what another controller published before: a proxy whose clusters are not known keeps them
     /// until its routes are.
     pub(crate) fn publish(
         &self,
         group: &str,
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) {
         let before = self.state().groups.get(group).cloned();
-        let configuration = Configuration::new(snapshot, before.as_deref(), earlier);
+        let configuration = {
+            let mut told = self.told();
+            Configuration::new(snapshot, before.as_deref(), &mut told, earlier)
+        };
         let configuration = Arc::new(configuration);
         let mut state = self.state();
         let before = state.groups.insert(group.to_owned(), configuration.clone());
@@ -121,6 +130,7 @@ impl Xds {
         self.state()
             .groups
             .retain(|group, _| groups.contains(group));
+        self.told().tidy();
     }
 
     /// Answers a request, in time: with a discovery response, or with nothing where there is nothing
