@@ -138,7 +138,7 @@ fn container(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infall
     let file = ContainerFile::read(Path::new(&arguments.next("container file")?))?;
     join(file.sandbox, &SHARED)?;
     rootfs::enter(&file)?;
-    nix::unistd::setsid().map_err(|error| format!("setsid: {error}"))?;
+    stand_alone(file.tty)?;
     if file.tty {
         own_terminal().map_err(|error| format!("cannot make a terminal: {error}"))?;
     }
@@ -149,6 +149,19 @@ fn container(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infall
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
     become_command(&file, &command, file.tty)
+}
+
+/// Leaves the process group of whoever started this; and the session, where it is to have a terminal. Linux gives
+/// every session the same share of the processor (`sched_autogroup_enabled`): were each container one, the lab's
+/// own process, with the API server, DNS and all controllers in it, would get no more than one of a hundred proxies.
+fn stand_alone(tty: bool) -> Result<(), String> {
+    if tty {
+        return nix::unistd::setsid()
+            .map(drop)
+            .map_err(|error| format!("setsid: {error}"));
+    }
+    let own = nix::unistd::Pid::from_raw(0);
+    nix::unistd::setpgid(own, own).map_err(|error| format!("setpgid: {error}"))
 }
 
 /// Makes a terminal of the container's devpts the process's own, and sends the other side of it
@@ -178,7 +191,7 @@ fn exec(arguments: &mut Arguments, _: &mut Option<Status>) -> Result<Infallible,
     let file = ContainerFile::read(Path::new(&path))?;
     join(pid, &SHARED)?;
     join(pid, &[("mnt", CloneFlags::CLONE_NEWNS)])?;
-    nix::unistd::setsid().map_err(|error| format!("setsid: {error}"))?;
+    stand_alone(tty)?;
     if tty {
         control_terminal().map_err(|error| format!("cannot take the terminal: {error}"))?;
     }
