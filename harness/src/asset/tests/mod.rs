@@ -29,9 +29,10 @@ const PATIENT: Patience = Patience {
     pause: Duration::ZERO,
 };
 
-/// For servers that do not.
+/// For servers that do not. A machine with much to do may be quiet for so long by itself, so no test
+/// that is this hasty counts how often a good server was asked.
 const HASTY: Patience = Patience {
-    quiet: Duration::from_millis(150),
+    quiet: Duration::from_millis(300),
     ..PATIENT
 };
 
@@ -211,9 +212,15 @@ async fn what_stops_coming_is_asked_for_again_from_there() {
         }
     })
     .await;
-    let desk = Desk::of(&server, &body()).hasty();
+    let mut desk = Desk::of(&server, &body()).hasty();
+    desk.assets.patience.tries = 100;
     assert_eq!(read(&desk.get().await.unwrap()), body());
-    assert_eq!(ranges(&server), [None, Some(HALF)]);
+    let ranges = ranges(&server);
+    assert_eq!(ranges[..2], [None, Some(HALF)]);
+    assert!(
+        ranges[2..].iter().all(|from| *from >= Some(HALF)),
+        "{ranges:?}"
+    );
 }
 
 #[tokio::test]
@@ -233,7 +240,7 @@ async fn who_never_gives_enough_is_given_up() {
             "{sentence}"
         );
         assert!(sentence.contains("sent less than 1024 bytes"), "{sentence}");
-        assert_eq!(server.asked().len(), 3, "{bytes}");
+        assert!((1..=3).contains(&server.asked().len()), "{bytes}");
     }
 }
 
@@ -284,12 +291,13 @@ async fn of_several_at_once_one_fetches() {
 #[tokio::test]
 async fn who_holds_it_and_does_nothing_is_named() {
     let server = Server::new(|_, asked| Said::file(asked, TAG, &body())).await;
-    let desk = Desk::of(&server, &body()).hasty();
+    let mut desk = Desk::of(&server, &body()).hasty();
     std::fs::create_dir_all(desk.place("")).unwrap();
     let held = partial::Partial::open(&desk.place("thing.yaml")).unwrap();
     let sentence = desk.sentence().await;
     assert!(sentence.starts_with("another run has"), "{sentence}");
     assert!(sentence.contains("thing.yaml.partial locked"), "{sentence}");
     drop(held);
+    desk.assets.patience = PATIENT;
     assert_eq!(read(&desk.get().await.unwrap()), body());
 }
