@@ -119,10 +119,16 @@ impl<'a> Pushing<'a> {
         Ok(reference)
     }
 
+    /// Whether the registry has a blob. One that does not say so to whoever asks, since they may not
+    /// read there or since there is nothing yet, may well take it: sending it decides.
     async fn has(&self, blob: &Blob) -> anyhow::Result<bool> {
         let at = self.target.tagged(self.layout.tag());
-        let asked = self.client.blob_exists(&at, &blob.digest).await;
-        asked.map_err(|error| self.explained("asking for a part of the image", error))
+        match self.client.blob_exists(&at, &blob.digest).await {
+            Err(error) if !is_refusal(&error) => {
+                Err(self.explained("asking for a part of the image", error))
+            }
+            asked => Ok(asked.unwrap_or(false)),
+        }
     }
 
     async fn send(&self, blob: &Blob) -> anyhow::Result<()> {
@@ -152,9 +158,12 @@ impl<'a> Pushing<'a> {
         put.await
             .map_err(|error| self.explained("naming the image", error))?;
         let found = self.client.fetch_manifest_digest(&by_digest, &self.auth);
-        let found = found.await;
-        let found =
-            found.map_err(|error| self.explained("asking for the image by its digest", error))?;
+        let found = match found.await {
+            Ok(found) => found,
+            // Who may write and not read has written.
+            Err(error) if is_refusal(&error) => return Ok(()),
+            Err(error) => return Err(self.explained("asking for the image by its digest", error)),
+        };
         if found != manifest.digest {
             bail!(
                 "{} made {found} of the image that is {}; it rewrites what is pushed to it, and \
