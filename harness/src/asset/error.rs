@@ -155,7 +155,7 @@ pub enum AssetError {
         hint: &'static str,
     },
     /// It was tried, and tried again.
-    #[error("{asset} could not be fetched in {tries} tries that brought nothing; {OFFLINE}")]
+    #[error("{asset} could not be fetched in {tries} tries that brought no more of it; {OFFLINE}")]
     GaveUp {
         /// What was asked for.
         asset: String,

@@ -2,7 +2,7 @@
 //!
 //! Start from [`whole`]. What a try brought is not asked for again: the next one goes on there
 //! (`Range`), if the server still has the same file (`If-Range`). A try ends when too little comes
-//! for too long, and the fetch ends after a few tries in a row that brought nothing. Whether the
+//! for too long, and the fetch ends after a few tries in a row that brought it no further. Whether the
 //! content is right is the store's to say. Rule: nothing that a server says about lengths is
 //! believed without counting.
 
@@ -93,20 +93,24 @@ pub(super) async fn whole(
         partial,
         patience,
         told,
-        brought: 0,
+        restarts: 0,
         said: None,
     };
-    let mut in_vain = 0;
+    let (mut in_vain, mut furthest, mut forgiven) = (0, fetch.partial.length(), 0);
     loop {
-        fetch.brought = 0;
         let error = match fetch.once().await {
             Ok(()) => return Ok(()),
             Err(Ended::ForGood(error)) => return Err(error),
             Err(Ended::ForNow(error)) => error,
         };
         tracing::info!("{}: {error}", wanted.shown);
-        if fetch.brought >= patience.least {
-            in_vain = 0;
+        if fetch.restarts > forgiven && forgiven == 0 {
+            // What there was may have been of another file. Of one that is cut each time and always
+            // sent from its beginning no more would ever come, so this counts once.
+            (forgiven, furthest) = (1, 0);
+        }
+        if fetch.partial.length() >= furthest + patience.least {
+            (in_vain, furthest) = (0, fetch.partial.length());
             continue;
         }
         in_vain += 1;
@@ -127,8 +131,8 @@ struct Fetch<'a> {
     partial: &'a mut Partial,
     patience: Patience,
     told: Told<'a>,
-    /// What this try has added.
-    brought: u64,
+    /// How often what there was had to be thrown away.
+    restarts: u32,
     said: Option<u64>,
 }
 
@@ -140,6 +144,7 @@ impl Fetch<'_> {
         match response.status() {
             StatusCode::OK => {
                 self.not_too_long(response.content_length())?;
+                self.restarts += u32::from(had > 0);
                 self.partial.begin(validator(headers).as_deref())?;
             }
             StatusCode::PARTIAL_CONTENT if had > 0 && self.goes_on(headers, had) => {
@@ -186,7 +191,7 @@ impl Fetch<'_> {
                 return Err(self.too_long("longer".to_owned()).into());
             }
             self.partial.add(&chunk)?;
-            (self.brought, since) = (self.brought + more, since + more);
+            since += more;
             if since >= self.patience.least {
                 (deadline, since) = (self.deadline(), 0);
             }
@@ -238,6 +243,7 @@ impl Fetch<'_> {
         );
         if about_the_part {
             // What there is does not fit the server's file: the next try asks for all of it.
+            self.restarts += u32::from(asked_for_a_part);
             if let Err(error) = self.partial.begin(None) {
                 return Ended::ForGood(error);
             }

@@ -236,7 +236,8 @@ async fn who_never_gives_enough_is_given_up() {
         let desk = Desk::of(&server, &body()).hasty();
         let sentence = desk.sentence().await;
         assert!(
-            sentence.starts_with("thing v1 could not be fetched in 3 tries that brought nothing"),
+            sentence
+                .starts_with("thing v1 could not be fetched in 3 tries that brought no more of it"),
             "{sentence}"
         );
         assert!(sentence.contains("sent less than 1024 bytes"), "{sentence}");

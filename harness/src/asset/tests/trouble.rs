@@ -120,6 +120,22 @@ async fn a_server_without_ranges_is_asked_for_all_of_it() {
 }
 
 #[tokio::test]
+async fn who_cuts_it_each_time_and_always_begins_anew_is_given_up() {
+    let server = Server::new(|_, _| Said::new(200, &[], &body()).cut(1000)).await;
+    let desk = Desk::of(&server, &body());
+    let sentence = desk.sentence().await;
+    assert!(sentence.contains("in 3 tries that brought"), "{sentence}");
+    // Two of them brought something: the first, and the one that began anew.
+    assert_eq!(server.asked().len(), 5);
+    // Nor is one that calls it another file each time.
+    let server =
+        Server::new(|count, asked| Said::file(asked, &format!("\"{count}\""), &body()).cut(1000))
+            .await;
+    let sentence = Desk::of(&server, &body()).sentence().await;
+    assert!(sentence.contains("in 3 tries that brought"), "{sentence}");
+}
+
+#[tokio::test]
 async fn a_file_that_changed_meanwhile_is_fetched_from_its_beginning() {
     let server = Server::new(|_, asked| Said::file(asked, TAG, &body())).await;
     let desk = half(&server, "\"older\"");
