@@ -5,6 +5,7 @@
 //! the cluster broke a claim; trouble of our own is never reported as the cluster's.
 
 pub mod apply;
+pub mod asset;
 pub mod budget;
 pub mod check;
 pub mod exit;
@@ -23,6 +24,7 @@ pub mod settings;
 pub mod stack;
 pub mod verdict;
 pub mod wait;
+mod web;
 
 pub use apply::Refusal;
 pub use check::{Check, Suite};

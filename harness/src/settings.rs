@@ -85,6 +85,28 @@ pub const VARIABLES: &[Variable] = &[
         default: "kind in PATH",
     },
     Variable {
+        name: "STRATA_ASSETS",
+        meaning: "where upstream manifests and tools are taken from instead of the internet: a \
+                  folder, or the http(s) address of a mirror, as scripts/assets fills it",
+        default: "the addresses of manifests/assets.yaml",
+    },
+    Variable {
+        name: "STRATA_REGISTRY",
+        meaning: "the registry that the probe's image is pushed to: HOST[:PORT][/PATH], with http:// \
+                  or https:// before it if need be",
+        default: "none; without a scheme loopback is spoken to in plain HTTP, all else by TLS",
+    },
+    Variable {
+        name: "STRATA_REGISTRY_USERNAME",
+        meaning: "who pushes to it",
+        default: "as docker's config.json says",
+    },
+    Variable {
+        name: "STRATA_REGISTRY_PASSWORD",
+        meaning: "the password or access token of who pushes",
+        default: "as docker's config.json says",
+    },
+    Variable {
         name: "STRATA_SEED",
         meaning: "a number that everything random in the checks derives from",
         default: "a new one each run; the reports name it",
@@ -133,12 +155,30 @@ pub struct Settings {
     pub nft: Option<PathBuf>,
     /// `STRATA_KIND`.
     pub kind: Option<PathBuf>,
+    /// `STRATA_ASSETS`; whether it is there is for [`crate::asset`] to say.
+    pub assets: Option<String>,
+    /// `STRATA_REGISTRY`; what it means is for [`crate::provider::registry`] to say.
+    pub registry: Option<String>,
+    /// `STRATA_REGISTRY_USERNAME`.
+    pub registry_username: Option<String>,
+    /// `STRATA_REGISTRY_PASSWORD`.
+    pub registry_password: Option<Secret>,
     /// `STRATA_SEED`.
     pub seed: Option<u64>,
     /// `STRATA_RANDOM_CASES`.
     pub random_cases: usize,
     /// `STRATA_LOG`.
     pub log: String,
+}
+
+/// What no log and no report may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// Something that a person typed is wrong. The sentence names it and the remedy.
@@ -182,6 +222,10 @@ impl Settings {
             envoy: None,
             nft: None,
             kind: None,
+            assets: None,
+            registry: None,
+            registry_username: None,
+            registry_password: None,
             seed: None,
             random_cases: RANDOM_CASES,
             log: "info,strata=debug".to_owned(),
@@ -215,6 +259,12 @@ impl Settings {
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
                 "STRATA_KIND" => settings.kind = Some(workspace().join(path)),
+                "STRATA_ASSETS" => settings.assets = Some(text.to_owned()),
+                "STRATA_REGISTRY" => settings.registry = Some(text.to_owned()),
+                "STRATA_REGISTRY_USERNAME" => settings.registry_username = Some(text.to_owned()),
+                "STRATA_REGISTRY_PASSWORD" => {
+                    settings.registry_password = Some(Secret(text.to_owned()));
+                }
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),
                 "STRATA_RANDOM_CASES" => settings.random_cases = random_cases(name, text)?,
                 _ => {

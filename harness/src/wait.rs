@@ -187,6 +187,12 @@ fn spent(budget: Budget, reason: &str, tries: u32, started: Instant) -> NoVerdic
     ))
 }
 
+/// Lets time pass before something is tried again whose budget is not one of ours: another machine's
+/// server, another run's lock.
+pub(crate) async fn pause(duration: std::time::Duration) {
+    sleep(duration).await;
+}
+
 /// Bounds one operation that has no bound of its own. `what` names it.
 ///
 /// # Errors

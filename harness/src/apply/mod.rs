@@ -6,13 +6,18 @@
 //! sentence names file and line; what a cluster refuses is told with the document that it refused.
 
 mod applier;
+mod bundle;
 mod manifest;
 mod namespace;
 mod planned;
 mod ready;
+#[cfg(test)]
+mod tests;
+mod webhook;
 
 pub use applier::{Applier, Refusal};
 pub(crate) use applier::{FIELD_MANAGER, Global};
+pub(crate) use bundle::install;
 pub use manifest::{Document, Manifest, ManifestError};
 pub use namespace::RUN_LABEL;
 pub(crate) use namespace::{close_namespace, open_namespace};

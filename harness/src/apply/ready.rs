@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::try_join_all;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -11,14 +14,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
+use super::webhook::answers;
 use super::{Document, Manifest};
 use crate::budget::CREATE;
 use crate::pod::not_ready;
 use crate::verdict::{NoVerdict, NoVerdictKind};
 use crate::wait::{self, Progress};
 
-/// Waits until every Deployment, DaemonSet, StatefulSet and Pod of a manifest is ready, and every
-/// definition of a kind is established. `into` is the namespace of documents that name none; `waiting` is told
+/// Waits until every Deployment, DaemonSet, StatefulSet and Pod of a manifest is ready, every
+/// definition of a kind is established, and every webhook can be reached. `into` is the namespace of documents that name none; `waiting` is told
 /// what is still missing, as often as that changes.
 ///
 /// # Errors
@@ -73,6 +77,8 @@ enum Kind {
     DaemonSet,
     StatefulSet,
     Pod,
+    Mutating,
+    Validating,
 }
 
 impl<'a> Workload<'a> {
@@ -84,6 +90,8 @@ impl<'a> Workload<'a> {
             ("apps", "DaemonSet") => Kind::DaemonSet,
             ("apps", "StatefulSet") => Kind::StatefulSet,
             ("", "Pod") => Kind::Pod,
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => Kind::Mutating,
+            ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => Kind::Validating,
             _ => return None,
         };
         Some(Self { kind, document })
@@ -102,6 +110,8 @@ impl<'a> Workload<'a> {
                 let what = format!("the kind {name} is established");
                 wait::object(&what, CREATE, api, name, |it| told(it, established)).await
             }
+            Kind::Mutating => answers::<MutatingWebhookConfiguration>(client, name).await,
+            Kind::Validating => answers::<ValidatingWebhookConfiguration>(client, name).await,
             Kind::Pod => {
                 let api = Api::<Pod>::namespaced(client.clone(), namespace);
                 wait::object(&what, CREATE, api, name, |it| told(it, not_ready)).await

@@ -63,8 +63,7 @@ pub async fn bring_up(
     ] {
         if let Some(manifest) = manifest {
             progress(&format!("applying {what}"));
-            applier.apply(manifest).await?;
-            apply::ready(client, manifest, None, progress).await?;
+            apply::install(&applier, client, manifest, progress).await?;
         }
     }
     progress("applying its fixture");

@@ -11,6 +11,7 @@ mod kind;
 mod lab;
 mod older;
 mod plugin;
+pub mod registry;
 pub mod tools;
 
 use std::sync::Arc;

@@ -26,8 +26,10 @@ use libtest_mimic::{Arguments, FormatSetting};
 use rand::RngExt as _;
 
 use crate::apply::load_planned;
+use crate::asset::Origin;
 use crate::check::Suite;
 use crate::exit::Exit;
+use crate::provider::registry::Target;
 use crate::provider::{self, Cluster, Provider};
 use crate::report;
 use crate::run::RunInfo;
@@ -115,6 +117,9 @@ impl Runner {
         }
         affordable(&self.chance, &plan)?;
         let provider = (self.provider)(&settings)?;
+        // Whether or not this run comes to need them: what is misspelt is said now, not in the middle.
+        Origin::of(settings.assets.as_deref())?;
+        Target::of(&settings)?;
         if let Some(program) = &settings.after_layer {
             hook::check(program)?;
         }

@@ -385,13 +385,15 @@ fn bad_manifest(run: &Run) -> anyhow::Result<()> {
 }
 
 fn bad_variable(run: &Run) -> anyhow::Result<()> {
-    let ended = run.run(&[], &[("STRATA_KEPT", "1")])?;
-    ended.is(2, &[])?;
-    ensure!(
-        ended.stderr.contains("did you mean STRATA_KEEP?"),
-        "{}",
-        ended.stderr
-    );
+    for (name, value, said) in [
+        ("STRATA_KEPT", "1", "did you mean STRATA_KEEP?"),
+        ("STRATA_ASSETS", "/absent", "/absent is not a folder"),
+        ("STRATA_REGISTRY", "mine", "without its domain or port"),
+    ] {
+        let ended = run.run(&[], &[(name, value)])?;
+        ended.is(2, &[])?;
+        ensure!(ended.stderr.contains(said), "{}", ended.stderr);
+    }
     Ok(())
 }
 

@@ -78,6 +78,15 @@ impl Cause {
         }
     }
 
+    /// `spec.x: Too long: may not be more than 5 bytes`; the value itself is left out.
+    pub(crate) fn too_long(field: impl Into<String>, most: usize) -> Self {
+        Self {
+            reason: "FieldValueTooLong",
+            field: field.into(),
+            message: format!("Too long: may not be more than {most} bytes"),
+        }
+    }
+
     /// `spec.x: Duplicate value: "v"`.
     pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
         Self {

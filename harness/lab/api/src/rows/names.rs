@@ -111,18 +111,27 @@ pub(crate) fn labels(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-/// Refuses annotations whose keys are not well formed.
+/// What the annotations of an object may hold together, keys and values. `kubectl apply` without
+/// `--server-side` keeps a copy of the object there, which many definitions are too large for.
+const MOST_ANNOTATIONS: usize = 256 << 10;
+
+/// Refuses annotations whose keys are not well formed, and too much of them.
 pub(crate) fn annotations(object: &Value, causes: &mut Vec<Cause>) {
     let annotations = object
         .pointer("/metadata/annotations")
         .and_then(Value::as_object);
-    for (name, _) in annotations.into_iter().flatten() {
+    let mut held = 0;
+    for (name, value) in annotations.into_iter().flatten() {
+        held += name.len() + value.as_str().map_or(0, str::len);
         // Their keys may be in capitals.
         let mut wrong = Vec::new();
         key("metadata.annotations", &name.to_lowercase(), &mut wrong);
         if !wrong.is_empty() {
             key("metadata.annotations", name, causes);
         }
+    }
+    if held > MOST_ANNOTATIONS {
+        causes.push(Cause::too_long("metadata.annotations", MOST_ANNOTATIONS));
     }
 }
 

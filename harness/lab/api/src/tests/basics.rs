@@ -454,3 +454,26 @@ async fn nodes_register_with_their_status() {
         .unwrap();
     assert_eq!(made.status.unwrap().conditions.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn annotations_hold_so_much_and_no_more() {
+    let api: Api<ConfigMap> = Api::default_namespaced(server().client("test"));
+    let annotated = |name: &str, length: usize| {
+        let annotations =
+            json!({"a": "x".repeat(length / 2), "b": "y".repeat(length - length / 2)});
+        from(json!({"metadata": {"name": name, "annotations": annotations}}))
+    };
+    let most = 262_144 - "ab".len();
+    let parameters = PostParams::default();
+    api.create(&parameters, &annotated("most", most))
+        .await
+        .unwrap();
+    let refused = api.create(&parameters, &annotated("more", most + 1)).await;
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains(
+            "\"more\" is invalid: metadata.annotations: Too long: may not be more than 262144 bytes"
+        ),
+        "{said}"
+    );
+}

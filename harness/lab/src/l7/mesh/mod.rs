@@ -19,12 +19,14 @@ mod sidecar;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;
+mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DynamicObject;
@@ -152,6 +154,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         peer_authentications: world.watch(Api::all(client.clone())),
         authorization_policies: world.watch(Api::all(client.clone())),
     };
+    let configurations: Store<MutatingWebhookConfiguration> = world.watch(Api::all(client.clone()));
     let mut publisher = Publisher::new(client.clone(), "istiod");
     let authority = Authority::load(&client, &namespace, &mut publisher).await?;
     // A pod created while the watches begin waits for its answer rather than being refused.
@@ -177,6 +180,11 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
     let mut told = None;
     loop {
         for error in istiod.reconcile(&mut told).await {
+            (context.log)(&format!("{error:#}"));
+        }
+        let (namespace, root) = (&istiod.namespace, &istiod.authority.root);
+        let completed = webhook::complete(&istiod.client, &configurations, namespace, root);
+        if let Err(error) = completed.await {
             (context.log)(&format!("{error:#}"));
         }
         world.changed().await;
