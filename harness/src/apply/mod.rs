@@ -6,14 +6,17 @@
 //! sentence names file and line; what a cluster refuses is told with the document that it refused.
 
 mod applier;
+mod fit;
 mod manifest;
 mod namespace;
 mod planned;
 mod ready;
+pub mod restricted;
 
 pub use applier::{Applier, Refusal};
 pub(crate) use applier::{FIELD_MANAGER, Global};
-pub use manifest::{Document, Manifest, ManifestError};
+pub use fit::{Fit, GATEWAY_CLASS, ProbeImage};
+pub use manifest::{Document, Manifest, ManifestError, NEEDS_ANNOTATION};
 pub use namespace::RUN_LABEL;
 pub(crate) use namespace::{close_namespace, open_namespace};
 pub use planned::{LayerManifests, Manifests, folder, load_planned};

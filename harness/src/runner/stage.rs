@@ -205,14 +205,14 @@ impl Stage {
         }
     }
 
-    /// Why a trial's layer cannot be had from this provider; nothing if it can.
+    /// Why a trial's layer cannot be judged on this cluster; nothing if it can, or if there is no
+    /// cluster yet: the first bring-up makes it.
     fn lacks(&self, item: &Item) -> Option<String> {
-        let mut layers = [item.layer, item.home].into_iter();
-        let lacking = layers.find(|layer| !self.provider.has(*layer))?;
-        let name = self.provider.name();
-        Some(format!(
-            "this version does not bring up {lacking} on {name}"
-        ))
+        let layers = &self.cluster.get()?.layers;
+        let mut lacking = [item.layer, item.home].into_iter();
+        lacking
+            .find_map(|layer| layers.lacks(layer))
+            .map(str::to_owned)
     }
 
     /// The gate or bring-up that makes this trial meaningless, if one fell in an earlier phase. Who
