@@ -18,6 +18,6 @@ pub(crate) use applier::{FIELD_MANAGER, Global};
 pub use fit::{Fit, GATEWAY_CLASS, ProbeImage};
 pub use manifest::{Document, Manifest, ManifestError, NEEDS_ANNOTATION};
 pub use namespace::RUN_LABEL;
-pub(crate) use namespace::{close_namespace, open_namespace};
+pub(crate) use namespace::{close_namespace, open_namespace, remaining};
 pub use planned::{LayerManifests, Manifests, folder, load_planned};
 pub(crate) use ready::ready;

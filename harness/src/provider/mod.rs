@@ -20,6 +20,7 @@ pub mod tools;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -109,6 +110,11 @@ pub trait Provider: Send + Sync {
 
     /// Takes the cluster away; returns what went wrong with that.
     async fn destroy(&self) -> Vec<String>;
+
+    /// How long [`Self::destroy`] may take before the run ends without it.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
 }
 
 /// A client by the text of a kubeconfig: [`client_of`] its current context.

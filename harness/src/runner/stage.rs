@@ -10,7 +10,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Handle;
@@ -32,9 +32,6 @@ use crate::run::RunInfo;
 use crate::settings::Settings;
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
-
-/// How long taking the cluster away may take before the run ends without it.
-const TEAR_DOWN: Duration = Duration::from_secs(60);
 
 pub(super) struct Stage {
     pub(super) runner: Runner,
@@ -313,13 +310,14 @@ impl Stage {
             }
             return;
         }
-        match tokio::time::timeout(TEAR_DOWN, self.provider.destroy()).await {
+        let patience = self.provider.patience();
+        match tokio::time::timeout(patience, self.provider.destroy()).await {
             Ok(troubles) => troubles
                 .into_iter()
                 .for_each(|trouble| self.trouble(trouble)),
             Err(_) => self.trouble(format!(
                 "the cluster was not gone {} s after it was asked to go",
-                TEAR_DOWN.as_secs()
+                patience.as_secs()
             )),
         }
     }

@@ -43,8 +43,8 @@ use crate::verdict::NoVerdict;
 
 /// How long looking may take: an address that nobody is at says nothing, for ever.
 const LOOK: Duration = Duration::from_secs(60);
-/// How long namespaces may take to go; below what the runner grants for all.
-const REMOVE: Duration = Duration::from_secs(55);
+/// How long all may take to go: beyond what namespaces may.
+const REMOVE: Duration = Duration::from_secs(260);
 /// When nodes may be told to pull an image.
 const PULL_POLICIES: &[&str] = &["IfNotPresent", "Always", "Never"];
 
@@ -280,18 +280,16 @@ impl Provider for Existing {
             return Vec::new();
         };
         let run = &made.run;
-        let gone = tokio::time::timeout(REMOVE, namespaces::remove(&made.client, run)).await;
-        let gone = gone.unwrap_or_else(|_| {
-            Err(anyhow::anyhow!(
-                "its namespaces are not gone after {} s",
-                REMOVE.as_secs()
-            ))
-        });
+        let gone = namespaces::remove(&made.client, run).await;
         let gone = gone.with_context(|| {
             format!("something of run {run} may be left; scripts/sweep {run} removes it")
         });
         let gone = gone.and_then(|()| made.claim.drop_it());
         gone.err().iter().map(because).collect()
+    }
+
+    fn patience(&self) -> Duration {
+        REMOVE
     }
 }
 

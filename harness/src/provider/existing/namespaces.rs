@@ -3,17 +3,30 @@
 //! Start from [`open`] and [`remove`]. Everything carries the run's label. Rule: what has not this
 //! run's label is not touched, whatever it is called.
 
+use std::fmt::Debug;
+use std::time::Duration;
+
 use anyhow::Context as _;
 use gateway_api::gatewayclasses::GatewayClass;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
-use kube::{Client, ResourceExt as _};
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::apply::{Fit, RUN_LABEL, close_namespace};
-use crate::budget::CREATE;
+use crate::apply::{Fit, RUN_LABEL, remaining};
+use crate::budget::{Budget, CREATE, GONE};
 use crate::verdict::NoVerdict;
 use crate::wait::{self, Progress};
+
+/// Namespaces go as slowly as the cluster likes: their controller looks again at ever longer intervals,
+/// and a kubelet that missed the end of a pod once a minute.
+const REMOVED: Budget = Budget {
+    name: "removed",
+    within: Duration::from_secs(240),
+    ..GONE
+};
 
 /// The namespace that shows what the cluster takes, and that a run goes on.
 pub(super) fn first(run: &str) -> String {
@@ -99,7 +112,8 @@ async fn node_network(
 /// Removes everything of a run, and looks again until there is nothing: a request that was under way
 /// when the run ended may have been granted since.
 pub(super) async fn remove(client: &Client, run: &str) -> anyhow::Result<()> {
-    let of_the_run = ListParams::default().labels(&format!("{RUN_LABEL}={run}"));
+    let label = format!("{RUN_LABEL}={run}");
+    let of_the_run = ListParams::default().labels(&label);
     let namespaces = Api::<Namespace>::all(client.clone());
     loop {
         let list = namespaces.list(&of_the_run).await;
@@ -107,18 +121,28 @@ pub(super) async fn remove(client: &Client, run: &str) -> anyhow::Result<()> {
         if there.is_empty() {
             break;
         }
-        let gone = there.iter().map(|it| close(client, it));
-        futures::future::try_join_all(gone).await?;
+        for namespace in &there {
+            delete(&namespaces, namespace).await?;
+        }
+        let selection = watcher::Config::default().labels(&label);
+        let what = "the run's namespaces are gone";
+        let gone = wait::watched(
+            what,
+            REMOVED,
+            namespaces.clone(),
+            selection,
+            |left| match left.first() {
+                None => Progress::Ready(()),
+                Some(namespace) => Progress::NotYet(remaining(namespace)),
+            },
+        );
+        gone.await.map_err(told)?;
     }
     let classes = Api::<GatewayClass>::all(client.clone());
     match classes.list(&of_the_run).await {
         Ok(list) => {
-            for class in list.items {
-                let params = only(class.uid());
-                classes
-                    .delete(&class.name_any(), &params)
-                    .await
-                    .with_context(|| format!("cannot delete GatewayClass {}", class.name_any()))?;
+            for class in &list.items {
+                delete(&classes, class).await?;
             }
             Ok(())
         }
@@ -128,19 +152,26 @@ pub(super) async fn remove(client: &Client, run: &str) -> anyhow::Result<()> {
     }
 }
 
-async fn close(client: &Client, namespace: &Namespace) -> anyhow::Result<()> {
-    close_namespace(client, &namespace.name_any())
-        .await
-        .map_err(told)
-}
-
-/// Deletes this very object, and not another that has its name by now.
-fn only(uid: Option<String>) -> DeleteParams {
-    DeleteParams {
+/// Deletes this very object, and not another that has its name by now. One that goes already is left
+/// to it.
+async fn delete<K>(api: &Api<K>, object: &K) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    if object.meta().deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let name = object.name_any();
+    let this = DeleteParams {
         preconditions: Some(Preconditions {
-            uid,
+            uid: object.uid(),
             ..Preconditions::default()
         }),
         ..DeleteParams::default()
+    };
+    match api.delete(&name, &this).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot delete {} {name}", K::kind(&()))),
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn told(
             some(sight.nodes.len(), "node")
         ),
         format!(
-            "the run would make the namespaces {} and {}, and for {} one each while it runs, all \
+            "the run would make the namespaces {} and {}, and for at most {} one each while it runs, all \
              labelled {RUN_LABEL}={run}; they go with the run",
             namespaces::first(run),
             fixtures.join(", "),
