@@ -372,14 +372,14 @@ mod tests {
                 }
                 for document in Manifest::load(&path, &name).unwrap().documents {
                     let resource = plural(&document.gvk.kind);
-                    let may = |verb: &&str| {
+                    let may = |verb: &str| {
                         all.iter().any(|right| {
-                            right.verb == *verb
+                            right.verb == verb
                                 && right.resource == resource
                                 && right.group == document.gvk.group
                         })
                     };
-                    assert!(MAKE.iter().all(|verb| may(&verb)), "{}", document.subject());
+                    assert!(MAKE.iter().all(|verb| may(verb)), "{}", document.subject());
                     kinds += 1;
                 }
             }
