@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use strata::{Check, Layer};
+use strata::apply::restricted;
+use strata::{Check, Layer, Need};
 
 use crate::SUITES;
 
@@ -175,6 +176,70 @@ fn documents_name_no_namespace_and_pods_end_soon() {
                 assert!(container.get("readinessProbe").is_some(), "{at}");
             }
         }
+    }
+}
+
+/// Pods that break the Pod Security Standard `restricted`, and why they have to.
+const UNRESTRICTED: &[(&str, &str, &str)] = &[
+    (
+        "cni/fixture.yaml",
+        "host",
+        "stands for its node, whose network it is in",
+    ),
+    (
+        "cni/host_port_is_closed.yaml",
+        "web",
+        "has a port of its node's",
+    ),
+    (
+        "cni/host_ports.yaml",
+        "datagrams",
+        "has a port of its node's",
+    ),
+    ("cni/host_ports.yaml", "web", "has a port of its node's"),
+    (
+        "services/fixture.yaml",
+        "host",
+        "stands for its node, whose network it is in",
+    ),
+];
+
+/// What the lab installs is the lab's own: it comes into no other cluster.
+#[test]
+fn every_pod_is_restricted_but_those_that_are_listed_and_say_so() {
+    let files = checks().filter_map(|(_, _, check)| check.manifest.map(str::to_owned));
+    let fixtures = Layer::ALL.map(|layer| format!("{layer}/fixture.yaml"));
+    let files: BTreeSet<_> = files.chain(fixtures).collect();
+    let (mut pods, mut broken) = (0, BTreeSet::new());
+    for file in &files {
+        for document in documents(&manifests().join(file)) {
+            let Some(spec) = restricted::pod_spec(&document) else {
+                continue;
+            };
+            pods += 1;
+            let name = document["metadata"]["name"].as_str().unwrap().to_owned();
+            let undeclared = restricted::undeclared(&document);
+            assert!(undeclared.is_empty(), "{file}: {name}: {undeclared:?}");
+            if !restricted::violations(spec).is_empty() {
+                broken.insert((file.clone(), name));
+            }
+        }
+    }
+    assert!(pods > 100, "{pods}");
+    let listed = UNRESTRICTED.iter();
+    let listed = listed.map(|(file, name, _)| (file.to_string(), name.to_string()));
+    assert_eq!(broken, listed.collect());
+    // A fixture leaves out what the cluster refuses; a check with such a pod has to ask first.
+    for (_, _, check) in checks() {
+        let own = UNRESTRICTED
+            .iter()
+            .any(|(file, _, _)| check.manifest == Some(file));
+        let asks = check.needs.contains(&Need::NodeNetwork);
+        assert!(
+            !own || asks,
+            "{} does not say that it needs NodeNetwork",
+            check.id
+        );
     }
 }
 

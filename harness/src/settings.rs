@@ -44,6 +44,41 @@ pub const VARIABLES: &[Variable] = &[
         default: "the kind program's own",
     },
     Variable {
+        name: "STRATA_CONTEXT",
+        meaning: "the kubeconfig context of the existing cluster, which is never the current one by itself",
+        default: "none; STRATA_PROVIDER=existing refuses",
+    },
+    Variable {
+        name: "STRATA_ALLOW",
+        meaning: "the same context once more, by whoever allows the run to make things in it",
+        default: "none; STRATA_PROVIDER=existing says what it would make, and refuses",
+    },
+    Variable {
+        name: "STRATA_PROBE_IMAGE",
+        meaning: "the probe's image in a registry that the existing cluster's nodes pull from",
+        default: "strata.dev/probe:v1, loaded into the nodes beforehand",
+    },
+    Variable {
+        name: "STRATA_PROBE_PULL",
+        meaning: "when the existing cluster's nodes pull it: IfNotPresent, Always or Never",
+        default: "IfNotPresent",
+    },
+    Variable {
+        name: "STRATA_OUTSIDE",
+        meaning: "the vantage outside the existing cluster: local, which is this machine, or none",
+        default: "local where this machine reaches the kubelet of every node",
+    },
+    Variable {
+        name: "STRATA_INGRESS_CLASS",
+        meaning: "the existing cluster's IngressClass that is judged",
+        default: "the default one, or the only one",
+    },
+    Variable {
+        name: "STRATA_GATEWAY_CLASS",
+        meaning: "the existing cluster's GatewayClass that is judged",
+        default: "contour, or the only accepted one",
+    },
+    Variable {
         name: "STRATA_KEEP",
         meaning: "1 leaves the cluster running after the run and prints how to reach it",
         default: "0",
@@ -139,6 +174,20 @@ pub struct Settings {
     pub ip_family: Option<String>,
     /// `STRATA_NODE_IMAGE`.
     pub node_image: Option<String>,
+    /// `STRATA_CONTEXT`; as for the CNI, and so the next ones.
+    pub context: Option<String>,
+    /// `STRATA_ALLOW`.
+    pub allow: Option<String>,
+    /// `STRATA_PROBE_IMAGE`.
+    pub probe_image: Option<String>,
+    /// `STRATA_PROBE_PULL`.
+    pub probe_pull: Option<String>,
+    /// `STRATA_OUTSIDE`.
+    pub outside: Option<String>,
+    /// `STRATA_INGRESS_CLASS`.
+    pub ingress_class: Option<String>,
+    /// `STRATA_GATEWAY_CLASS`.
+    pub gateway_class: Option<String>,
     /// `STRATA_KEEP`.
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
@@ -214,6 +263,13 @@ impl Settings {
             cni: None,
             ip_family: None,
             node_image: None,
+            context: None,
+            allow: None,
+            probe_image: None,
+            probe_pull: None,
+            outside: None,
+            ingress_class: None,
+            gateway_class: None,
             keep: false,
             keep_going: false,
             slow: false,
@@ -251,6 +307,13 @@ impl Settings {
                 "STRATA_CNI" => settings.cni = Some(text.to_owned()),
                 "STRATA_IP_FAMILY" => settings.ip_family = Some(text.to_owned()),
                 "STRATA_NODE_IMAGE" => settings.node_image = Some(text.to_owned()),
+                "STRATA_CONTEXT" => settings.context = Some(text.to_owned()),
+                "STRATA_ALLOW" => settings.allow = Some(text.to_owned()),
+                "STRATA_PROBE_IMAGE" => settings.probe_image = Some(text.to_owned()),
+                "STRATA_PROBE_PULL" => settings.probe_pull = Some(text.to_owned()),
+                "STRATA_OUTSIDE" => settings.outside = Some(text.to_owned()),
+                "STRATA_INGRESS_CLASS" => settings.ingress_class = Some(text.to_owned()),
+                "STRATA_GATEWAY_CLASS" => settings.gateway_class = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
                 "STRATA_SLOW" => settings.slow = flag(name, text)?,

@@ -20,7 +20,7 @@ const CHECKS: &[Check] = &[
         id: "cni::policy_denies_all_ingress",
         claim: "A default-deny policy for ingress keeps out every pod, but not the pod's own node, and the pod's own connections are answered.",
         source: "sig-network: should support a 'default-deny-ingress' policy; Kubernetes: Network Policies, The two sorts of pod isolation",
-        needs: &[Need::NetworkPolicy],
+        needs: &[Need::NetworkPolicy, Need::NodeNetwork],
         manifest: Some("cni/policy_denies_all_ingress.yaml"),
         run: |scope| Box::pin(policy_denies_all_ingress(scope)),
     },

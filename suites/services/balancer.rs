@@ -103,7 +103,7 @@ const CHECKS: &[Check] = &[
         id: "services::nodes_reach_node_ports",
         claim: "Every node reaches the node port of every node, its own too.",
         source: "sig-network: should function for node-Service: http",
-        needs: &[],
+        needs: &[Need::NodeNetwork],
         manifest: None,
         run: |scope| Box::pin(nodes_reach_node_ports(scope)),
     },

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use strata::verdict::bound;
 use strata::verdict::chance::Test;
 use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
-use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, expect_eq};
+use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 use super::{address, arrived, burst, explain, names};
 use crate::said;
@@ -113,7 +113,7 @@ const CHECKS: &[Check] = &[
         id: "services::nodes_reach_cluster_ips",
         claim: "Nodes reach cluster IPs as pods do.",
         source: "sig-network: should function for node-Service: http",
-        needs: &[],
+        needs: &[Need::NodeNetwork],
         manifest: None,
         run: |scope| Box::pin(nodes_reach_cluster_ips(scope)),
     },
@@ -121,7 +121,7 @@ const CHECKS: &[Check] = &[
         id: "services::host_network_endpoints",
         claim: "Pods in their nodes' own network serve as endpoints.",
         source: "sig-network: should function for service endpoints using hostNetwork",
-        needs: &[],
+        needs: &[Need::NodeNetwork],
         manifest: None,
         run: |scope| Box::pin(host_network_endpoints(scope)),
     },

@@ -45,7 +45,7 @@ const CHECKS: &[Check] = &[
         id: "services::dual_stack_nodes_reach_both",
         claim: "Nodes reach both cluster IPs of a Service with two.",
         source: "sig-network: should function for node-Service: http (dual stack)",
-        needs: &[Need::DualStack],
+        needs: &[Need::DualStack, Need::NodeNetwork],
         manifest: None,
         run: |scope| Box::pin(nodes_reach_both(scope)),
     },

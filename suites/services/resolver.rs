@@ -239,10 +239,15 @@ async fn host_aliases(scope: &Scope) -> Outcome {
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 1,
             "hostAliases": [{ "ip": web.ip, "hostnames": names }],
+            "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
             "containers": [{
                 "name": "probe",
                 "image": "strata.dev/probe:v1",
                 "imagePullPolicy": "IfNotPresent",
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": { "drop": ["ALL"] },
+                },
                 "args": ["serve", "--http", "8080"],
             }],
         },

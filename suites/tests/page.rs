@@ -36,6 +36,7 @@ fn need(need: &Need) -> String {
         Need::Nodes(count) => format!("{count} schedulable nodes"),
         Need::LoadBalancer => "load balancers".to_owned(),
         Need::Outside => "a vantage outside".to_owned(),
+        Need::NodeNetwork => "pods in their node's network".to_owned(),
         Need::Plugin => "a CNI plugin that strata knows".to_owned(),
         Need::NetworkPolicy => "policies enforced".to_owned(),
         Need::DualStack => "addresses of IPv4 and of IPv6".to_owned(),

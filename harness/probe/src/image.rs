@@ -20,6 +20,9 @@ use crate::BINARY;
 /// The image's reference.
 pub const REFERENCE: &str = "strata.dev/probe:v1";
 
+/// Nobody in particular, and not root: by number, so that a kubelet can tell (`runAsNonRoot`).
+const USER: &str = "65532:65532";
+
 /// Where a container runtime mounts things; there, so that the root file system may be read-only.
 const MOUNT_POINTS: [&str; 5] = ["dev", "etc", "proc", "sys", "tmp"];
 
@@ -64,6 +67,7 @@ pub fn archive(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
         .config(
             ConfigBuilder::default()
                 .entrypoint(vec![BINARY.to_owned()])
+                .user(USER)
                 .working_dir("/")
                 .build()?,
         )
@@ -296,6 +300,7 @@ mod tests {
         );
         let config = read(&blob(&manifest["config"]["digest"]));
         assert_eq!(config["config"]["Entrypoint"], json!([BINARY]));
+        assert_eq!(config["config"]["User"], "65532:65532");
         assert_eq!(config["architecture"], "amd64");
         assert_eq!(
             config["rootfs"]["diff_ids"][0],

@@ -12,7 +12,7 @@ use kube::discovery::{self, ApiResource, Scope as KindScope};
 use kube::{Client, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::{Document, Manifest};
+use super::{Document, Fit, Manifest, RUN_LABEL, restricted};
 use crate::budget::{CONVERGE, CREATE};
 use crate::verdict::{Doing as _, NoVerdict};
 use crate::wait::{self, Progress};
@@ -34,6 +34,9 @@ pub struct Refusal {
 /// Applies manifests. It remembers how the API serves each kind that it has met.
 pub struct Applier {
     client: Client,
+    fit: Fit,
+    /// The run's id, which everything carries that no namespace takes away with it.
+    run: String,
     kinds: Mutex<HashMap<GroupVersionKind, Served>>,
 }
 
@@ -58,11 +61,15 @@ impl fmt::Debug for Applier {
 }
 
 impl Applier {
-    /// An applier that knows no kind yet.
+    /// An applier that knows no kind yet, for the run of this id.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        let kinds = Mutex::default();
-        Self { client, kinds }
+    pub fn new(client: Client, fit: Fit, run: &str) -> Self {
+        Self {
+            client,
+            fit,
+            run: run.to_owned(),
+            kinds: Mutex::default(),
+        }
     }
 
     /// Applies the documents in their order, each in the namespace that it names.
@@ -113,6 +120,7 @@ impl Applier {
         let mut globals = Vec::new();
         let documents = manifest.documents.iter();
         for document in documents.filter(|document| !document.is_namespace()) {
+            restricted::judge(document)?;
             let object = document.object.clone();
             globals.extend(self.one(document, Some(namespace), object).await?);
         }
@@ -130,9 +138,14 @@ impl Applier {
         document: &Document,
     ) -> Result<Result<(DynamicObject, Option<Global>), Refusal>, NoVerdict> {
         let doing = || format!("creating {}", document.subject());
+        restricted::judge(document)?;
         let served = self.served(&document.gvk).await.doing(doing)?;
         let place = served.namespaced.then_some(namespace);
-        let object = serde_json::from_value(placed(document.object.clone(), place)).doing(doing)?;
+        let mut object = self.fit.fitted(placed(document.object.clone(), place));
+        if place.is_none() {
+            self.claim(&mut object);
+        }
+        let object = serde_json::from_value(object).doing(doing)?;
         let parameters = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
@@ -190,8 +203,12 @@ impl Applier {
         let doing = || format!("applying {}", document.subject());
         let served = self.served(&document.gvk).await.doing(doing)?;
         let place = served.namespaced.then(|| namespace.unwrap_or("default"));
-        let object = placed(object, place);
+        let mut object = self.fit.fitted(placed(object, place));
         let api = self.api(&served, place);
+        if place.is_none() {
+            self.claim(&mut object);
+            self.not_others(&api, document).await.doing(doing)?;
+        }
         let parameters = PatchParams {
             field_validation: Some(ValidationDirective::Strict),
             ..PatchParams::apply(FIELD_MANAGER).force()
@@ -216,6 +233,30 @@ impl Applier {
         .await
         .doing(doing)?;
         Ok(served.global(&document.name))
+    }
+
+    /// Labels what belongs to no namespace with the run, so that it can be told whose it is.
+    fn claim(&self, object: &mut Value) {
+        object["metadata"]["labels"][RUN_LABEL] = self.run.as_str().into();
+    }
+
+    /// Refuses to take over what somebody else has made under the same name.
+    async fn not_others(
+        &self,
+        api: &Api<DynamicObject>,
+        document: &Document,
+    ) -> Result<(), NoVerdict> {
+        match api.get_metadata_opt(&document.name).await? {
+            Some(there) if there.labels().get(RUN_LABEL) != Some(&self.run) => {
+                let (kind, name) = (&document.gvk.kind, &document.name);
+                Err(NoVerdict::new(format!(
+                    "{kind} {name} is there already, and not of this run: it has no label \
+                     {RUN_LABEL}={}",
+                    self.run
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn api(&self, served: &Served, namespace: Option<&str>) -> Api<DynamicObject> {

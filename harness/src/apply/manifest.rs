@@ -5,6 +5,10 @@ use std::path::Path;
 use kube::core::GroupVersionKind;
 use serde_json::Value;
 
+/// The annotation of an object that only some clusters can have: what it needs, by the name of a
+/// `Need`.
+pub const NEEDS_ANNOTATION: &str = "strata.dev/needs";
+
 /// What is wrong with a manifest. Every sentence names the file, and the line where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {

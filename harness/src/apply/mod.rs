@@ -7,19 +7,25 @@
 
 mod applier;
 mod bundle;
+mod fit;
 mod manifest;
 mod namespace;
 mod planned;
 mod ready;
+pub mod restricted;
+mod webhook;
+
+#[cfg(test)]
+mod bundle_tests;
 #[cfg(test)]
 mod tests;
-mod webhook;
 
 pub use applier::{Applier, Refusal};
 pub(crate) use applier::{FIELD_MANAGER, Global};
 pub(crate) use bundle::install;
-pub use manifest::{Document, Manifest, ManifestError};
+pub use fit::{Fit, GATEWAY_CLASS, ProbeImage};
+pub use manifest::{Document, Manifest, ManifestError, NEEDS_ANNOTATION};
 pub use namespace::RUN_LABEL;
-pub(crate) use namespace::{close_namespace, open_namespace};
+pub(crate) use namespace::{close_namespace, open_namespace, remaining};
 pub use planned::{LayerManifests, Manifests, folder, load_planned};
 pub(crate) use ready::ready;

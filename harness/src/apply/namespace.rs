@@ -49,7 +49,7 @@ pub(crate) async fn close_namespace(client: &kube::Client, name: &str) -> Result
 }
 
 /// What the API says keeps a namespace.
-fn remaining(namespace: &Namespace) -> String {
+pub(crate) fn remaining(namespace: &Namespace) -> String {
     let conditions = namespace
         .status
         .iter()

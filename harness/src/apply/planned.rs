@@ -32,6 +32,11 @@ impl Manifests {
         self.layers.get(&layer)
     }
 
+    /// Those of the planned layers.
+    pub fn layers(&self) -> impl Iterator<Item = (Layer, &LayerManifests)> {
+        self.layers.iter().map(|(layer, of)| (*layer, of))
+    }
+
     /// A check's, by its file's name in the row; nothing if it was not planned.
     #[must_use]
     pub fn check(&self, file: &str) -> Option<&Manifest> {

@@ -161,12 +161,13 @@ impl<'a> Look<'a> {
 
     /// The pods that can be asked to send traffic: ready, and of the probe's image.
     pub(super) fn askable(self, pods: &[Pod]) -> Vec<(PodView, Vantage)> {
+        let own = &self.scope.cluster().fit.probe.reference;
         let probes = pods.iter().filter(|pod| {
             let first = pod.spec.as_ref().and_then(|spec| spec.containers.first());
             let image = first.and_then(|container| container.image.as_deref());
             workload::ready(pod)
                 && !workload::leaving(pod)
-                && image.is_some_and(|image| image.contains(PROBE_IMAGE))
+                && image.is_some_and(|image| image.contains(PROBE_IMAGE) || image == own.as_str())
         });
         let views = probes.filter_map(PodView::of);
         views

@@ -26,6 +26,7 @@ mod workload_tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use crate::apply::NEEDS_ANNOTATION;
 pub use subject::Subject;
 
 use crate::apply::{self, Applier, Document, Manifest, RUN_LABEL, open_namespace};
@@ -36,10 +37,6 @@ use crate::verdict::{Doing as _, NoVerdict, NotPassed};
 
 /// The label of a fixture's namespace, with the layer's name.
 pub const LAYER_LABEL: &str = "strata.dev/layer";
-
-/// The annotation of a fixture's object that only some clusters can have: what it needs, by the name
-/// of a [`Need`].
-pub const NEEDS_ANNOTATION: &str = "strata.dev/needs";
 
 /// Installs a layer, waits until its workloads are ready, applies its fixture and waits for that
 /// one's.
@@ -56,7 +53,7 @@ pub async fn bring_up(
     let manifests =
         manifests.ok_or_else(|| NoVerdict::new(format!("manifests/{layer}/ was not read")))?;
     let client = &cluster.client;
-    let applier = Applier::new(client.clone());
+    let applier = Applier::new(client.clone(), cluster.fit.clone(), &run.id);
     for (manifest, what) in [
         (&manifests.kinds, "its kinds"),
         (&manifests.install, "what it consists of"),

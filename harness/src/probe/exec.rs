@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(75);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("none of its containers is of the probe's image {image}; it has {found}")]
-    NotTheProbe { image: &'static str, found: String },
+    NotTheProbe { image: String, found: String },
     #[error("the pod is gone")]
     PodGone,
     #[error("its container {container} does not run: {state}")]
@@ -44,9 +44,10 @@ pub(super) enum Failure {
 pub(super) async fn in_pod(
     client: &kube::Client,
     pod: &PodView,
+    image: &str,
     command: &[String],
 ) -> Result<Output, Failure> {
-    let container = probe_container(&pod.pod)?;
+    let container = probe_container(&pod.pod, image)?;
     let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
     let run = async {
         let parameters = AttachParams::default()
@@ -75,10 +76,10 @@ pub(super) async fn outside(outside: &dyn Outside, command: &[String]) -> Result
 }
 
 /// The container to run in: a pod may have others, such as a sidecar that a mesh put in.
-fn probe_container(pod: &Pod) -> Result<String, Failure> {
+fn probe_container(pod: &Pod, image: &str) -> Result<String, Failure> {
     let containers = pod.spec.as_ref().map_or(&[][..], |spec| &spec.containers);
-    let image = strata_probe::image::REFERENCE;
-    let of_the_probe = |found: &str| found.trim_start_matches("docker.io/") == image;
+    let plain = |image: &str| image.trim_start_matches("docker.io/").to_owned();
+    let of_the_probe = |found: &str| plain(found) == plain(image);
     let mut images = containers
         .iter()
         .map(|it| it.image.as_deref().unwrap_or(""));
@@ -93,7 +94,7 @@ fn probe_container(pod: &Pod) -> Result<String, Failure> {
                 .filter_map(|it| it.image.clone())
                 .collect();
             Err(Failure::NotTheProbe {
-                image,
+                image: image.to_owned(),
                 found: found.join(", "),
             })
         }
@@ -212,10 +213,14 @@ mod tests {
             serde_yaml::from_str(&format!("{{spec: {{containers: [{images}]}}}}")).unwrap()
         };
         let both = pod("{name: proxy, image: envoy}, {name: app, image: strata.dev/probe:v1}");
-        assert_eq!(probe_container(&both).unwrap(), "app");
+        let probe = strata_probe::image::REFERENCE;
+        assert_eq!(probe_container(&both, probe).unwrap(), "app");
+        let pulled = pod("{name: app, image: registry.example/probe:v7}");
+        let theirs = "registry.example/probe:v7";
+        assert_eq!(probe_container(&pulled, theirs).unwrap(), "app");
         let other = pod("{name: web, image: nginx}");
         assert_eq!(
-            probe_container(&other).unwrap_err().to_string(),
+            probe_container(&other, probe).unwrap_err().to_string(),
             "none of its containers is of the probe's image strata.dev/probe:v1; it has nginx"
         );
     }

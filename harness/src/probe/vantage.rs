@@ -26,6 +26,7 @@ enum At {
     Pod {
         client: kube::Client,
         pod: Arc<PodView>,
+        image: Arc<str>,
     },
     Outside(Arc<dyn Outside>),
 }
@@ -37,9 +38,18 @@ impl fmt::Debug for Vantage {
 }
 
 impl Vantage {
-    pub(crate) fn pod_of(client: kube::Client, pod: &PodView, transcript: Transcript) -> Self {
-        let pod = Arc::new(pod.clone());
-        let at = At::Pod { client, pod };
+    /// The container of a pod that is of the probe's image, which the cluster has under this name.
+    pub(crate) fn pod_of(
+        client: kube::Client,
+        pod: &PodView,
+        image: &str,
+        transcript: Transcript,
+    ) -> Self {
+        let at = At::Pod {
+            client,
+            pod: Arc::new(pod.clone()),
+            image: image.into(),
+        };
         Self { at, transcript }
     }
 
@@ -199,7 +209,7 @@ impl Vantage {
         let name = self.name();
         self.transcript.asked(&name, command);
         let output = match &self.at {
-            At::Pod { client, pod } => exec::in_pod(client, pod, command).await,
+            At::Pod { client, pod, image } => exec::in_pod(client, pod, image, command).await,
             At::Outside(outside) => exec::outside(outside.as_ref(), command).await,
         };
         match output.and_then(text) {

@@ -22,6 +22,9 @@ pub enum Need {
     LoadBalancer,
     /// A vantage outside the cluster that reaches node addresses.
     Outside,
+    /// Pods that use their node's network or ports. The Pod Security Standards baseline and restricted
+    /// forbid them, and a cluster that enforces one refuses them.
+    NodeNetwork,
     /// A CNI plugin whose DaemonSet we know.
     Plugin,
     /// A CNI plugin that enforces NetworkPolicies.
@@ -46,6 +49,7 @@ impl FromStr for Need {
         let named = [
             ("LoadBalancer", Self::LoadBalancer),
             ("Outside", Self::Outside),
+            ("NodeNetwork", Self::NodeNetwork),
             ("NetworkPolicy", Self::NetworkPolicy),
             ("DualStack", Self::DualStack),
         ];
@@ -81,6 +85,9 @@ impl Cluster {
             Need::Outside => self.outside.is_none().then(|| {
                 "needs a vantage outside the cluster that reaches the nodes; there is none"
                     .to_owned()
+            }),
+            Need::NodeNetwork => self.node_network.as_ref().err().map(|why| {
+                format!("needs pods that use their node's network or ports; the cluster refuses them: {why}")
             }),
             Need::Plugin => self.plugin().await?.is_none().then(|| {
                 "needs a CNI plugin whose DaemonSet strata knows; there is none, so it runs outside \

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::Layers;
+use crate::apply::Fit;
+
 /// What the harness knows of the cluster under test.
 #[derive(Clone)]
 pub struct Cluster {
@@ -23,6 +26,13 @@ pub struct Cluster {
     pub outside: Option<Arc<dyn Outside>>,
     /// Whether Services of `type: LoadBalancer` are given addresses.
     pub load_balancer: bool,
+    /// Which layers can be judged on it.
+    pub layers: Layers,
+    /// What it calls the things that manifests name.
+    pub fit: Fit,
+    /// Whether it takes pods that use their node's network or ports, which the Pod Security Standards
+    /// baseline and restricted forbid; or what it answered.
+    pub node_network: Result<(), String>,
     /// The annotation of Nodes and Pods that holds the id of a process in their network namespace,
     /// where the harness runs on the same machine.
     pub pid_annotation: Option<&'static str>,

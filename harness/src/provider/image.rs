@@ -7,6 +7,11 @@ use anyhow::Context as _;
 /// The probe's binary, built by this crate's build script for the machine that runs the harness.
 static BINARY: &[u8] = include_bytes!(env!("EMBEDDED_PROBE"));
 
+/// The probe as a program of this machine.
+pub(super) fn binary() -> &'static [u8] {
+    BINARY
+}
+
 /// The probe's image: an archive that every container runtime loads.
 ///
 /// # Errors

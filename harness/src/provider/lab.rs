@@ -18,10 +18,10 @@ use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
 use super::image::Archive;
-use super::{Cluster, Output, Outside, Progress, Provider, tools};
+use super::{Cluster, Layers, Output, Outside, Progress, Provider, tools};
+use crate::apply::Fit;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
-use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// Nodes beside the control plane: two, so that traffic crosses nodes that run pods.
@@ -83,6 +83,9 @@ impl Lab {
             profile: self.profile(),
             versions,
             load_balancer: true,
+            layers: Layers::all(),
+            fit: Fit::default(),
+            node_network: Ok(()),
             pid_annotation: Some(HOST_PID_ANNOTATION),
             nsenter: lab.nsenter(),
         })
@@ -97,10 +100,6 @@ impl Provider for Lab {
 
     fn profile(&self) -> &'static str {
         PROFILE
-    }
-
-    fn has(&self, _: Layer) -> bool {
-        true
     }
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {

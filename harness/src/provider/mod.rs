@@ -5,16 +5,23 @@
 //! folder asks which provider it is; it asks what the cluster can do.
 
 mod capability;
+mod claim;
 mod cluster;
+mod existing;
 mod image;
 mod kind;
 mod lab;
+mod layers;
+mod memory;
 mod older;
 mod plugin;
 pub mod registry;
+mod step;
 pub mod tools;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -23,16 +30,16 @@ use tower::util::MapRequestLayer;
 pub use capability::Need;
 pub use cluster::{Cluster, Output, Outside};
 pub use image::image;
+pub use layers::Layers;
 pub use plugin::{Denial, Plugin};
 
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
-use crate::stack::Layer;
 
 /// The providers there are.
-pub const PROVIDERS: &[&str] = &["lab", "kind"];
+pub const PROVIDERS: &[&str] = &["lab", "kind", "existing"];
 /// Those that the design has and this version has not.
-const LATER: &[&str] = &["minikube", "k3s", "existing"];
+const LATER: &[&str] = &["minikube", "k3s"];
 
 /// The provider that the settings name. Nothing is started yet.
 ///
@@ -43,6 +50,7 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     match name {
         "lab" => return Ok(Box::new(lab::Lab::new(settings)?)),
         "kind" => return Ok(Box::new(kind::Kind::new(settings)?)),
+        "existing" => return Ok(Box::new(existing::Existing::new(settings)?)),
         later if LATER.contains(&later) => {
             return Err(BadInput(format!(
                 "STRATA_PROVIDER={name} is not part of this version; choose one of {}",
@@ -64,6 +72,15 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
 /// Who is told how far a cluster is, for the person who waits.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
+/// What a run is about to do, for whoever has to allow it.
+#[derive(Debug)]
+pub struct Planned<'a> {
+    /// The run, with everything that it may apply.
+    pub run: &'a RunInfo,
+    /// Each manifest of a check, and of how many.
+    pub checks: BTreeMap<&'static str, usize>,
+}
+
 /// Makes a cluster and takes it away again.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -73,8 +90,14 @@ pub trait Provider: Send + Sync {
     /// Which variant of the layers' manifests suits its clusters: [`Cluster::profile`].
     fn profile(&self) -> &'static str;
 
-    /// Whether this version can bring a layer up on its clusters.
-    fn has(&self, layer: Layer) -> bool;
+    /// Looks whether a run may begin, and changes nothing; `tell` says to the person what it would do.
+    /// Who makes a cluster of its own has nobody to ask.
+    ///
+    /// # Errors
+    /// Why it may not.
+    async fn preflight(&self, _: &Planned<'_>, _: Progress<'_>) -> Result<(), BadInput> {
+        Ok(())
+    }
 
     /// Makes the cluster; `progress` is shown to the person who waits.
     ///
@@ -88,12 +111,21 @@ pub trait Provider: Send + Sync {
 
     /// Takes the cluster away; returns what went wrong with that.
     async fn destroy(&self) -> Vec<String>;
+
+    /// How long [`Self::destroy`] may take before the run ends without it.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
+/// A client by the text of a kubeconfig: [`client_of`] its current context.
+async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
+    client_of(Kubeconfig::from_yaml(kubeconfig)?).await
 }
 
 /// A client by a kubeconfig, which says in every request whose it is, in the words that
 /// the cluster knows.
-async fn client(kubeconfig: &str) -> anyhow::Result<kube::Client> {
-    let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
+async fn client_of(kubeconfig: Kubeconfig) -> anyhow::Result<kube::Client> {
     let options = KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     let agent = http::HeaderValue::from_static("strata");

@@ -218,6 +218,9 @@ mod tests {
             versions: std::collections::BTreeMap::new(),
             outside: None,
             load_balancer: false,
+            layers: crate::provider::Layers::all(),
+            fit: crate::apply::Fit::default(),
+            node_network: Ok(()),
             pid_annotation: None,
             nsenter: Vec::new(),
         }

@@ -150,6 +150,10 @@ impl Runner {
             .map_err(|error| {
                 BadInput(format!("cannot start threads ({error}); raise ulimit -u"))
             })?;
+        if !plan.run.is_empty() {
+            let planned = plan.told(&info);
+            runtime.block_on(provider.preflight(&planned, &|line| progress::tell(line)))?;
+        }
         let stage = Arc::new(Stage::new(self, settings, info, provider, &plan));
         stage.save();
         let signals = runtime.spawn(signals::listen(stage.stop.clone()));
@@ -244,10 +248,19 @@ fn narrate(settings: &Settings) -> Result<(), BadInput> {
 }
 
 fn again(settings: &Settings) -> String {
-    let provider = match settings.provider.as_str() {
+    let mut provider = match settings.provider.as_str() {
         "lab" => String::new(),
         other => format!("STRATA_PROVIDER={other} "),
     };
+    for (name, value) in [
+        ("STRATA_CONTEXT", &settings.context),
+        ("STRATA_ALLOW", &settings.allow),
+        ("STRATA_PROBE_IMAGE", &settings.probe_image),
+    ] {
+        if let Some(value) = value {
+            provider.push_str(&format!("{name}={value} "));
+        }
+    }
     format!("STRATA_KEEP=1 {provider}cargo test --test e2e -- --exact")
 }
 

@@ -11,13 +11,14 @@
 //! filter names them. A filter finds checks by their names and, where it is a work that their source
 //! names (`tutorial`, `sig-network`, `cilium`), by what they answer to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libtest_mimic::{Arguments, Trial};
 
 use crate::check::{Check, Suite};
-use crate::provider::Need;
+use crate::provider::{Need, Planned};
 use crate::report::TrialKind;
+use crate::run::RunInfo;
 use crate::stack::Layer;
 
 /// One trial of a plan.
@@ -112,6 +113,15 @@ impl Plan {
             ignored: false,
             ..arguments.clone()
         }
+    }
+
+    /// The plan as it is told to whoever has to allow it.
+    pub(super) fn told<'a>(&self, run: &'a RunInfo) -> Planned<'a> {
+        let mut checks = BTreeMap::new();
+        for file in self.run.iter().filter_map(|item| item.check?.manifest) {
+            *checks.entry(file).or_default() += 1;
+        }
+        Planned { run, checks }
     }
 
     /// The layers that come up.

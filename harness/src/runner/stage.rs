@@ -10,7 +10,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Handle;
@@ -32,9 +32,6 @@ use crate::run::RunInfo;
 use crate::settings::Settings;
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
-
-/// How long taking the cluster away may take before the run ends without it.
-const TEAR_DOWN: Duration = Duration::from_secs(60);
 
 pub(super) struct Stage {
     pub(super) runner: Runner,
@@ -205,14 +202,14 @@ impl Stage {
         }
     }
 
-    /// Why a trial's layer cannot be had from this provider; nothing if it can.
+    /// Why a trial's layer cannot be judged on this cluster; nothing if it can, or if there is no
+    /// cluster yet: the first bring-up makes it.
     fn lacks(&self, item: &Item) -> Option<String> {
-        let mut layers = [item.layer, item.home].into_iter();
-        let lacking = layers.find(|layer| !self.provider.has(*layer))?;
-        let name = self.provider.name();
-        Some(format!(
-            "this version does not bring up {lacking} on {name}"
-        ))
+        let layers = &self.cluster.get()?.layers;
+        let mut lacking = [item.layer, item.home].into_iter();
+        lacking
+            .find_map(|layer| layers.lacks(layer))
+            .map(str::to_owned)
     }
 
     /// The gate or bring-up that makes this trial meaningless, if one fell in an earlier phase. Who
@@ -313,13 +310,14 @@ impl Stage {
             }
             return;
         }
-        match tokio::time::timeout(TEAR_DOWN, self.provider.destroy()).await {
+        let patience = self.provider.patience();
+        match tokio::time::timeout(patience, self.provider.destroy()).await {
             Ok(troubles) => troubles
                 .into_iter()
                 .for_each(|trouble| self.trouble(trouble)),
             Err(_) => self.trouble(format!(
                 "the cluster was not gone {} s after it was asked to go",
-                TEAR_DOWN.as_secs()
+                patience.as_secs()
             )),
         }
     }

@@ -77,6 +77,9 @@ impl Stage {
         let say = |message: &str| progress.say(message);
         let bring_up = async {
             let cluster = self.cluster(&say).await?;
+            if let Some(why) = cluster.layers.lacks(item.layer) {
+                return Ok(Some(why.to_owned()));
+            }
             (self.runner.bring_up)(item.layer, cluster, &self.info, &say).await?;
             if let Some(program) = &self.settings.after_layer {
                 say(&format!("running {}", program.display()));
@@ -85,7 +88,7 @@ impl Stage {
                     .doing(|| "running STRATA_AFTER_LAYER's program".to_owned())?;
                 self.leave_running(group);
             }
-            Ok(())
+            Ok(None)
         };
         let end = tokio::select! {
             outcome = tokio::time::timeout(BRING_UP, bring_up) => outcome,
@@ -95,10 +98,14 @@ impl Stage {
             let because = format!("{} is not up after {} s", item.layer, BRING_UP.as_secs());
             return NoVerdict::not_reached(because).into();
         };
-        if outcome.is_ok() {
-            progress.up();
+        match outcome {
+            Ok(None) => {
+                progress.up();
+                End::Judged(Ok(()))
+            }
+            Ok(Some(lacking)) => End::Skipped(lacking),
+            Err(not_passed) => End::Judged(Err(not_passed)),
         }
-        End::Judged(outcome)
     }
 
     /// Why a check is not run here; nothing if it is.

@@ -78,7 +78,7 @@ impl Scope {
         let fixture = run.fixture_namespace(layer);
         let own = manifest.is_some();
         Self {
-            applier: Applier::new(cluster.client.clone()),
+            applier: Applier::new(cluster.client.clone(), cluster.fit.clone(), &run.id),
             cluster,
             id,
             manifest,

@@ -52,7 +52,8 @@ impl Scope {
     /// The vantage of a pod.
     #[must_use]
     pub fn from_pod(&self, pod: &PodView) -> Vantage {
-        Vantage::pod_of(self.client().clone(), pod, self.transcript().clone())
+        let image = &self.cluster().fit.probe.reference;
+        Vantage::pod_of(self.client().clone(), pod, image, self.transcript().clone())
     }
 
     /// The vantage outside the cluster.

@@ -52,6 +52,11 @@ impl NoVerdict {
         Self::of(NoVerdictKind::NotReached, because)
     }
 
+    /// An operation failed with this error, which is still somebody else's.
+    pub(crate) fn of_chain(error: &anyhow::Error) -> Self {
+        Self::new(chain(error))
+    }
+
     pub(crate) fn deadline(after: Duration) -> Self {
         let because = format!("the check did not end within {} s", after.as_secs());
         Self::of(NoVerdictKind::Deadline, because)

@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kube::client::Body;
 use strata::RunInfo;
-use strata::provider::{Cluster, Progress, Provider};
+use strata::apply::Fit;
+use strata::provider::{Cluster, Layers, Progress, Provider};
 use strata::runner::Runner;
 use strata::verdict::chance::{Ledger, Test};
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
@@ -155,10 +156,6 @@ impl Provider for Toy {
         "toy"
     }
 
-    fn has(&self, layer: Layer) -> bool {
-        wrong() != "lacks" || layer != Layer::Ingress
-    }
-
     async fn create(&self, _: &RunInfo, _: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         note("create");
         anyhow::ensure!(wrong() != "create", "no clay to make a cluster of");
@@ -187,6 +184,12 @@ impl Provider for Toy {
             versions: BTreeMap::from([("toy".to_owned(), "1".to_owned())]),
             outside: None,
             load_balancer: false,
+            layers: match wrong().as_str() {
+                "lacks" => Layers::only(&[Layer::Cni, Layer::Services], "toy"),
+                _ => Layers::all(),
+            },
+            fit: Fit::default(),
+            node_network: Ok(()),
             pid_annotation: None,
             nsenter: Vec::new(),
         }))

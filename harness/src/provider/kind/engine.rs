@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::step::Step;
+use crate::provider::step::Step;
 use crate::provider::tools;
 
 /// kind's own variable for which one it takes.

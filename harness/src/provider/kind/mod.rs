@@ -2,13 +2,11 @@
 //!
 //! Start from [`Kind`]. kind's nodes are containers on a network of their own, so the vantage
 //! outside is a container beside them: that reaches node addresses also where the nodes' machine is
-//! a virtual one. Whose a cluster is says a file that its run holds locked ([`claim`]): what a run
+//! a virtual one. Whose a cluster is says a file that its run holds locked (`claim`): what a run
 //! leaves behind that was killed, the next one removes.
 
-mod claim;
 mod engine;
 mod outside;
-mod step;
 
 #[cfg(test)]
 mod tests;
@@ -26,13 +24,14 @@ use kube::api::Api;
 use kube::runtime::watcher;
 use tokio::sync::Mutex;
 
-use self::claim::Claim;
 use self::engine::Engine;
 use self::outside::Beside;
-use self::step::Step;
+use super::claim::{self, Claim};
 use super::image::Archive;
+use super::step::Step;
 use super::tools::{self, Tool};
-use super::{Cluster, Progress, Provider};
+use super::{Cluster, Layers, Progress, Provider};
+use crate::apply::Fit;
 use crate::budget;
 use crate::pod::not_ready;
 use crate::run::RunInfo;
@@ -87,7 +86,7 @@ impl Kind {
             engine: std::env::var(engine::CHOICE)
                 .ok()
                 .filter(|name| !name.is_empty()),
-            state: claim::folder(),
+            state: claim::folder("kind"),
             node_image: settings.node_image.clone(),
             config: config(settings)?,
             report_dir: settings.report_dir.clone(),
@@ -148,6 +147,9 @@ impl Kind {
             ]),
             outside: Some(Arc::new(outside)),
             load_balancer: false,
+            layers: Layers::only(&[Layer::Cni, Layer::Services], self.name()),
+            fit: Fit::default(),
+            node_network: Ok(()),
             pid_annotation: None,
             nsenter: Vec::new(),
         })
@@ -162,10 +164,6 @@ impl Provider for Kind {
 
     fn profile(&self) -> &'static str {
         "kind"
-    }
-
-    fn has(&self, layer: Layer) -> bool {
-        matches!(layer, Layer::Cni | Layer::Services)
     }
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
@@ -186,7 +184,7 @@ impl Provider for Kind {
         let made = slot.insert(Made {
             kind,
             engine,
-            claim: Claim::new(state, &format!("strata-{}", run.id))?,
+            claim: Claim::new(state, &format!("strata-{}", run.id), "")?,
             kubeconfig: self.report_dir.join("kubeconfig"),
         });
         Ok(Arc::new(self.make(made, progress).await?))

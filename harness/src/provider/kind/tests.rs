@@ -189,7 +189,7 @@ async fn a_cluster_that_cannot_be_made_says_why_and_where_its_logs_are() {
 async fn what_a_killed_run_left_is_removed_by_the_next() {
     let stage = Stage::new();
     let state = stage.dir.path().join("state");
-    drop(Claim::new(&state, "strata-old").unwrap());
+    drop(Claim::new(&state, "strata-old", "").unwrap());
     stage.create().await.unwrap();
     assert!(
         stage

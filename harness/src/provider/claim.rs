@@ -1,7 +1,8 @@
-//! Whose a kind cluster is: a file of its name, which its run holds locked.
+//! Whose a thing is that outlives its run, a kind cluster or the namespaces in somebody's cluster: a
+//! file of its name, which its run holds locked.
 //!
 //! Start from [`Claim`]. The lock is the file's, so it ends with the process however that ends. A file
-//! that nobody holds is of a run that was killed, unless it says that the cluster was kept. Rule: what
+//! that nobody holds is of a run that was killed, unless it says that the thing was kept. Rule: what
 //! has no such file is not ours and is left alone.
 
 use std::fs::{File, TryLockError};
@@ -10,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// What the file of a cluster says that was kept on purpose.
+/// What the file of a thing ends with that was kept on purpose.
 const KEPT: &str = "kept\n";
 
-/// The right to a cluster, and the duty to remove it.
+/// The right to a thing, and the duty to remove it.
 #[derive(Debug)]
 pub(super) struct Claim {
     name: String,
@@ -22,18 +23,20 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Claims a name, before there is anything of it.
+    /// Claims a name, before there is anything of it. `about` is what whoever removes it has to know
+    /// beside the name.
     ///
     /// # Errors
     /// When the file cannot be written, or another has the name.
-    pub(super) fn new(folder: &Path, name: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(folder: &Path, name: &str, about: &str) -> anyhow::Result<Self> {
         let path = folder.join(name);
         let cannot = || format!("cannot claim {} for this run", path.display());
         std::fs::create_dir_all(folder).with_context(cannot)?;
-        let file = File::create_new(&path).with_context(cannot)?;
+        let mut file = File::create_new(&path).with_context(cannot)?;
         file.try_lock()
             .map_err(std::io::Error::from)
             .with_context(cannot)?;
+        file.write_all(about.as_bytes()).with_context(cannot)?;
         Ok(Self {
             name: name.to_owned(),
             path,
@@ -41,12 +44,12 @@ impl Claim {
         })
     }
 
-    /// The cluster's.
+    /// The thing's.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Gives up the claim to a cluster that goes on.
+    /// Gives up the claim to what goes on.
     ///
     /// # Errors
     /// When that cannot be noted.
@@ -89,7 +92,7 @@ pub(super) fn abandoned(folder: &Path) -> anyhow::Result<Vec<Claim>> {
             }
         }
         // Removed by its owner between the two, or kept by them.
-        if !path.exists() || std::fs::read_to_string(&path).is_ok_and(|text| text == KEPT) {
+        if !path.exists() || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with(KEPT)) {
             continue;
         }
         let name = path.file_name().unwrap_or_default();
@@ -102,12 +105,13 @@ pub(super) fn abandoned(folder: &Path) -> anyhow::Result<Vec<Claim>> {
     Ok(claims)
 }
 
-/// Where the claims of this user are, which lasts as long as containers do; nothing without a home.
-pub(super) fn folder() -> Option<PathBuf> {
+/// Where this user's claims to one kind of thing are, which lasts as long as containers do; nothing
+/// without a home.
+pub(super) fn folder(kind: &str) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let state = set("XDG_STATE_HOME").map(PathBuf::from);
     let state = state.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state")))?;
-    Some(state.join("strata/kind"))
+    Some(state.join("strata").join(kind))
 }
 
 #[cfg(test)]
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn only_what_nobody_holds_and_nobody_kept_is_abandoned() {
         let dir = tempfile::tempdir().unwrap();
-        let claim = |name| Claim::new(dir.path(), name).unwrap();
+        let claim = |name| Claim::new(dir.path(), name, "about it\n").unwrap();
         let names = || {
             let claims = abandoned(dir.path()).unwrap();
             claims
@@ -140,8 +144,8 @@ mod tests {
     #[test]
     fn a_name_is_claimed_once() {
         let dir = tempfile::tempdir().unwrap();
-        let _claim = Claim::new(dir.path(), "one").unwrap();
-        let error = Claim::new(dir.path(), "one").unwrap_err();
+        let _claim = Claim::new(dir.path(), "one", "").unwrap();
+        let error = Claim::new(dir.path(), "one", "").unwrap_err();
         assert!(format!("{error:#}").contains("cannot claim"), "{error:#}");
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::Output;
 use crate::group::Group;
-use crate::provider::Output;
 
 /// A command, not yet run.
 #[derive(Debug)]
