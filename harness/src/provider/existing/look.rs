@@ -15,9 +15,8 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::reach;
 use crate::apply::{GATEWAY_CLASS, RUN_LABEL};
-use crate::provider::Layers;
+use crate::provider::{Layers, reach};
 use crate::stack::Layer;
 
 /// The label that marks the default IngressClass.

@@ -13,9 +13,7 @@
 mod context;
 mod look;
 mod namespaces;
-mod outside;
 mod preflight;
-mod reach;
 mod rights;
 
 #[cfg(test)]
@@ -32,10 +30,10 @@ use tokio::sync::Mutex;
 
 use self::context::Chosen;
 use self::look::{Choice, Found, Sight};
-use self::outside::ThisMachine;
 use super::claim::{self, Claim};
 use super::memory::MemoryFile;
-use super::{Cluster, Outside, Planned, Progress, Provider};
+use super::this_machine::ThisMachine;
+use super::{Balancer, Cluster, Outside, Planned, Progress, Provider};
 use crate::apply::{Fit, ProbeImage};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -189,7 +187,11 @@ impl Existing {
             profile: self.profile(),
             versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
             outside,
-            load_balancer: found.balanced.is_some(),
+            load_balancer: found
+                .balanced
+                .map_or_else(Balancer::none, |_| Balancer::Own),
+            ingress: None,
+            istio: None,
             layers: found.layers,
             fit,
             node_network,
