@@ -123,3 +123,197 @@ async fn waits(client: &kube::Client) -> Option<String> {
     let pods = tokio::time::timeout(CREATE.within, api.list(&ListParams::default())).await;
     pods.ok()?.ok()?.iter().find_map(not_ready)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use semver::Version;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::provider::tools::Tool;
+    use crate::provider::{Balancer, Layers};
+
+    /// Takes the documented arguments alone, notes them, and answers in istioctl 1.30's words. (It was never run for
+    /// real; see README, "What was run for real".)
+    const ISTIOCTL: &str = r#"
+echo "istioctl $*" >> LOG
+case "$*" in
+    "install -y --set profile=minimal --readiness-timeout=200s --kubeconfig /the/kubeconfig")
+        case "$(cat SAYS 2>/dev/null)" in
+            fails)
+                echo '✘ Istiod encountered an error: failed to wait for resource: resources not ready after 3m20s: context deadline exceeded' >&2
+                echo '  Deployment/istio-system/istiod (containers with unready status: [discovery])' >&2
+                echo 'Error: failed to install manifests: errors occurred during operation' >&2
+                exit 1 ;;
+            hangs) cat GATE ;;
+        esac
+        echo '✔ Istio core installed'; echo '✔ Istiod installed'; echo '✔ Installation complete' ;;
+    "uninstall -y --purge --kubeconfig /the/kubeconfig") echo '✔ Uninstall complete' ;;
+    *) echo "Error: unknown command or flag: $*" >&2; exit 1 ;;
+esac
+"#;
+
+    struct Stage {
+        dir: tempfile::TempDir,
+        cluster: Cluster,
+        istio: Istio,
+    }
+
+    impl Stage {
+        /// A cluster in whose namespace of Istio these objects are.
+        fn new(istiod: &Value, pods: &Value) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            let text = ["LOG", "SAYS", "GATE"]
+                .iter()
+                .fold(ISTIOCTL.to_owned(), |text, name| {
+                    text.replace(name, at(name).to_str().unwrap())
+                });
+            crate::script::write(&at("istioctl"), &text);
+            nix::unistd::mkfifo(&at("GATE"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let istio = Istio {
+                istioctl: Tool {
+                    path: at("istioctl"),
+                    version: Version::new(1, 30, 3),
+                },
+                profile: "minimal",
+            };
+            Self {
+                cluster: cluster(istiod.clone(), pods.clone()),
+                dir,
+                istio,
+            }
+        }
+
+        async fn install(&self, limits: Limits) -> Result<(), NoVerdict> {
+            install(&self.cluster, &self.istio, limits, &|_| {}).await
+        }
+
+        fn says(&self, what: &str) {
+            std::fs::write(self.dir.path().join("SAYS"), what).unwrap();
+        }
+
+        fn asked(&self) -> Vec<String> {
+            let log = std::fs::read_to_string(self.dir.path().join("LOG")).unwrap();
+            log.lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn cluster(istiod: Value, pods: Value) -> Cluster {
+        let api = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let path = request.uri().path();
+            let (kind, items) = match path.rsplit('/').next() {
+                Some("deployments") => ("DeploymentList", &istiod),
+                _ => ("PodList", &pods),
+            };
+            let version = if kind == "PodList" { "v1" } else { "apps/v1" };
+            let list = json!({
+                "kind": kind, "apiVersion": version, "metadata": {"resourceVersion": "1"}, "items": items,
+            });
+            let body = kube::client::Body::from(list.to_string().into_bytes());
+            async { Ok::<_, std::io::Error>(http::Response::new(body)) }
+        });
+        Cluster {
+            client: kube::Client::new(api, "default"),
+            kubeconfig: "/the/kubeconfig".into(),
+            provider: "toy",
+            profile: "toy",
+            versions: BTreeMap::new(),
+            outside: None,
+            load_balancer: Balancer::none(),
+            ingress: None,
+            istio: None,
+            layers: Layers::all(),
+            fit: crate::apply::Fit::default(),
+            node_network: Ok(()),
+            pid_annotation: None,
+            nsenter: Vec::new(),
+        }
+    }
+
+    fn istiod(available: u32) -> Value {
+        json!([{
+            "metadata": {"name": ISTIOD, "namespace": NAMESPACE},
+            "spec": {"selector": {}, "template": {}}, "status": {"availableReplicas": available},
+        }])
+    }
+
+    #[tokio::test]
+    async fn istio_is_installed_by_its_own_program_into_this_cluster() {
+        let stage = Stage::new(&istiod(1), &json!([]));
+        stage.install(LIMITS).await.unwrap();
+        assert_eq!(
+            stage.asked(),
+            [
+                "istioctl install -y --set profile=minimal --readiness-timeout=200s --kubeconfig /the/kubeconfig"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_failed_is_taken_away_again_and_the_pod_that_held_it_up_is_named() {
+        let pod = json!([{
+            "metadata": {"name": "istiod-7d9f", "namespace": NAMESPACE},
+            "status": {"conditions": [{
+                "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient memory.",
+            }]},
+        }]);
+        let stage = Stage::new(&json!([]), &pod);
+        stage.says("fails");
+        let why = stage.install(LIMITS).await.unwrap_err();
+        assert!(
+            why.because().contains("resources not ready after 3m20s"),
+            "{}",
+            why.because()
+        );
+        let likely = why.likely().unwrap();
+        assert_eq!(
+            likely,
+            "Pod istiod-7d9f is not scheduled: 0/3 nodes are available: 3 Insufficient memory."
+        );
+        let asked = stage.asked();
+        assert_eq!(
+            asked[1..],
+            ["istioctl uninstall -y --purge --kubeconfig /the/kubeconfig"]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_installation_that_hangs_is_ended_and_taken_away() {
+        let stage = Stage::new(&json!([]), &json!([]));
+        stage.says("hangs");
+        let at_once = Limits {
+            install: Duration::from_millis(1),
+            ..LIMITS
+        };
+        let why = stage.install(at_once).await.unwrap_err();
+        assert!(
+            why.because()
+                .contains("installing Istio did not end within 0 s"),
+            "{}",
+            why.because()
+        );
+        assert!(why.likely().unwrap().contains("2 GiB of memory"));
+        assert!(
+            stage
+                .asked()
+                .last()
+                .unwrap()
+                .starts_with("istioctl uninstall -y --purge")
+        );
+    }
+
+    #[test]
+    fn istiod_is_ready_once_a_replica_is_available() {
+        let of = |available: u32| {
+            let objects: Vec<Deployment> = serde_json::from_value(istiod(available)).unwrap();
+            matches!(super::available(objects.first()), Progress::Ready(()))
+        };
+        assert!(of(1) && of(2) && !of(0));
+        assert!(
+            matches!(super::available(None), Progress::NotYet(why) if why.contains("there is no Deployment"))
+        );
+    }
+}
