@@ -33,7 +33,7 @@ use self::look::{Choice, Found, Sight};
 use super::claim::{self, Claim};
 use super::memory::MemoryFile;
 use super::this_machine::ThisMachine;
-use super::{Balancer, Cluster, Outside, Planned, Progress, Provider};
+use super::{Cluster, Outside, Planned, Progress, Provider};
 use crate::apply::{Fit, ProbeImage};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -185,11 +185,9 @@ impl Existing {
             kubeconfig: path,
             provider: self.name(),
             profile: self.profile(),
-            versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
             outside,
-            load_balancer: found
-                .balanced
-                .map_or_else(Balancer::none, |_| Balancer::Own),
+            load_balancer: sight.balancer(),
+            versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
             ingress: None,
             istio: None,
             layers: found.layers,

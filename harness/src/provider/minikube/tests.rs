@@ -41,7 +41,11 @@ case "$*" in
         printf 'Status:\t\n\tmachine: strata-abc\n\tpid: 1\n\troute: 10.96.0.0/12 -> 192.168.49.2\n\tminikube: Running\n\tservices: []\n    errors: \n\t\tminikube: no errors\n\t\trouter: no errors\n\t\tloadbalancer emulator: no errors\n'
         cat GATE & wait ;;
     "ip --profile strata-"*) echo 192.168.49.2 ;;
-    "logs --file "*" --profile strata-"*) echo '==> Audit <==' > "$3" ;;
+    "logs --file "*" --profile strata-"*)
+        case "$said" in
+            no-driver | unhealthy) echo '* Profile "strata-abc" not found. Run "minikube profile list" to view all profiles.'; exit 85 ;;
+        esac
+        echo '==> Audit <==' > "$3" ;;
     "delete --profile strata-"*)
         [ -z "$MINIKUBE_HOME" ] || echo "of $MINIKUBE_HOME" >> LOG ;;
     *) exits MK_USAGE "unknown command or flag: $*" 14 ;;
@@ -129,6 +133,7 @@ impl Stage {
                 });
             crate::script::write(&at(name), &text);
         };
+        take_interrupts();
         put("minikube", MINIKUBE);
         put("sudo", SUDO);
         // Who reads it waits for ever, since nobody writes to it.
@@ -186,6 +191,22 @@ impl Stage {
     }
 }
 
+/// A program that is started with SIGINT ignored, as a shell starts what goes on in the background, hands that down to
+/// whatever it starts, and a shell cannot trap it then. minikube can.
+fn take_interrupts() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    if ignored & (1 << (nix::libc::SIGINT - 1)) != 0 {
+        let default = nix::sys::signal::SigHandler::SigDfl;
+        // SAFETY: the default is no handler, so none is run.
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGINT, default) }.unwrap();
+    }
+}
+
 fn settings(vars: &[(&str, &str)]) -> Settings {
     let vars = vars
         .iter()
@@ -239,9 +260,10 @@ async fn a_cluster_comes_and_goes_by_minikubes_documented_commands() {
 
 #[tokio::test]
 async fn a_cluster_that_cannot_be_made_says_why_and_what_to_do() {
-    for (says, parts) in [
+    for (says, begun, parts) in [
         (
             "no-driver",
+            false,
             [
                 "PROVIDER_DOCKER_NOT_FOUND (exit code 65)",
                 "install docker, or choose another driver by MINIKUBE_DRIVER",
@@ -249,10 +271,12 @@ async fn a_cluster_that_cannot_be_made_says_why_and_what_to_do() {
         ),
         (
             "unhealthy",
+            false,
             ["DRV_NOT_HEALTHY (exit code 55)", "install or mend a driver"],
         ),
         (
             "no-image",
+            true,
             [
                 "pulling gcr.io/k8s-minikube/kicbase",
                 "minikube start --download-only",
@@ -260,6 +284,7 @@ async fn a_cluster_that_cannot_be_made_says_why_and_what_to_do() {
         ),
         (
             "not-loaded",
+            true,
             [
                 "the nodes have no image strata.dev/probe:v1",
                 "minikube logs --profile strata-abc",
@@ -272,13 +297,10 @@ async fn a_cluster_that_cannot_be_made_says_why_and_what_to_do() {
         for part in parts {
             assert!(said.contains(part), "{said}");
         }
-        // Also what was begun and did not come about has logs, and is removed.
+        // Of what was not even begun there are no logs.
         let log = stage.dir.path().join("minikube.log");
-        assert!(
-            said.contains(&format!("minikube's logs are in {}", log.display())),
-            "{said}"
-        );
-        assert!(log.is_file());
+        let named = said.contains(&format!("minikube's logs are in {}", log.display()));
+        assert_eq!((named, log.is_file()), (begun, begun), "{said}");
         assert!(stage.minikube.destroy().await.is_empty());
         assert!(
             stage
