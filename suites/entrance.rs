@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use gateway_api::gateways::Gateway;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use strata::budget::CONVERGE;
 use strata::wait::{self, Progress};
@@ -204,11 +204,9 @@ impl Entrance {
         let own = services
             .iter()
             .find(|service| addresses(service).contains(&self.address));
-        let service = own.ok_or_else(|| {
-            NoVerdict::new(format!("no Service has the address {}", self.address)).with_likely(
-                "the controller serves at its nodes' own addresses, which is not followed yet",
-            )
-        })?;
+        let Some(service) = own else {
+            return self.servers_of_node(scope).await;
+        };
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
         let selector: Vec<_> = selector
             .unwrap_or_default()
@@ -218,6 +216,30 @@ impl Entrance {
         let namespace = service.metadata.namespace.clone().unwrap_or_default();
         scope.ready_pods_in(&namespace, &selector.join(",")).await
     }
+
+    /// The pods that serve at a port of a node whose address it is: a controller without a load balancer, as
+    /// minikube's addon has it.
+    async fn servers_of_node(&self, scope: &Scope) -> Result<Vec<PodView>, NoVerdict> {
+        let pods: Vec<Pod> = scope.list_everywhere("").await?;
+        let serving = pods.iter().filter(|pod| serves_its_node(pod));
+        let address: Option<IpAddr> = self.address.parse().ok();
+        let views = serving.filter_map(PodView::of);
+        let servers: Vec<_> = views.filter(|pod| Some(pod.host_ip) == address).collect();
+        if servers.is_empty() {
+            return Err(NoVerdict::new(format!(
+                "no Service has the address {}, and no pod has port 80 of a node with that address",
+                self.address
+            )));
+        }
+        Ok(servers)
+    }
+}
+
+/// Whether a pod has the port of its node that HTTP goes to.
+fn serves_its_node(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports.any(|port| port.host_port == Some(80))
 }
 
 /// What was expected of each case of a table, and what was seen.

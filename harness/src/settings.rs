@@ -30,8 +30,9 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "STRATA_CNI",
-        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet or none",
-        default: "vxlan; on kind kindnet",
+        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet or none; \
+                  minikube's: bridge, calico, cilium, flannel, kindnet, none, or the path of a manifest",
+        default: "vxlan; on kind kindnet; minikube's own choice",
     },
     Variable {
         name: "STRATA_IP_FAMILY",
@@ -42,6 +43,16 @@ pub const VARIABLES: &[Variable] = &[
         name: "STRATA_NODE_IMAGE",
         meaning: "the image of kind's nodes, which decides Kubernetes' version",
         default: "the kind program's own",
+    },
+    Variable {
+        name: "STRATA_NODES",
+        meaning: "how many nodes minikube makes, 1 to 5",
+        default: "3",
+    },
+    Variable {
+        name: "STRATA_KUBERNETES_VERSION",
+        meaning: "the version of Kubernetes that minikube starts, as its --kubernetes-version takes it",
+        default: "the minikube program's own",
     },
     Variable {
         name: "STRATA_CONTEXT",
@@ -142,6 +153,21 @@ pub const VARIABLES: &[Variable] = &[
         default: "as docker's config.json says",
     },
     Variable {
+        name: "STRATA_MINIKUBE",
+        meaning: "the minikube program",
+        default: "minikube in PATH",
+    },
+    Variable {
+        name: "STRATA_ISTIOCTL",
+        meaning: "the istioctl program, which installs Istio on clusters of kind and minikube",
+        default: "istioctl in PATH; without it the mesh is skipped there",
+    },
+    Variable {
+        name: "STRATA_ISTIO_PROFILE",
+        meaning: "what istioctl installs: minimal or ambient",
+        default: "minimal",
+    },
+    Variable {
         name: "STRATA_SEED",
         meaning: "a number that everything random in the checks derives from",
         default: "a new one each run; the reports name it",
@@ -163,6 +189,9 @@ const RANDOM_CASES: usize = 1000;
 /// So many end well within a check's deadline.
 const MOST_RANDOM_CASES: usize = 20_000;
 
+/// More say nothing that three do not, and each is a machine or a container.
+const MOST_NODES: usize = 5;
+
 /// What the environment says.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -174,6 +203,10 @@ pub struct Settings {
     pub ip_family: Option<String>,
     /// `STRATA_NODE_IMAGE`.
     pub node_image: Option<String>,
+    /// `STRATA_NODES`.
+    pub nodes: Option<usize>,
+    /// `STRATA_KUBERNETES_VERSION`.
+    pub kubernetes_version: Option<String>,
     /// `STRATA_CONTEXT`; as for the CNI, and so the next ones.
     pub context: Option<String>,
     /// `STRATA_ALLOW`.
@@ -212,6 +245,12 @@ pub struct Settings {
     pub registry_username: Option<String>,
     /// `STRATA_REGISTRY_PASSWORD`.
     pub registry_password: Option<Secret>,
+    /// `STRATA_MINIKUBE`.
+    pub minikube: Option<PathBuf>,
+    /// `STRATA_ISTIOCTL`.
+    pub istioctl: Option<PathBuf>,
+    /// `STRATA_ISTIO_PROFILE`; as for the CNI.
+    pub istio_profile: Option<String>,
     /// `STRATA_SEED`.
     pub seed: Option<u64>,
     /// `STRATA_RANDOM_CASES`.
@@ -263,6 +302,8 @@ impl Settings {
             cni: None,
             ip_family: None,
             node_image: None,
+            nodes: None,
+            kubernetes_version: None,
             context: None,
             allow: None,
             probe_image: None,
@@ -282,6 +323,9 @@ impl Settings {
             registry: None,
             registry_username: None,
             registry_password: None,
+            minikube: None,
+            istioctl: None,
+            istio_profile: None,
             seed: None,
             random_cases: RANDOM_CASES,
             log: "info,strata=debug".to_owned(),
@@ -307,6 +351,8 @@ impl Settings {
                 "STRATA_CNI" => settings.cni = Some(text.to_owned()),
                 "STRATA_IP_FAMILY" => settings.ip_family = Some(text.to_owned()),
                 "STRATA_NODE_IMAGE" => settings.node_image = Some(text.to_owned()),
+                "STRATA_NODES" => settings.nodes = Some(nodes(name, text)?),
+                "STRATA_KUBERNETES_VERSION" => settings.kubernetes_version = Some(text.to_owned()),
                 "STRATA_CONTEXT" => settings.context = Some(text.to_owned()),
                 "STRATA_ALLOW" => settings.allow = Some(text.to_owned()),
                 "STRATA_PROBE_IMAGE" => settings.probe_image = Some(text.to_owned()),
@@ -328,6 +374,9 @@ impl Settings {
                 "STRATA_REGISTRY_PASSWORD" => {
                     settings.registry_password = Some(Secret(text.to_owned()));
                 }
+                "STRATA_MINIKUBE" => settings.minikube = Some(workspace().join(path)),
+                "STRATA_ISTIOCTL" => settings.istioctl = Some(workspace().join(path)),
+                "STRATA_ISTIO_PROFILE" => settings.istio_profile = Some(text.to_owned()),
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),
                 "STRATA_RANDOM_CASES" => settings.random_cases = random_cases(name, text)?,
                 _ => {
@@ -390,6 +439,16 @@ fn number(name: &str, text: &str) -> Result<u64, BadInput> {
         BadInput(format!(
             "{name}={text} is not a number; write one from 0 to {}",
             u64::MAX
+        ))
+    })
+}
+
+fn nodes(name: &str, text: &str) -> Result<usize, BadInput> {
+    let nodes = text.parse().ok();
+    let nodes = nodes.filter(|nodes| (1..=MOST_NODES).contains(nodes));
+    nodes.ok_or_else(|| {
+        BadInput(format!(
+            "{name}={text} is no number of nodes; write one from 1 to {MOST_NODES}"
         ))
     })
 }

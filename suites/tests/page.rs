@@ -35,6 +35,7 @@ fn need(need: &Need) -> String {
         Need::Alone => "no check beside it".to_owned(),
         Need::Nodes(count) => format!("{count} schedulable nodes"),
         Need::LoadBalancer => "load balancers".to_owned(),
+        Need::BalancerAddress => "load balancers with addresses of their own".to_owned(),
         Need::Outside => "a vantage outside".to_owned(),
         Need::NodeNetwork => "pods in their node's network".to_owned(),
         Need::Plugin => "a CNI plugin that strata knows".to_owned(),

@@ -4,6 +4,7 @@
 //! [`sidecar`] and [`split`]. Istio's objects are read without its types: where the API does not
 //! serve them there is nothing to say.
 
+pub(super) mod install;
 pub(super) mod objects;
 pub(super) mod sidecar;
 pub(super) mod split;

@@ -1,7 +1,7 @@
 //! Layers: bringing them up, and saying why one of their claims was broken.
 //!
 //! Start from [`bring_up`], which applies `manifests/<layer>/` and waits for workloads, the same for
-//! every layer. What a failure is about is a [`Subject`]; `diagnose` looks at objects and names
+//! every layer; where a cluster has a program for it instead (`istioctl`, an addon), that is run. What a failure is about is a [`Subject`]; `diagnose` looks at objects and names
 //! the cause. Rule: bring-up waits for pods and nothing else, since whatever else must come true is
 //! a gate's to judge.
 
@@ -63,6 +63,7 @@ pub async fn bring_up(
             apply::install(&applier, client, manifest, progress).await?;
         }
     }
+    install(layer, cluster, progress).await?;
     progress("applying its fixture");
     let namespace = run.fixture_namespace(layer);
     let labels = BTreeMap::from([
@@ -79,6 +80,24 @@ pub async fn bring_up(
         .await
         .doing(doing)?;
     Ok(())
+}
+
+/// What of a layer is brought up by programs, not by manifests.
+async fn install(
+    layer: Layer,
+    cluster: &Cluster,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<(), NoVerdict> {
+    match (layer, &cluster.ingress, &cluster.istio) {
+        (Layer::Ingress, Some(addon), _) => addon
+            .enable(progress)
+            .await
+            .doing(|| "bringing up the Ingress controller".to_owned()),
+        (Layer::Mesh, _, Some(istio)) => {
+            mesh::install::install(cluster, istio, mesh::install::LIMITS, progress).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A fixture without the objects that this cluster cannot have.

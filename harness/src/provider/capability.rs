@@ -7,7 +7,7 @@ use gateway_api::gatewayclasses::GatewayClass;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 
-use super::{Cluster, Plugin};
+use super::{Balancer, Cluster, Plugin};
 use crate::verdict::{Doing as _, NoVerdict};
 
 /// What a cluster must be able to do before a check means anything. Found out by looking at the
@@ -20,6 +20,9 @@ pub enum Need {
     Nodes(usize),
     /// An implementation of `type: LoadBalancer`.
     LoadBalancer,
+    /// One whose addresses are no cluster IPs, so that they are subject to `externalTrafficPolicy` and
+    /// `loadBalancerSourceRanges`, and go when the load balancer goes.
+    BalancerAddress,
     /// A vantage outside the cluster that reaches node addresses.
     Outside,
     /// Pods that use their node's network or ports. The Pod Security Standards baseline and restricted
@@ -79,9 +82,17 @@ impl Cluster {
                 (found < wanted)
                     .then(|| format!("needs {wanted} schedulable nodes; there {are} {found}"))
             }
-            Need::LoadBalancer => (!self.load_balancer).then(|| {
-                "needs an implementation of type LoadBalancer; this cluster has none".to_owned()
-            }),
+            Need::LoadBalancer | Need::BalancerAddress => match &self.load_balancer {
+                Balancer::None(why) => {
+                    Some(format!("needs an implementation of type LoadBalancer; {why}"))
+                }
+                Balancer::ClusterIps if need == Need::BalancerAddress => Some(
+                    "needs load balancers with addresses of their own; here they have their Services' \
+                     cluster IPs"
+                        .to_owned(),
+                ),
+                Balancer::ClusterIps | Balancer::Own => None,
+            },
             Need::Outside => self.outside.is_none().then(|| {
                 "needs a vantage outside the cluster that reaches the nodes; there is none"
                     .to_owned()

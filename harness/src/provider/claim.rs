@@ -1,4 +1,4 @@
-//! Whose a thing is that outlives its run, a kind cluster or the namespaces in somebody's cluster: a
+//! Whose a thing is that outlives its run, a cluster or the namespaces in somebody's cluster: a
 //! file of its name, which its run holds locked.
 //!
 //! Start from [`Claim`]. The lock is the file's, so it ends with the process however that ends. A file
@@ -47,6 +47,15 @@ impl Claim {
     /// The thing's.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What its run noted beside the name.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn about(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.path)
+            .with_context(|| format!("cannot read {}", self.path.display()))
     }
 
     /// Gives up the claim to what goes on.

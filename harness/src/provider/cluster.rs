@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Layers;
+use super::{Istio, Layers, Progress};
 use crate::apply::Fit;
 
 /// What the harness knows of the cluster under test.
@@ -24,8 +24,12 @@ pub struct Cluster {
     pub versions: BTreeMap<String, String>,
     /// A vantage outside the cluster that reaches node addresses, if there is one.
     pub outside: Option<Arc<dyn Outside>>,
-    /// Whether Services of `type: LoadBalancer` are given addresses.
-    pub load_balancer: bool,
+    /// Who gives Services of `type: LoadBalancer` their addresses.
+    pub load_balancer: Balancer,
+    /// What brings up the Ingress layer, where that is not manifests.
+    pub ingress: Option<Arc<dyn Addon>>,
+    /// What brings up the mesh, where that is not manifests.
+    pub istio: Option<Istio>,
     /// Which layers can be judged on it.
     pub layers: Layers,
     /// What it calls the things that manifests name.
@@ -46,6 +50,36 @@ impl std::fmt::Debug for Cluster {
             .field("provider", &self.provider)
             .finish_non_exhaustive()
     }
+}
+
+/// Who gives Services of `type: LoadBalancer` their addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balancer {
+    /// Nobody, and why.
+    None(String),
+    /// An implementation that has addresses of its own.
+    Own,
+    /// One that gives them their own cluster IPs, as `minikube tunnel` does: for kube-proxy such an
+    /// address is a cluster IP and nothing else.
+    ClusterIps,
+}
+
+impl Balancer {
+    /// Nobody, and there is no more to say.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::None("this cluster has none".to_owned())
+    }
+}
+
+/// A part of a cluster that its provider brings up by a command of its own.
+#[async_trait]
+pub trait Addon: Send + Sync {
+    /// Brings it up, and waits until it is.
+    ///
+    /// # Errors
+    /// A sentence that names what is wrong and what to do.
+    async fn enable(&self, progress: Progress<'_>) -> anyhow::Result<()>;
 }
 
 /// Runs the probe outside the cluster.

@@ -18,7 +18,7 @@ use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
 use super::image::Archive;
-use super::{Cluster, Layers, Output, Outside, Progress, Provider, tools};
+use super::{Balancer, Cluster, Layers, Output, Outside, Progress, Provider, tools};
 use crate::apply::Fit;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -82,7 +82,9 @@ impl Lab {
             provider: self.name(),
             profile: self.profile(),
             versions,
-            load_balancer: true,
+            load_balancer: Balancer::Own,
+            ingress: None,
+            istio: None,
             layers: Layers::all(),
             fit: Fit::default(),
             node_network: Ok(()),

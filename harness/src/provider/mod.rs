@@ -9,14 +9,18 @@ mod claim;
 mod cluster;
 mod existing;
 mod image;
+mod istio;
 mod kind;
 mod lab;
 mod layers;
 mod memory;
+mod minikube;
 mod older;
 mod plugin;
 pub mod registry;
-mod step;
+mod reach;
+pub(crate) mod step;
+mod this_machine;
 pub mod tools;
 
 use std::collections::BTreeMap;
@@ -24,22 +28,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
 use tower::util::MapRequestLayer;
 
 pub use capability::Need;
-pub use cluster::{Cluster, Output, Outside};
+pub use cluster::{Addon, Balancer, Cluster, Output, Outside};
 pub use image::image;
+pub use istio::Istio;
 pub use layers::Layers;
 pub use plugin::{Denial, Plugin};
 
+use crate::budget;
+use crate::pod::not_ready;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
+use crate::wait;
 
 /// The providers there are.
-pub const PROVIDERS: &[&str] = &["lab", "kind", "existing"];
+pub const PROVIDERS: &[&str] = &["lab", "kind", "minikube", "existing"];
 /// Those that the design has and this version has not.
-const LATER: &[&str] = &["minikube", "k3s"];
+const LATER: &[&str] = &["k3s"];
 
 /// The provider that the settings name. Nothing is started yet.
 ///
@@ -50,6 +61,7 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     match name {
         "lab" => return Ok(Box::new(lab::Lab::new(settings)?)),
         "kind" => return Ok(Box::new(kind::Kind::new(settings)?)),
+        "minikube" => return Ok(Box::new(minikube::Minikube::new(settings)?)),
         "existing" => return Ok(Box::new(existing::Existing::new(settings)?)),
         later if LATER.contains(&later) => {
             return Err(BadInput(format!(
@@ -135,4 +147,18 @@ async fn client_of(kubeconfig: Kubeconfig) -> anyhow::Result<kube::Client> {
     let translate = move |request| dialect.translated(request);
     let builder = kube::client::ClientBuilder::try_from(config)?;
     Ok(builder.with_layer(&MapRequestLayer::new(translate)).build())
+}
+
+/// Waits until the control plane's pods are ready, which what makes it does not: on a cluster that is a minute
+/// old they say little of it. Whether they ever are is a gate's to judge.
+async fn settle(client: &kube::Client) {
+    let api = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let all = watcher::Config::default();
+    let settled = wait::watched("kube-system is ready", budget::CREATE, api, all, |pods| {
+        let waiting = pods.iter().find_map(|pod| not_ready(pod));
+        waiting.map_or(wait::Progress::Ready(()), wait::Progress::NotYet)
+    });
+    if let Err(no_verdict) = settled.await {
+        tracing::warn!("{}", no_verdict.because());
+    }
 }

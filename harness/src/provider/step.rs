@@ -14,7 +14,7 @@ use crate::group::Group;
 
 /// A command, not yet run.
 #[derive(Debug)]
-pub(super) struct Step<'a> {
+pub(crate) struct Step<'a> {
     program: &'a Path,
     /// For errors: "creating a cluster".
     doing: &'static str,
@@ -25,7 +25,7 @@ pub(super) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         program: &'a Path,
         doing: &'static str,
         limit: Duration,
@@ -41,21 +41,21 @@ impl<'a> Step<'a> {
         }
     }
 
-    pub(super) fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
-    pub(super) fn kubeconfig(self, path: &Path) -> Self {
+    pub(crate) fn kubeconfig(self, path: &Path) -> Self {
         self.argument("--kubeconfig").argument(path)
     }
 
-    pub(super) fn variable(mut self, name: &'static str, value: &str) -> Self {
-        self.variables.push((name, value.into()));
+    pub(crate) fn variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.variables.push((name, value.as_ref().to_owned()));
         self
     }
 
-    pub(super) fn input(mut self, input: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn input(mut self, input: impl AsRef<[u8]>) -> Self {
         input.as_ref().clone_into(&mut self.input);
         self
     }
@@ -64,7 +64,7 @@ impl<'a> Step<'a> {
     ///
     /// # Errors
     /// When it cannot be run, takes too long, or fails: with the last lines that it wrote.
-    pub(super) async fn run(self) -> anyhow::Result<String> {
+    pub(crate) async fn run(self) -> anyhow::Result<String> {
         let (doing, shown) = (self.doing, self.shown());
         let output = self.output().await?;
         if output.exit_code != 0 {
@@ -81,7 +81,7 @@ impl<'a> Step<'a> {
     ///
     /// # Errors
     /// When it cannot be run, or takes too long.
-    pub(super) async fn output(self) -> anyhow::Result<Output> {
+    pub(crate) async fn output(self) -> anyhow::Result<Output> {
         let shown = self.shown();
         let mut child = Command::new(self.program)
             .args(&self.arguments)

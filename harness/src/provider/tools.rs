@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use regex::Regex;
@@ -23,6 +24,8 @@ pub struct Tool {
     pub version: Version,
 }
 
+/// No program takes longer to tell its version.
+const ASK: Duration = Duration::from_secs(20);
 /// What installs the lab's programs.
 const SETUP: &str = "run scripts/setup";
 
@@ -90,6 +93,43 @@ pub async fn kind(given: Option<&Path>) -> anyhow::Result<Tool> {
     find(&wanted, given, []).await
 }
 
+/// Finds `minikube`, which makes clusters of containers or of virtual machines.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn minikube(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "minikube",
+        variable: "STRATA_MINIKUBE",
+        purpose: "makes the clusters of STRATA_PROVIDER=minikube",
+        remedy: "install it (minikube.sigs.k8s.io/docs/start)",
+        arguments: &["version"],
+        pattern: r"minikube version: v(\d+)\.(\d+)\.(\d+)",
+        // Loads archives into every node, and tells its errors by name in JSON.
+        minimum: Version::new(1, 30, 0),
+    };
+    find(&wanted, given, []).await
+}
+
+/// Finds `istioctl`, which installs Istio.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn istioctl(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "istioctl",
+        variable: "STRATA_ISTIOCTL",
+        purpose: "installs the mesh",
+        remedy: "get it from a release of Istio (istio.io/latest/docs/setup/getting-started)",
+        // Of itself alone: the cluster is not asked.
+        arguments: &["version", "--remote=false"],
+        pattern: r"(?m)^(?:client version: )?(\d+)\.(\d+)\.(\d+)",
+        // Has the ambient profile, and uninstall without x.
+        minimum: Version::new(1, 18, 0),
+    };
+    find(&wanted, given, []).await
+}
+
 async fn find(
     wanted: &Wanted,
     given: Option<&Path>,
@@ -146,8 +186,16 @@ async fn version(wanted: &Wanted, path: &Path) -> anyhow::Result<Version> {
         .args(wanted.arguments)
         .stdin(Stdio::null())
         .kill_on_drop(true)
-        .output()
+        .output();
+    let output = tokio::time::timeout(ASK, output)
         .await
+        .with_context(|| {
+            format!(
+                "{} did not tell its version within {} s; {remedy}",
+                path.display(),
+                ASK.as_secs()
+            )
+        })?
         .with_context(|| format!("{} cannot be run; {remedy}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse(wanted.pattern, &text).with_context(|| {

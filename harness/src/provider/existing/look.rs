@@ -15,9 +15,8 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::reach;
 use crate::apply::{GATEWAY_CLASS, RUN_LABEL};
-use crate::provider::Layers;
+use crate::provider::{Balancer, Layers, reach};
 use crate::stack::Layer;
 
 /// The label that marks the default IngressClass.
@@ -135,6 +134,23 @@ impl Sight {
             gateway_class,
             balanced: self.services.iter().find(|it| balanced(it)).map(named),
             outside: self.unreached.clone().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Who gives load balancers their addresses, by what the first that has one was given.
+    pub(super) fn balancer(&self) -> Balancer {
+        let Some(service) = self.services.iter().find(|it| balanced(it)) else {
+            return Balancer::None("no Service of this cluster was given an address".to_owned());
+        };
+        let own = service.spec.iter().flat_map(|spec| &spec.cluster_ip);
+        let status = service.status.iter();
+        let mut given = status
+            .flat_map(|status| &status.load_balancer)
+            .flat_map(|balancer| balancer.ingress.iter().flatten())
+            .filter_map(|ingress| ingress.ip.as_ref());
+        match own.into_iter().any(|ip| given.any(|given| given == ip)) {
+            true => Balancer::ClusterIps,
+            false => Balancer::Own,
         }
     }
 
@@ -395,6 +411,19 @@ mod tests {
             sight.judged(&Choice::default()).balanced
         };
         assert_eq!(balanced(&[service(json!([]))]), None);
+        let balancer = |ip: &str| {
+            let mut given = service(json!([{"ip": ip}]));
+            given["spec"]["clusterIP"] = json!("10.96.0.7");
+            let sight = Sight {
+                services: objects(&[given]),
+                ..sight(&[], &[])
+            };
+            sight.balancer()
+        };
+        assert_eq!(balancer("192.0.2.1"), Balancer::Own);
+        // Somebody runs minikube's tunnel.
+        assert_eq!(balancer("10.96.0.7"), Balancer::ClusterIps);
+        assert!(matches!(sight(&[], &[]).balancer(), Balancer::None(_)));
         let given = service(json!([{"ip": "192.0.2.1"}]));
         assert_eq!(balanced(&[given]).as_deref(), Some("a/b"));
     }

@@ -13,9 +13,7 @@
 mod context;
 mod look;
 mod namespaces;
-mod outside;
 mod preflight;
-mod reach;
 mod rights;
 
 #[cfg(test)]
@@ -32,9 +30,9 @@ use tokio::sync::Mutex;
 
 use self::context::Chosen;
 use self::look::{Choice, Found, Sight};
-use self::outside::ThisMachine;
 use super::claim::{self, Claim};
 use super::memory::MemoryFile;
+use super::this_machine::ThisMachine;
 use super::{Cluster, Outside, Planned, Progress, Provider};
 use crate::apply::{Fit, ProbeImage};
 use crate::run::RunInfo;
@@ -187,9 +185,11 @@ impl Existing {
             kubeconfig: path,
             provider: self.name(),
             profile: self.profile(),
-            versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
             outside,
-            load_balancer: found.balanced.is_some(),
+            load_balancer: sight.balancer(),
+            versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
+            ingress: None,
+            istio: None,
             layers: found.layers,
             fit,
             node_network,

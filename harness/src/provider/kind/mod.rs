@@ -19,9 +19,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
-use kube::runtime::watcher;
 use tokio::sync::Mutex;
 
 use self::engine::Engine;
@@ -30,15 +27,12 @@ use super::claim::{self, Claim};
 use super::image::Archive;
 use super::step::Step;
 use super::tools::{self, Tool};
-use super::{Cluster, Layers, Progress, Provider};
+use super::{Balancer, Cluster, Istio, Layers, Progress, Provider, istio};
 use crate::apply::Fit;
-use crate::budget;
-use crate::pod::not_ready;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
-use crate::wait;
 
 /// As kind itself waits for nodes to become Ready.
 const READY: &str = "180s";
@@ -61,6 +55,7 @@ pub(super) struct Kind {
     state: Option<PathBuf>,
     node_image: Option<String>,
     config: String,
+    istio: istio::Wanted,
     report_dir: PathBuf,
     made: Mutex<Option<Made>>,
 }
@@ -89,12 +84,20 @@ impl Kind {
             state: claim::folder("kind"),
             node_image: settings.node_image.clone(),
             config: config(settings)?,
+            istio: istio::Wanted::by(settings)?,
             report_dir: settings.report_dir.clone(),
             made: Mutex::default(),
         })
     }
 
-    async fn make(&self, made: &Made, progress: Progress<'_>) -> anyhow::Result<Cluster> {
+    async fn make(
+        &self,
+        made: &Made,
+        run: &RunInfo,
+        progress: Progress<'_>,
+    ) -> anyhow::Result<Cluster> {
+        // Looked for first: a program that was named and is none is said before anything is started.
+        let istio = self.istio.find(run).await?;
         let name = made.claim.name();
         progress("creating the kind cluster");
         let mut arguments = vec!["create", "cluster", "--name", name, "--config", "-"];
@@ -114,13 +117,14 @@ impl Kind {
         load.argument(archive.path()).run().await?;
         progress("starting the vantage outside");
         let outside = Beside::start(&made.engine, name, archive.path()).await?;
-        self.described(made, outside, progress).await
+        self.described(made, outside, istio, progress).await
     }
 
     async fn described(
         &self,
         made: &Made,
         outside: Beside,
+        istio: Result<Istio, String>,
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
@@ -130,24 +134,30 @@ impl Kind {
             .await
             .context("kind's kubeconfig is of no use")?;
         progress("waiting for the system's own pods");
-        settle(&client).await;
+        super::settle(&client).await;
         let kubernetes = client
             .apiserver_version()
             .await
             .context("the cluster's API server does not tell its version")?;
+        let mut versions = BTreeMap::from([
+            ("kubernetes".to_owned(), kubernetes.git_version),
+            ("kind".to_owned(), made.kind.version.to_string()),
+            (made.engine.name().to_owned(), made.engine.version()),
+        ]);
+        let own = [Layer::Cni, Layer::Services, Layer::Mesh];
+        let layers = Layers::only(&own, self.name());
+        let (layers, istio) = istio::told(istio, layers, &mut versions);
         Ok(Cluster {
             client,
             kubeconfig: made.kubeconfig.clone(),
             provider: self.name(),
             profile: self.profile(),
-            versions: BTreeMap::from([
-                ("kubernetes".to_owned(), kubernetes.git_version),
-                ("kind".to_owned(), made.kind.version.to_string()),
-                (made.engine.name().to_owned(), made.engine.version()),
-            ]),
+            versions,
             outside: Some(Arc::new(outside)),
-            load_balancer: false,
-            layers: Layers::only(&[Layer::Cni, Layer::Services], self.name()),
+            load_balancer: Balancer::none(),
+            ingress: None,
+            istio,
+            layers,
             fit: Fit::default(),
             node_network: Ok(()),
             pid_annotation: None,
@@ -187,7 +197,7 @@ impl Provider for Kind {
             claim: Claim::new(state, &format!("strata-{}", run.id), "")?,
             kubeconfig: self.report_dir.join("kubeconfig"),
         });
-        Ok(Arc::new(self.make(made, progress).await?))
+        Ok(Arc::new(self.make(made, run, progress).await?))
     }
 
     async fn keep(&self) -> Vec<String> {
@@ -233,20 +243,6 @@ impl Made {
             Ok(_) => error.context(format!("the nodes' logs are in {}", logs.display())),
             Err(_) => error,
         }
-    }
-}
-
-/// Waits until the control plane's pods are ready, which kind does not: on a cluster that is a minute
-/// old they say little of it. Whether they ever are is a gate's to judge.
-async fn settle(client: &kube::Client) {
-    let api = Api::<Pod>::namespaced(client.clone(), "kube-system");
-    let all = watcher::Config::default();
-    let settled = wait::watched("kube-system is ready", budget::CREATE, api, all, |pods| {
-        let waiting = pods.iter().find_map(|pod| not_ready(pod));
-        waiting.map_or(wait::Progress::Ready(()), wait::Progress::NotYet)
-    });
-    if let Err(no_verdict) = settled.await {
-        tracing::warn!("{}", no_verdict.because());
     }
 }
 

@@ -96,6 +96,7 @@ impl Stage {
             state: Some(at("state")),
             node_image: Some("node:v1".to_owned()),
             config: config(&settings(&[])).unwrap(),
+            istio: istio::Wanted::by(&settings(&[])).unwrap(),
             report_dir: dir.path().to_owned(),
             made: Mutex::default(),
         };

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 
-use crate::provider::memory::MemoryFile;
-use crate::provider::step::Step;
-use crate::provider::{Output, Outside, image};
+use super::memory::MemoryFile;
+use super::step::Step;
+use super::{Output, Outside, image};
 
 /// Above the probe's own limit.
 const RUN: Duration = Duration::from_secs(80);
