@@ -200,24 +200,35 @@ impl Entrance {
 
     /// The pods behind the address.
     pub(crate) async fn servers(&self, scope: &Scope) -> Result<Vec<PodView>, NoVerdict> {
-        let services: Vec<Service> = scope.list_everywhere("").await?;
-        let own = services
-            .iter()
-            .find(|service| addresses(service).contains(&self.address));
-        let service = own.ok_or_else(|| {
-            NoVerdict::new(format!("no Service has the address {}", self.address)).with_likely(
-                "the controller serves at its nodes' own addresses, which is not followed yet",
-            )
-        })?;
-        let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
-        let selector: Vec<_> = selector
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let namespace = service.metadata.namespace.clone().unwrap_or_default();
-        scope.ready_pods_in(&namespace, &selector.join(",")).await
+        let (_, servers) = behind(scope, &self.address).await?;
+        Ok(servers)
     }
+}
+
+/// What has an address: the cluster IP of its Service, as URLs have it, and the pods behind that.
+pub(crate) async fn behind(
+    scope: &Scope,
+    address: &str,
+) -> Result<(String, Vec<PodView>), NoVerdict> {
+    let services: Vec<Service> = scope.list_everywhere("").await?;
+    let own = services
+        .iter()
+        .find(|service| addresses(service).contains(address));
+    let service = own.ok_or_else(|| {
+        NoVerdict::new(format!("no Service has the address {address}")).with_likely(
+            "the controller serves at its nodes' own addresses, which is not followed yet",
+        )
+    })?;
+    let spec = service.spec.clone().unwrap_or_default();
+    let selector: Vec<_> = spec
+        .selector
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let namespace = service.metadata.namespace.clone().unwrap_or_default();
+    let pods = scope.ready_pods_in(&namespace, &selector.join(",")).await?;
+    Ok((bracketed(&spec.cluster_ip.unwrap_or_default()), pods))
 }
 
 /// What was expected of each case of a table, and what was seen.
