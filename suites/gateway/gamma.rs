@@ -67,7 +67,8 @@ const CHECKS: &[Check] = &[
         manifest: MANIFEST,
         run: |scope| {
             let spec = RequestSpec::get("http://echo/split");
-            Box::pin(split(scope, spec))
+            let stranger = RequestSpec::get("http://echo/nobodys");
+            Box::pin(split(scope, spec, (stranger, "404")))
         },
     },
     Check {
@@ -76,7 +77,11 @@ const CHECKS: &[Check] = &[
         source: "MeshGRPCRouteWeight",
         needs: &[MESH],
         manifest: MANIFEST,
-        run: |scope| Box::pin(split(scope, call("/strata.Split/Do"))),
+        run: |scope| {
+            // Refused with a status of gRPC, by nobody.
+            let stranger = call("/strata.Nobodys/Do");
+            Box::pin(split(scope, call("/strata.Split/Do"), (stranger, "200")))
+        },
     },
     Check {
         id: "gateway::meshed_routes_are_of_their_port",
@@ -253,16 +258,15 @@ async fn are_changed(scope: &Scope) -> Outcome {
         .await
 }
 
-async fn split(scope: &Scope, spec: RequestSpec) -> Outcome {
+/// Judges who answers, once what no rule names is nobody's, as `stranger` is: the Service itself would answer it.
+async fn split(scope: &Scope, spec: RequestSpec, stranger: (RequestSpec, &str)) -> Outcome {
     let client = client(scope).await?;
+    let (stranger, refused) = stranger;
     scope
         .eventually(Eventually {
-            what: "whether one of both versions answers",
-            expected: true,
-            observe: async || {
-                let said = said::said(&one(&client, &spec).await?);
-                Ok(said == V1 || said == V2)
-            },
+            what: "the answer to what no rule names, which shows that the route is in force",
+            expected: refused.to_owned(),
+            observe: async || Ok(said::said(&one(&client, &stranger).await?)),
             likely: "the mesh does not do routes whose parents are Services",
         })
         .await?;

@@ -4,11 +4,11 @@
 //! Start from [`SUITE`]. `legacy` of the fixture has no sidecar; it serves in plain text, and in TLS.
 
 use serde_json::json;
-use strata::wire::Reply;
+use strata::wire::{Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 use super::security::explain;
-use super::{client, explain_host, get};
+use super::{by_address, client, explain_host, get};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -141,14 +141,9 @@ async fn speaks_tls_to_a_named_host(scope: &Scope) -> Outcome {
         },
     });
     scope.apply(&rule.to_string()).await?;
-    let spec = strata::wire::RequestSpec {
-        connect_to: Some(
-            super::by_address(scope, "legacy", "/")
-                .await?
-                .connect_to
-                .unwrap_or_default(),
-        ),
-        ..strata::wire::RequestSpec::get(format!("http://{host}/"))
+    let spec = RequestSpec {
+        url: format!("http://{host}/"),
+        ..by_address(scope, "legacy", "/").await?
     };
     let outcome = scope
         .eventually(Eventually {
@@ -182,7 +177,11 @@ async fn mirrors_to_a_host_outside(scope: &Scope) -> Outcome {
     });
     scope.apply(&rule.to_string()).await?;
     let name = scope.namespace();
-    let url = format!("http://mirroring.{name}/?count={name}");
+    // No Service has the name, so nobody resolves it: the rule goes by the Host header.
+    let spec = RequestSpec {
+        url: format!("http://mirroring.{name}.svc.cluster.local/?count={name}"),
+        ..by_address(scope, "backend-v1", "/").await?
+    };
     let legacy = super::of_fixture(scope, "app=legacy").await?;
     let counted = format!("http://localhost:8080/counted?count={name}");
     let outcome = scope
@@ -190,7 +189,8 @@ async fn mirrors_to_a_host_outside(scope: &Scope) -> Outcome {
             what: "who answers a request of host mirroring, and whether legacy, which is outside the mesh, has seen a copy",
             expected: ("200 by backend-v1".to_owned(), true),
             observe: async || {
-                let said = said::said(&client.get(url.clone()).await?);
+                let reply = client.request(&spec).await?.0.into_iter().next();
+                let said = reply.as_ref().map(said::said).unwrap_or_default();
                 let copies = legacy.get(counted.clone()).await?.answer.and_then(|it| it.count);
                 Ok((said, copies.unwrap_or_default() > 0))
             },

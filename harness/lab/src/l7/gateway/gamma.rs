@@ -20,7 +20,7 @@ use super::listener::Protocol;
 use super::route::Route;
 use super::rule::{Rank, Rules, rules};
 use super::translate::Parent;
-use crate::l7::cluster::{Services, same_objects};
+use crate::l7::cluster::Services;
 use crate::l7::envoy::route::Route as EnvoyRoute;
 use crate::world::World;
 
@@ -54,12 +54,14 @@ impl Stores {
         let http: Vec<_> = http
             .filter(|route| meshed(route.spec.parent_refs.as_ref()))
             .collect();
-        let grpc: Vec<_> = self.grpc.state();
-        let read = |route: &Arc<GrpcRoute>| {
-            Route::of_grpc(route).filter(|read| meshed(read.spec.parent_refs.as_ref()))
+        let read = |route: Arc<GrpcRoute>| {
+            let read = Route::of_grpc(&route)?;
+            meshed(read.spec.parent_refs.as_ref()).then_some((route, read))
         };
+        let (grpc, calls): (Vec<_>, Vec<_>) =
+            self.grpc.state().into_iter().filter_map(read).unzip();
         let routes = http.iter().cloned().map(Route::from);
-        let routes: Vec<Route> = routes.chain(grpc.iter().filter_map(read)).collect();
+        let routes: Vec<Route> = routes.chain(calls).collect();
         if routes.is_empty() {
             return ServiceRoutes::default();
         }
@@ -87,12 +89,13 @@ pub(crate) struct ServiceRoutes {
 }
 
 impl ServiceRoutes {
-    /// Whether both are made of the same objects. Services are compared by whoever has them.
+    /// Whether both say the same: what is said of routes in their status is nothing to a sidecar. Services are
+    /// compared by whoever has them.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let grants = |routes: &Self| routes.input.as_ref().map(|input| input.grants.clone());
-        same_objects(&self.http, &other.http)
-            && same_objects(&self.grpc, &other.grpc)
-            && same_objects(
+        same_generations(&self.http, &other.http)
+            && same_generations(&self.grpc, &other.grpc)
+            && same_generations(
                 &grants(self).unwrap_or_default(),
                 &grants(other).unwrap_or_default(),
             )
@@ -174,6 +177,12 @@ fn said<'a>(input: &Input, route: &Route, reference: &'a HttpRouteParentRefs) ->
         unresolved: judged.unresolved,
         partly: None,
     }
+}
+
+/// Whether objects are the same, and their specifications.
+fn same_generations<K: ResourceExt>(one: &[Arc<K>], other: &[Arc<K>]) -> bool {
+    let key = |object: &Arc<K>| (object.uid(), object.meta().generation);
+    one.iter().map(key).eq(other.iter().map(key))
 }
 
 fn read(input: &Input, route: &Route, age: usize, port: u16, naming: Naming) -> Rules {
