@@ -200,21 +200,10 @@ impl Entrance {
 
     /// The pods behind the address.
     pub(crate) async fn servers(&self, scope: &Scope) -> Result<Vec<PodView>, NoVerdict> {
-        let services: Vec<Service> = scope.list_everywhere("").await?;
-        let own = services
-            .iter()
-            .find(|service| addresses(service).contains(&self.address));
-        let Some(service) = own else {
-            return self.servers_of_node(scope).await;
-        };
-        let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
-        let selector: Vec<_> = selector
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let namespace = service.metadata.namespace.clone().unwrap_or_default();
-        scope.ready_pods_in(&namespace, &selector.join(",")).await
+        match serving(scope, &self.address).await? {
+            Some(service) => pods_of(scope, &service).await,
+            None => self.servers_of_node(scope).await,
+        }
     }
 
     /// The pods that serve at a port of a node whose address it is: a controller without a load balancer, as
@@ -240,6 +229,42 @@ fn serves_its_node(pod: &Pod) -> bool {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
     ports.any(|port| port.host_port == Some(80))
+}
+
+/// What has an address: the cluster IP of its Service, as URLs have it, and the pods behind that.
+pub(crate) async fn behind(
+    scope: &Scope,
+    address: &str,
+) -> Result<(String, Vec<PodView>), NoVerdict> {
+    let service = serving(scope, address).await?.ok_or_else(|| {
+        NoVerdict::new(format!("no Service has the address {address}")).with_likely(
+            "the controller serves at its nodes' own addresses, which are no Service's",
+        )
+    })?;
+    let pods = pods_of(scope, &service).await?;
+    let ip = service.spec.and_then(|spec| spec.cluster_ip);
+    Ok((bracketed(&ip.unwrap_or_default()), pods))
+}
+
+/// The Service that has an address.
+async fn serving(scope: &Scope, address: &str) -> Result<Option<Service>, NoVerdict> {
+    let mut services: Vec<Service> = scope.list_everywhere("").await?;
+    let own = services
+        .iter()
+        .position(|service| addresses(service).contains(address));
+    Ok(own.map(|own| services.swap_remove(own)))
+}
+
+/// The ready pods that a Service selects.
+async fn pods_of(scope: &Scope, service: &Service) -> Result<Vec<PodView>, NoVerdict> {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+    let selector: Vec<_> = selector
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let namespace = service.metadata.namespace.clone().unwrap_or_default();
+    scope.ready_pods_in(&namespace, &selector.join(",")).await
 }
 
 /// What was expected of each case of a table, and what was seen.

@@ -125,7 +125,7 @@ spec:
     Check {
         id: "cni::policy_of_egress_to_a_range",
         claim: "A policy for egress with an endPort allows the ports of its range, and none below it.",
-        source: "Kubernetes: NetworkPolicyPort endPort (KEP-2079); cilium: client-egress-expression-knp-port-range",
+        source: "Kubernetes: NetworkPolicyPort endPort (KEP-2079)",
         needs: &[Need::NetworkPolicy, Need::Version(22)],
         manifest: Some("cni/policy.yaml"),
         run: |scope| {
@@ -143,6 +143,62 @@ spec:
                 ways: &[
                     (Friend, Server, Tcp, Passes),
                     (Friend, Server, Http, Denied),
+                ],
+            };
+            Box::pin(judge(scope, &CASE))
+        },
+    },
+    Check {
+        id: "cni::policy_of_egress_by_expression",
+        claim: "A policy that allows egress to pods by an expression over their labels leads to those that it holds for, and to no others.",
+        source: "cilium: client-egress-expression-knp",
+        needs: &[Need::NetworkPolicy],
+        manifest: Some("cni/policy.yaml"),
+        run: |scope| {
+            const CASE: Case = Case {
+                policy: r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: allow}
+spec:
+  podSelector: {matchLabels: {app: friend}}
+  policyTypes: [Egress]
+  egress:
+  - to: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [server, nobody]}]}}]
+"#,
+                ways: &[
+                    (Friend, Server, Tcp, Passes),
+                    (Friend, Server, Http, Passes),
+                    (Friend, Stranger, Tcp, Denied),
+                    (Friend, Peer, Tcp, Denied),
+                ],
+            };
+            Box::pin(judge(scope, &CASE))
+        },
+    },
+    Check {
+        id: "cni::policy_of_egress_to_a_range_by_expression",
+        claim: "A rule for egress with an expression and a range of ports leads to those ports of those pods.",
+        source: "cilium: client-egress-expression-knp-port-range",
+        needs: &[Need::NetworkPolicy, Need::Version(22)],
+        manifest: Some("cni/policy.yaml"),
+        run: |scope| {
+            const CASE: Case = Case {
+                policy: r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: allow}
+spec:
+  podSelector: {matchLabels: {app: friend}}
+  policyTypes: [Egress]
+  egress:
+  - to: [{podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [stranger]}]}}]
+    ports: [{port: 8990, endPort: 9010}]
+"#,
+                ways: &[
+                    (Friend, Server, Tcp, Passes),
+                    (Friend, Server, Http, Denied),
+                    (Friend, Stranger, Tcp, Denied),
                 ],
             };
             Box::pin(judge(scope, &CASE))

@@ -83,9 +83,30 @@ const CHECKS: &[Check] = &[
             ))
         },
     },
+    Check {
+        id: "gateway::backend_tls_of_two_policies",
+        claim: "Of two policies of one Service the older is in force, and the other says Conflicted; one for a port goes before one for all.",
+        source: "BackendTLSPolicyConflictResolution",
+        needs: NEEDS,
+        manifest: Some("gateway/backend_tls_of_two_policies.yaml"),
+        run: |scope| Box::pin(of_two_policies(scope)),
+    },
+    Check {
+        id: "gateway::backend_tls_of_calls",
+        claim: "A GRPCRoute's backend under a BackendTLSPolicy is spoken to in TLS, in which HTTP/2 is agreed on.",
+        source: "BackendTLSPolicyGRPCRoute",
+        needs: CALLS,
+        manifest: Some("gateway/backend_tls_of_calls.yaml"),
+        run: |scope| Box::pin(of_calls(scope)),
+    },
 ];
 
 const NEEDS: &[Need] = &[Need::Outside, Need::GatewayFeature("BackendTLSPolicy")];
+const CALLS: &[Need] = &[
+    Need::Outside,
+    Need::GatewayFeature("BackendTLSPolicy"),
+    Need::GatewayFeature("GRPCRoute"),
+];
 /// What the backend's certificate is for.
 const NAME: &str = "sealed.example.com";
 const OTHER: &str = "other.example.com";
@@ -186,6 +207,85 @@ async fn refused(scope: &Scope, authority: Value, reason: &str) -> Outcome {
     explain(scope, outcome, "sealed", "/").await
 }
 
+async fn of_two_policies(scope: &Scope) -> Outcome {
+    let way = Way::new(scope).await?;
+    trust(scope, &own_certificate(scope).await?).await?;
+    // Where both are made within a second, their names decide as their age would.
+    let first = named("a-first", NAME, trusted(), &[]);
+    let second = named("b-second", OTHER, trusted(), &[]);
+    scope.apply(&first.to_string()).await?;
+    way.settles(scope, &served(NAME), RIGHT).await?;
+    scope.apply(&second.to_string()).await?;
+    told(scope, ["Accepted", "Conflicted"]).await?;
+    way.settles(
+        scope,
+        &served(NAME),
+        "the controller goes by the newer of two policies",
+    )
+    .await?;
+    let mut of_a_port = second;
+    of_a_port["spec"]["targetRefs"][0]["sectionName"] = json!("tls");
+    scope.apply(&of_a_port.to_string()).await?;
+    told(scope, ["Conflicted", "Accepted"]).await?;
+    way.settles(
+        scope,
+        NOTHING,
+        "the controller does not look at sectionName of a policy's target",
+    )
+    .await
+}
+
+/// Waits for the reasons of condition Accepted of the two policies.
+async fn told(scope: &Scope, expected: [&str; 2]) -> Outcome {
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the reasons of condition Accepted of policies a-first and b-second",
+            expected: expected.map(str::to_owned),
+            observe: async || {
+                let ([first, _], _) = reasons_of(scope, "a-first").await?;
+                let ([second, _], _) = reasons_of(scope, "b-second").await?;
+                Ok([first, second])
+            },
+            likely: "the controller takes the newer of two policies, or both",
+        })
+        .await;
+    explain(scope, outcome, "sealed", "/").await
+}
+
+async fn of_calls(scope: &Scope) -> Outcome {
+    let host = format!("{}.all.gateway.example", scope.namespace());
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GRPCRoute",
+        "metadata": { "name": "sealed" },
+        "spec": {
+            "parentRefs": [{ "name": "many", "namespace": scope.fixture(), "sectionName": "all" }],
+            "hostnames": [host],
+            "rules": [{ "backendRefs": [{ "name": "sealed", "port": 443 }] }],
+        },
+    });
+    scope.apply(&route.to_string()).await?;
+    right(scope).await?;
+    let entrance = many(scope).await?;
+    let call = RequestSpec {
+        url: format!("{}/strata.Echo/Say", entrance.url()),
+        ..super::calls::call(&entrance, &host, "/strata.Echo/Say", "")
+    };
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the server name and the protocol that the backend of a call was told in TLS",
+            expected: Some((Some(NAME.to_owned()), Some("h2".to_owned()))),
+            observe: async || {
+                let answer = entrance.send(&call).await?.answer;
+                let tls = answer.and_then(|answer| answer.tls);
+                Ok(tls.map(|tls| (tls.sni, tls.alpn)))
+            },
+            likely: "the controller does not look at BackendTLSPolicies for GRPCRoutes",
+        })
+        .await;
+    super::explain_gateway(scope, outcome, "many").await
+}
+
 const RIGHT: &str = "the controller does not do BackendTLSPolicies";
 
 /// The way to the check's backend.
@@ -238,7 +338,7 @@ impl Way {
 }
 
 /// The policy that the backend's certificate fulfils.
-async fn right(scope: &Scope) -> Result<(), NoVerdict> {
+pub(super) async fn right(scope: &Scope) -> Result<(), NoVerdict> {
     trust(scope, &own_certificate(scope).await?).await?;
     scope.apply(&policy(NAME, trusted(), &[])).await
 }
@@ -270,27 +370,36 @@ fn trusted() -> Value {
 }
 
 fn policy(hostname: &str, authority: Value, names: &[&str]) -> String {
+    named("sealed", hostname, authority, names).to_string()
+}
+
+/// One of several.
+fn named(name: &str, hostname: &str, authority: Value, names: &[&str]) -> Value {
     let mut validation = json!({ "hostname": hostname, "caCertificateRefs": [authority] });
     if !names.is_empty() {
-        let name = |name: &&str| json!({ "type": "Hostname", "hostname": name });
-        validation["subjectAltNames"] = names.iter().map(name).collect();
+        let host = |name: &&str| json!({ "type": "Hostname", "hostname": name });
+        validation["subjectAltNames"] = names.iter().map(host).collect();
     }
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "BackendTLSPolicy",
-        "metadata": { "name": "sealed" },
+        "metadata": { "name": name },
         "spec": {
             "targetRefs": [{ "group": "", "kind": "Service", "name": "sealed" }],
             "validation": validation,
         },
     })
-    .to_string()
 }
 
 /// The reasons of conditions Accepted and ResolvedRefs of the check's policy, and whether both are of its
 /// present generation.
 async fn reasons(scope: &Scope) -> Result<([String; 2], bool), NoVerdict> {
-    let policy: BackendTlsPolicy = scope.get("sealed").await?;
+    reasons_of(scope, "sealed").await
+}
+
+/// The same of one of several.
+async fn reasons_of(scope: &Scope, name: &str) -> Result<([String; 2], bool), NoVerdict> {
+    let policy: BackendTlsPolicy = scope.get(name).await?;
     let mut ancestors = policy
         .status
         .into_iter()

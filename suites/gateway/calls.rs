@@ -81,6 +81,14 @@ const CHECKS: &[Check] = &[
         manifest: None,
         run: |scope| Box::pin(calls_split_by_weight(scope)),
     },
+    Check {
+        id: "gateway::calls_and_requests_share_a_listener",
+        claim: "An HTTPRoute and a GRPCRoute of other hostnames at one listener are both served.",
+        source: "istio: pilot/gateway_httproute_grpcroute_test.go, HTTPRouteAndGRPCRouteCoexistence",
+        needs: NEEDS,
+        manifest: None,
+        run: |scope| Box::pin(calls_and_requests_share_a_listener(scope)),
+    },
 ];
 
 const NEEDS: &[Need] = &[Need::Outside, Need::GatewayFeature("GRPCRoute")];
@@ -195,6 +203,29 @@ async fn calls_have_their_headers_changed(scope: &Scope) -> Outcome {
     explain_gateway(scope, outcome, "many").await
 }
 
+async fn calls_and_requests_share_a_listener(scope: &Scope) -> Outcome {
+    let entrance = many(scope).await?;
+    let called = "calls.gateway.example";
+    let spec = call(&entrance, called, "/strata.Echo/Say", "");
+    let call = RequestSpec {
+        url: entrance.request_at(8081, called, "/strata.Echo/Say").url,
+        ..spec
+    };
+    let request = entrance.request_at(8081, "requests.gateway.example", "/");
+    let outcome = scope
+        .eventually(Eventually {
+            what: "who answers a request and a call at port 8081, each by the hostname of its route",
+            expected: [ALPHA, BETA].map(str::to_owned),
+            observe: async || {
+                let request = said(&entrance.send(&request).await?);
+                Ok([request, said(&entrance.send(&call).await?)])
+            },
+            likely: "the controller takes routes of one kind only at a listener",
+        })
+        .await;
+    explain_gateway(scope, outcome, "many").await
+}
+
 async fn calls_split_by_weight(scope: &Scope) -> Outcome {
     let entrance = many(scope).await?;
     // Convergence first, so that chance is all that the split is judged on.
@@ -251,7 +282,7 @@ async fn judge(
 }
 
 /// A call with an empty message (gRPC over HTTP2: "Requests").
-fn call(entrance: &Entrance, host: &str, method: &str, header: &str) -> RequestSpec {
+pub(super) fn call(entrance: &Entrance, host: &str, method: &str, header: &str) -> RequestSpec {
     let mut headers = vec![
         "content-type: application/grpc".to_owned(),
         "te: trailers".to_owned(),

@@ -1,28 +1,37 @@
 //! Gateway API: Gateways that open listeners, and routes that attach to them.
 //!
 //! Start from [`SUITE`], the gates. Which route takes a request is judged by `matching`, `listeners` and
-//! `parents`, and at random by `agreement`; what the route does to it by `filters`, `redirects`, `cors`, `mirrors` and `retries`; where
-//! it goes by `backends`, `backend_tls` and `weights`; routes of other kinds by `calls`, `tls` and `tcp`;
-//! who may attach and refer to what by `attachment` and `grants`; what objects say of themselves by
-//! `conditions`. In the fixture `alpha` and `beta` are backends of one pod each.
+//! `parents`, and at random by `agreement`; what the route does to it by `filters`, `redirects`, `cors`, `mirrors`
+//! and `retries`; where it goes by `backends`, `backend_tls` and `weights`; routes of other kinds by `calls`, `tls`,
+//! `tcp` and `udp`, and of a mesh by `gamma`; who may attach and refer to what by `attachment` and `grants`, and who
+//! may bring listeners by `sets` and `lending`; what a Gateway asks of clients and clusters by
+//! `client_certificates` and `addresses`; what objects say of themselves by `conditions`. In the fixture `alpha`
+//! and `beta` are backends of one pod each.
 
+pub(crate) mod addresses;
 pub(crate) mod agreement;
 pub(crate) mod attachment;
 pub(crate) mod backend_tls;
 pub(crate) mod backends;
+mod bytes;
 pub(crate) mod calls;
+pub(crate) mod client_certificates;
 pub(crate) mod conditions;
 pub(crate) mod cors;
 pub(crate) mod filters;
+pub(crate) mod gamma;
 pub(crate) mod grants;
+pub(crate) mod lending;
 pub(crate) mod listeners;
 pub(crate) mod matching;
 pub(crate) mod mirrors;
 pub(crate) mod parents;
 pub(crate) mod redirects;
 pub(crate) mod retries;
+pub(crate) mod sets;
 pub(crate) mod tcp;
 pub(crate) mod tls;
+pub(crate) mod udp;
 pub(crate) mod weights;
 
 use gateway_api::gatewayclasses::GatewayClass;

@@ -224,7 +224,7 @@ async fn locations(
 }
 
 /// A location that names the scheme's own port is the same without it.
-fn without_known_port(location: String) -> String {
+pub(super) fn without_known_port(location: String) -> String {
     for (scheme, port) in [("http://", ":80/"), ("https://", ":443/")] {
         if location.starts_with(scheme) {
             return location.replacen(port, "/", 1);

@@ -37,6 +37,26 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(tls_ends_at_the_listener(scope)),
     },
     Check {
+        id: "gateway::tls_of_one_port_ends_or_passes",
+        claim: "Of two TLS listeners of one port, TLS of the names of one is passed on and of the other's name ends at the listener.",
+        source: "TLSRouteMixedTerminationSameNamespace",
+        needs: &[Need::Outside, Need::GatewayFeature("TLSRouteModeMixed")],
+        manifest: Some("gateway/tls_of_one_port_ends_or_passes.yaml"),
+        run: |scope| Box::pin(tls_of_one_port_ends_or_passes(scope)),
+    },
+    Check {
+        id: "gateway::tls_is_sealed_again",
+        claim: "TLS that ends at a listener goes on in TLS of the Gateway's own to a backend under a BackendTLSPolicy, with the policy's hostname as server name.",
+        source: "BackendTLSPolicyTLSRouteTerminate",
+        needs: &[
+            Need::Outside,
+            Need::GatewayFeature("TLSRouteModeTerminate"),
+            Need::GatewayFeature("BackendTLSPolicy"),
+        ],
+        manifest: Some("gateway/tls_is_sealed_again.yaml"),
+        run: |scope| Box::pin(tls_is_sealed_again(scope)),
+    },
+    Check {
         id: "gateway::tls_route_of_a_missing_backend",
         claim: "A TLSRoute whose backend does not exist says so, and its server name is shown no certificate.",
         source: "TLSRouteInvalidBackendRefNonexistent",
@@ -177,6 +197,77 @@ async fn tls_ends_at_the_listener(scope: &Scope) -> Outcome {
     explain_gateway(scope, outcome, "many").await
 }
 
+async fn tls_of_one_port_ends_or_passes(scope: &Scope) -> Outcome {
+    const PASSED: &str = "one.mixed.gateway.example";
+    const ENDED: &str = "tls.gateway.example";
+    let entrance = many(scope).await?;
+    for (name, section, host, backend) in [
+        (
+            "passed",
+            "mixed-passthrough",
+            PASSED,
+            json!({ "name": "sealed", "port": 443 }),
+        ),
+        (
+            "ended",
+            "mixed-terminate",
+            ENDED,
+            json!({ "name": "open", "port": 80 }),
+        ),
+    ] {
+        let route = named(name, listener(scope, section), host, backend);
+        scope.apply(&route).await?;
+    }
+    let outcome = scope
+        .eventually(Eventually {
+            what: "who answers over TLS at port 8452, and the server name that the backend was told, by a name that is passed on and by one whose TLS ends",
+            expected: [
+                ("200 by sealed".to_owned(), Some(PASSED.to_owned())),
+                ("200 by sealed".to_owned(), None),
+            ],
+            observe: async || {
+                let told = async |host: &str| {
+                    let spec = anybodys(entrance.secure_at(8452, host, "/", ""));
+                    let reply = entrance.send(&spec).await?;
+                    let tls = reply.answer.as_ref().and_then(|answer| answer.tls.clone());
+                    Ok::<_, NoVerdict>((said::said(&reply), tls.and_then(|tls| tls.sni)))
+                };
+                Ok([told(PASSED).await?, told(ENDED).await?])
+            },
+            likely: "the controller does the same with all TLS of a port",
+        })
+        .await;
+    explain_gateway(scope, outcome, "many").await
+}
+
+async fn tls_is_sealed_again(scope: &Scope) -> Outcome {
+    let entrance = many(scope).await?;
+    let ca = authority(scope).await?;
+    super::backend_tls::right(scope).await?;
+    let backend = json!({ "name": "sealed", "port": 443 });
+    scope
+        .apply(&route(
+            listener(scope, "terminate-sealed"),
+            "tls.gateway.example",
+            backend,
+        ))
+        .await?;
+    let spec = entrance.secure_at(8451, "tls.gateway.example", "/", &ca);
+    let outcome = scope
+        .eventually(Eventually {
+            what: "who answers over TLS, the listener's certificate verified, and the server name that the backend was told",
+            expected: ("200 by sealed".to_owned(), Some("sealed.example.com".to_owned())),
+            observe: async || {
+                let reply = entrance.send(&spec).await?;
+                let tls = reply.answer.as_ref().and_then(|answer| answer.tls.clone());
+                Ok((said::said(&reply), tls.and_then(|tls| tls.sni)))
+            },
+            likely: "the controller does not look at BackendTLSPolicies for TLSRoutes",
+        })
+        .await;
+    explain_gateway(scope, outcome, "many").await
+}
+
 async fn unresolved(scope: &Scope, host: &str, backend: Value, reason: &str) -> Outcome {
     let entrance = many(scope).await?;
     scope
@@ -253,10 +344,15 @@ fn listener(scope: &Scope, name: &str) -> Value {
 
 /// A TLSRoute of the check's own namespace.
 fn route(parent: Value, host: &str, backend: Value) -> String {
+    named("sealed", parent, host, backend)
+}
+
+/// One of several.
+fn named(name: &str, parent: Value, host: &str, backend: Value) -> String {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "TLSRoute",
-        "metadata": { "name": "sealed" },
+        "metadata": { "name": name },
         "spec": {
             "parentRefs": [parent],
             "hostnames": [host],

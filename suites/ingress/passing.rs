@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 use super::{HOST, TUTORIAL, entrance, explain, table};
+use crate::entrance::{behind, ingress_address, served_by};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -74,7 +76,45 @@ const CHECKS: &[Check] = &[
         manifest: None,
         run: |scope| Box::pin(large_bodies_arrive_whole(scope)),
     },
+    Check {
+        id: "ingress::is_asked_from_within",
+        claim: "A pod that asks the Ingress controller's Service by its cluster IP is routed by host and path as clients outside are.",
+        source: "cilium: pod-to-ingress-service",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(is_asked_from_within(scope)),
+    },
 ];
+
+async fn is_asked_from_within(scope: &Scope) -> Outcome {
+    let ingress: Ingress = scope.get(TUTORIAL).await?;
+    let address = ingress_address(&ingress);
+    let address = address.ok_or_else(|| NoVerdict::new("my-ingress has no address"))?;
+    let (inside, servers) = behind(scope, &address).await?;
+    let client = scope.pod("app=alpha").await?;
+    let get = |host: &str, path: &str| RequestSpec {
+        host: Some(host.to_owned()),
+        ..RequestSpec::get(format!("http://{inside}{path}"))
+    };
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the status of GET /frontend of app.example.local from a pod, and whether the controller brought it; the same of a host that no Ingress has",
+            expected: [("200".to_owned(), true), ("404".to_owned(), false)],
+            observe: async || {
+                let told = async |spec: RequestSpec| {
+                    let reply = client.request(&spec).await?.0.into_iter().next();
+                    let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
+                    let brought = served_by(&reply, &servers).is_some();
+                    Ok::<_, NoVerdict>((said::status(&reply), brought))
+                };
+                let known = told(get(HOST, "/frontend")).await?;
+                Ok([known, told(get("nobody.example.local", "/frontend")).await?])
+            },
+            likely: "the controller looks at where a request came in, or its Service has no cluster IP",
+        })
+        .await;
+    explain(scope, outcome, TUTORIAL, Some(HOST), "/frontend").await
+}
 
 async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;

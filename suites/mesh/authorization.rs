@@ -382,12 +382,12 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-const SERVED: &str = "200 by guarded";
-const DENIED: &str = "403";
+pub(super) const SERVED: &str = "200 by guarded";
+pub(super) const DENIED: &str = "403";
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caller {
+pub(super) enum Caller {
     /// The fixture's client, of the account of its name.
     Client,
     /// A pod of the account `backend`.
@@ -398,7 +398,7 @@ enum Caller {
 use Caller::{Backend, Client, Outsider};
 
 /// Judges requests, written as `METHOD PATH Header: value`, by who asks.
-async fn judged(scope: &Scope, cases: &[(Caller, &str, &str)]) -> Outcome {
+pub(super) async fn judged(scope: &Scope, cases: &[(Caller, &str, &str)]) -> Outcome {
     let mut expected = BTreeMap::new();
     let mut seen = BTreeMap::new();
     for (caller, asked, answer) in cases {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use strata::wire::{HttpVersion, Protocol, RequestSpec};
+use strata::wire::{HttpVersion, Protocol, RequestSpec, TcpSpec};
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq};
 
 use super::{ask, by_address, client, explain_host, get, identity, spiffe};
@@ -34,6 +34,30 @@ const CHECKS: &[Check] = &[
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(hashes(scope, "hashed-by-query", by_query)),
+    },
+    Check {
+        id: "mesh::hashes_by_cookie",
+        claim: "Requests of one cookie go to one pod, and those of others also to the other.",
+        source: "istio: consistentHashCases, http cookie without ttl",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(hashes(scope, "hashed-by-cookie", by_cookie)),
+    },
+    Check {
+        id: "mesh::hashes_by_a_cookie_that_is_given",
+        claim: "A client without the cookie that a rule hashes by is given one that lives as long as the rule says, and goes to one pod with it.",
+        source: "istio: consistentHashCases, http cookie with ttl",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(hashes_by_a_cookie_that_is_given(scope)),
+    },
+    Check {
+        id: "mesh::hashes_connections_by_source",
+        claim: "Connections of one client to a port for bytes go to one pod where the rule hashes by source.",
+        source: "istio: consistentHashCases, tcp source ip",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(hashes_connections_by_source(scope)),
     },
     Check {
         id: "mesh::hashes_by_source",
@@ -104,6 +128,67 @@ fn by_query(spec: RequestSpec, value: &str) -> RequestSpec {
         url: format!("{}?user={value}", spec.url),
         ..spec
     }
+}
+
+fn by_cookie(spec: RequestSpec, value: &str) -> RequestSpec {
+    RequestSpec {
+        headers: vec![format!("cookie: session={value}")],
+        ..spec
+    }
+}
+
+async fn hashes_by_a_cookie_that_is_given(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    let host = "hashed-by-given-cookie";
+    let base = by_address(scope, host, "/").await?;
+    let first = client.request(&base).await?.0.into_iter().next();
+    let given = first.as_ref().and_then(|reply| reply.header("set-cookie"));
+    let given = given.unwrap_or("none").replace('"', "");
+    let (cookie, rest) = given.split_once(';').unwrap_or((&given, ""));
+    let lives = rest.to_ascii_lowercase().contains("max-age=600");
+    let spec = RequestSpec {
+        headers: vec![format!("cookie: {cookie}")],
+        count: 20,
+        ..base
+    };
+    // At random, 20 requests all go to the pod of the first with probability 2⁻²⁰.
+    let answers = client.request(&spec).await?;
+    let pod = first.as_ref().and_then(strata::wire::Reply::pod);
+    let outcome = expect_eq(
+        "whether a cookie `given` is given, whether it lives for 600 s, and whether the pod that gave it alone answers 20 requests with it",
+        &(true, true, true),
+        &(
+            cookie.starts_with("given="),
+            lives,
+            answers.failures().is_empty() && answers.served_by().iter().map(String::as_str).eq(pod),
+        ),
+        "the DestinationRule's httpCookie is not compiled into the client's sidecar",
+    );
+    explain(scope, outcome, host, &client).await
+}
+
+async fn hashes_connections_by_source(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    let mut seen = Vec::new();
+    for host in ["bytes", "bytes-hashed"] {
+        let spec = TcpSpec {
+            count: 40,
+            concurrency: 8,
+            ..TcpSpec::new(format!("{host}:9000"))
+        };
+        let replies = client.tcp(&spec).await?.into_iter();
+        let who =
+            |reply: strata::wire::TcpReply| said::who(reply.error.as_ref(), reply.answer.as_ref());
+        seen.push(replies.map(who).collect::<BTreeSet<_>>().len());
+    }
+    // At random, 40 connections all go to one of two endpoints with probability 2·2⁻⁴⁰.
+    let outcome = expect_eq(
+        "how many pods answer 40 connections of one client to port 9000 of hosts bytes, which has no rule, and bytes-hashed",
+        &vec![2, 1],
+        &seen,
+        "the DestinationRule's consistentHash is not compiled into the client's listener for bytes",
+    );
+    explain(scope, outcome, "bytes-hashed", &client).await
 }
 
 async fn hashes(scope: &Scope, host: &str, hashed: Hashed) -> Outcome {

@@ -2,15 +2,19 @@
 //!
 //! Start from [`SUITE`], the gates; `split` judges weights, `matching` which requests rules take, `routing`
 //! and `remaking` what they do to them and `percentages` to a share of them, `resilience` retries, mirrors and limits, `destinations` what is
-//! said of where they go, `transport` how they get there, `egress` where they may go; `security` identities,
-//! `authorization` who may ask for what; `admission` what the API refuses. In the fixture `client` has a
+//! said of where they go, `transport` how they get there, `egress` where they may go and
+//! `outside` who is there, `names` what hosts are called; `security` identities,
+//! `authorization` and `accounts` who may ask for what; `admission` what the API refuses. In the fixture `client` has a
 //! sidecar, `outsider` and `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
 
+pub(crate) mod accounts;
 pub(crate) mod admission;
 pub(crate) mod authorization;
 pub(crate) mod destinations;
 pub(crate) mod egress;
 pub(crate) mod matching;
+pub(crate) mod names;
+pub(crate) mod outside;
 pub(crate) mod percentages;
 pub(crate) mod remaking;
 pub(crate) mod resilience;

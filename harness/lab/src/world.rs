@@ -8,10 +8,12 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -38,9 +40,45 @@ impl World {
             + Sync
             + 'static,
     {
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let store = self.follow(events);
+        let reader = store.clone();
+        self.ready.push(Box::pin(async move {
+            // The writer lives as long as its task, so this cannot fail while we are here.
+            let _ = reader.wait_until_ready().await;
+        }));
+        store
+    }
+
+    /// The same of a kind that may be defined later: it is looked for every second, and nobody waits for it.
+    pub(crate) fn watch_later<K>(&mut self, api: Api<K>) -> Store<K>
+    where
+        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let events = watcher(api, watcher::Config::default()).backoff(EverySecond);
+        self.follow(events)
+    }
+
+    /// Keeps a store of what a watch says.
+    fn follow<K>(
+        &mut self,
+        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
         let (store, writer) = reflector::store();
         let changed = self.changed.clone();
-        let events = watcher(api, watcher::Config::default()).default_backoff();
         self.tasks.spawn(async move {
             let mut events = std::pin::pin!(reflector::reflector(writer, events));
             while let Some(event) = events.next().await {
@@ -53,11 +91,6 @@ impl World {
                 }
             }
         });
-        let reader = store.clone();
-        self.ready.push(Box::pin(async move {
-            // The writer lives as long as its task, so this cannot fail while we are here.
-            let _ = reader.wait_until_ready().await;
-        }));
         store
     }
 
@@ -70,4 +103,19 @@ impl World {
     pub(crate) async fn changed(&mut self) {
         self.changed.notified().await;
     }
+}
+
+/// How soon a kind that is not defined is asked for again.
+struct EverySecond;
+
+impl Iterator for EverySecond {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+}
+
+impl Backoff for EverySecond {
+    fn reset(&mut self) {}
 }

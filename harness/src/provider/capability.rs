@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use gateway_api::experimental::xmeshes::XMesh;
 use gateway_api::gatewayclasses::GatewayClass;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
@@ -35,7 +36,7 @@ pub enum Need {
     /// Addresses of IPv4 and of IPv6.
     DualStack,
     /// A feature that the Gateway API leaves to implementations, by the name that its conformance
-    /// suite gives it: a GatewayClass says that it has it.
+    /// suite gives it: a GatewayClass says that it has it, or a mesh (XMesh).
     GatewayFeature(&'static str),
     /// Kubernetes 1.N or later: the first version that has a field, an API or a behaviour without a
     /// feature gate that has to be opened.
@@ -131,9 +132,12 @@ impl Cluster {
                     .list(&ListParams::default())
                     .await
                     .doing(|| "asking GatewayClasses for their features".to_owned())?;
-                (!classes.iter().any(|class| supports(class, name))).then(|| {
+                let meshes = meshes(&self.client).await?;
+                let supported = classes.iter().any(|class| supports(class, name))
+                    || meshes.iter().any(|mesh| mesh_supports(mesh, name));
+                (!supported).then(|| {
                     format!(
-                        "needs {name}; no GatewayClass says that it has that (supportedFeatures)"
+                        "needs {name}; no GatewayClass or mesh says that it has that (supportedFeatures)"
                     )
                 })
             }
@@ -153,6 +157,23 @@ impl Cluster {
 /// Whether a class says that its controller does something (GEP-2162).
 fn supports(class: &GatewayClass, feature: &str) -> bool {
     let status = class.status.iter();
+    let mut features = status.flat_map(|status| status.supported_features.iter().flatten());
+    features.any(|supported| supported.name == feature)
+}
+
+/// The meshes that say of themselves what they do; none where that cannot be said.
+async fn meshes(client: &kube::Client) -> Result<Vec<XMesh>, NoVerdict> {
+    let api = Api::<XMesh>::all(client.clone());
+    match api.list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error).doing(|| "asking meshes for their features".to_owned()),
+    }
+}
+
+/// The same of a mesh (GEP-3949).
+fn mesh_supports(mesh: &XMesh, feature: &str) -> bool {
+    let status = mesh.status.iter();
     let mut features = status.flat_map(|status| status.supported_features.iter().flatten());
     features.any(|supported| supported.name == feature)
 }

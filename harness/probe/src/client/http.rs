@@ -305,7 +305,12 @@ fn session(
         HttpVersion::H2 => b"h2",
     };
     Ok((
-        tls::config(spec.ca.as_deref(), spec.insecure, alpn)?,
+        tls::config(
+            spec.ca.as_deref(),
+            spec.identity.as_deref(),
+            spec.insecure,
+            alpn,
+        )?,
         server_name,
     ))
 }

@@ -26,7 +26,7 @@ pub(crate) mod udp;
 pub(crate) mod websocket;
 
 pub(crate) use http::told;
-pub(crate) use tls::version as tls_version;
+pub(crate) use tls::{pem, version as tls_version};
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -7,16 +7,17 @@ use base64::Engine;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, CommonState, DigitallySignedStruct, ProtocolVersion, RootCertStore,
     SignatureScheme,
 };
 use strata_probe::PeerTls;
 
-/// Makes the configuration: `ca` is PEM or a file, `insecure` accepts any certificate.
+/// Makes the configuration: `ca` and `identity` are PEM or a file, `insecure` accepts any certificate.
 pub(crate) fn config(
     ca: Option<&str>,
+    identity: Option<&str>,
     insecure: bool,
     alpn: &[u8],
 ) -> Result<Arc<ClientConfig>, String> {
@@ -24,15 +25,21 @@ pub(crate) fn config(
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let mut config = if insecure {
+    let builder = if insecure {
         builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth()
     } else {
-        builder
-            .with_root_certificates(roots(ca)?)
-            .with_no_client_auth()
+        builder.with_root_certificates(roots(ca)?)
+    };
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (chain, key) = shown(identity)?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("the identity cannot be shown: {error}"))?
+        }
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     // Every connection is to show the whole handshake.
@@ -40,16 +47,32 @@ pub(crate) fn config(
     Ok(Arc::new(config))
 }
 
+/// PEM as it stands or from a file, and what to call it.
+fn read<'a>(text: &'a str, what: &'a str) -> Result<(Vec<u8>, &'a str), String> {
+    if text.contains("-----BEGIN") {
+        return Ok((text.as_bytes().to_vec(), what));
+    }
+    let read = fs::read(text);
+    let pem = read.map_err(|error| format!("reading the file of {what}, {text}: {error}"))?;
+    Ok((pem, text))
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn shown(identity: &str) -> Result<Identity, String> {
+    let (pem, from) = read(identity, "the identity")?;
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("{from} is no PEM: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| format!("{from} has no private key: {error}"))?;
+    Ok((chain, key))
+}
+
 fn roots(ca: Option<&str>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let Some(ca) = ca else { return Ok(roots) };
-    let (pem, from) = match ca.contains("-----BEGIN") {
-        true => (ca.as_bytes().to_vec(), "the CA"),
-        false => (
-            fs::read(ca).map_err(|error| format!("reading the CA's file {ca}: {error}"))?,
-            ca,
-        ),
-    };
+    let (pem, from) = read(ca, "the CA")?;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("{from} is no PEM: {error}"))?;
         roots
@@ -136,7 +159,7 @@ pub(crate) fn version(version: Option<ProtocolVersion>) -> String {
 }
 
 /// RFC 7468 §2.
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     for (index, character) in text.chars().enumerate() {
@@ -162,8 +185,15 @@ mod tests {
 
     #[test]
     fn a_ca_is_refused_in_words() {
-        let refused = |ca: &str| config(Some(ca), false, b"h2").unwrap_err();
+        let refused = |ca: &str| config(Some(ca), None, false, b"h2").unwrap_err();
         assert!(refused("/nowhere/ca.crt").contains("/nowhere/ca.crt"));
         assert!(refused("-----BEGIN NONSENSE-----\n").contains("the CA"));
+    }
+
+    #[test]
+    fn an_identity_is_refused_in_words() {
+        let refused = |identity: &str| config(None, Some(identity), false, b"h2").unwrap_err();
+        assert!(refused("/nowhere/tls.pem").contains("/nowhere/tls.pem"));
+        assert!(refused("-----BEGIN NONSENSE-----\n").contains("no private key"));
     }
 }

@@ -94,4 +94,7 @@ pub struct Tls {
     /// The protocol agreed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpn: Option<String>,
+    /// The certificate that the client showed, PEM; whoever it is, it was let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }

@@ -41,6 +41,10 @@ pub struct RequestSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "bin", arg(long, value_name = "PEM|FILE"))]
     pub ca: Option<String>,
+    /// Certificates and their key to show a server that asks: PEM itself, or the path of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "bin", arg(long, value_name = "PEM|FILE"))]
+    pub identity: Option<String>,
     /// Accept any certificate. Without this and without `ca` no certificate is accepted.
     #[serde(default)]
     #[cfg_attr(feature = "bin", arg(long))]
@@ -104,6 +108,7 @@ impl RequestSpec {
             connect_to: None,
             server_name: None,
             ca: None,
+            identity: None,
             insecure: false,
             body: None,
             body_bytes: 0,

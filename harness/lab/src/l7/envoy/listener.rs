@@ -182,14 +182,17 @@ pub(crate) fn terminate_tls_with<'a>(
 ) -> Value {
     let secrets: Vec<Value> = secrets
         .into_iter()
-        .map(
-            |name| json!({ "name": name, "sds_config": path_config_source(directory, &secret_file(name)) }),
-        )
+        .map(|name| mounted_secret(directory, name))
         .collect();
     downstream_tls(json!({ "common_tls_context": {
         "alpn_protocols": ["h2", "http/1.1"],
         "tls_certificate_sds_secret_configs": secrets,
     } }))
+}
+
+/// `envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig` of a file in a mounted Secret.
+pub(crate) fn mounted_secret(directory: &str, name: &str) -> Value {
+    json!({ "name": name, "sds_config": path_config_source(directory, &secret_file(name)) })
 }
 
 /// `envoy.extensions.transport_sockets.tls.v3.Secret` of a certificate and its key, both PEM.

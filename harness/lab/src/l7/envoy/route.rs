@@ -63,7 +63,8 @@ pub(crate) enum StringMatch {
 }
 
 impl StringMatch {
-    fn to_value(&self) -> Value {
+    /// `envoy.type.matcher.v3.StringMatcher`
+    pub(crate) fn to_value(&self) -> Value {
         match self {
             Self::Exact(value) => json!({ "exact": value }),
             Self::Prefix(value) => json!({ "prefix": value }),

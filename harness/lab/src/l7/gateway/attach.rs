@@ -4,10 +4,10 @@
 //! their hostnames must have something in common; the route is accepted if one listener takes it.
 
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
-use gateway_api::gateways::{Gateway, GatewayListenersAllowedRoutesNamespacesFrom};
+use gateway_api::gateways::GatewayListenersAllowedRoutesNamespacesFrom;
 use kube::ResourceExt;
 
-use super::GROUP;
+use super::holder::Holder;
 use super::host::Hostname;
 use super::input::{Input, Problem};
 use super::listener::Listener;
@@ -15,15 +15,6 @@ use super::route::Route;
 
 /// A listener, by its place in the Gateway, and the hosts for which it serves a route.
 pub(super) type Attachment = (usize, Vec<Hostname>);
-
-/// Whether a route's parent is this Gateway.
-pub(super) fn names(parent: &HttpRouteParentRefs, route: &Route, gateway: &Gateway) -> bool {
-    let namespace = parent.namespace.clone().or_else(|| route.namespace());
-    parent.group.as_deref().unwrap_or(GROUP) == GROUP
-        && parent.kind.as_deref().unwrap_or("Gateway") == "Gateway"
-        && parent.name == gateway.name_any()
-        && namespace == gateway.namespace()
-}
 
 /// The listeners that take a route from one of its parent references, or why none does.
 ///
@@ -34,7 +25,7 @@ pub(super) fn names(parent: &HttpRouteParentRefs, route: &Route, gateway: &Gatew
 /// | none of those has a hostname in common | `NoMatchingListenerHostname` |
 pub(super) fn attach(
     input: &Input,
-    gateway: &Gateway,
+    of: Holder<'_>,
     listeners: &[Listener<'_>],
     route: &Route,
     parent: &HttpRouteParentRefs,
@@ -44,22 +35,19 @@ pub(super) fn attach(
         .enumerate()
         .filter(|(_, listener)| {
             let section = parent.section_name.as_ref();
-            section.is_none_or(|section| *section == listener.spec.name)
+            listener.of.is(of)
+                && section.is_none_or(|section| *section == listener.spec.name)
                 && parent.port.is_none_or(|port| port == listener.spec.port)
         })
         .collect();
-    let name = format!(
-        "{}/{}",
-        gateway.namespace().unwrap_or_default(),
-        gateway.name_any()
-    );
+    let name = of.described();
     if meant.is_empty() {
-        let has: Vec<String> = listeners
-            .iter()
+        let own = listeners.iter().filter(|listener| listener.of.is(of));
+        let has: Vec<String> = own
             .map(|listener| format!("{} (port {})", listener.spec.name, listener.spec.port))
             .collect();
         let message = format!(
-            "Gateway {name} has no listener of that sectionName and port, but {}",
+            "{name} has no listener of that sectionName and port, but {}",
             has.join(", ")
         );
         return Err(Problem::new("NoMatchingParent", message));
@@ -69,7 +57,7 @@ pub(super) fn attach(
         .any(|(_, listener)| listener.carries(route.kind));
     if parent.section_name.is_none() && !carried {
         let message = format!(
-            "no listener of Gateway {name} has a protocol that {}s are for",
+            "no listener of {name} has a protocol that {}s are for",
             route.kind.name()
         );
         return Err(Problem::new("NoMatchingParent", message));
@@ -78,13 +66,12 @@ pub(super) fn attach(
     let allowed: Vec<(usize, &Listener<'_>)> = meant
         .into_iter()
         .filter(|(_, listener)| {
-            listener.takes.contains(&route.kind)
-                && takes_namespace(input, gateway, listener, &namespace)
+            listener.takes.contains(&route.kind) && takes_namespace(input, listener, &namespace)
         })
         .collect();
     if allowed.is_empty() {
         let message = format!(
-            "no listener of Gateway {name} allows {}s of namespace {namespace} (allowedRoutes)",
+            "no listener of {name} allows {}s of namespace {namespace} (allowedRoutes)",
             route.kind.name()
         );
         return Err(Problem::new("NotAllowedByListeners", message));
@@ -104,7 +91,7 @@ pub(super) fn attach(
         .collect();
     if attached.is_empty() {
         let message = format!(
-            "no listener of Gateway {name} has a hostname in common with the route's ({})",
+            "no listener of {name} has a hostname in common with the route's ({})",
             route.spec.hostnames.clone().unwrap_or_default().join(", ")
         );
         return Err(Problem::new("NoMatchingListenerHostname", message));
@@ -122,12 +109,7 @@ fn route_hostnames(route: &Route) -> Vec<Hostname> {
     }
 }
 
-fn takes_namespace(
-    input: &Input,
-    gateway: &Gateway,
-    listener: &Listener<'_>,
-    namespace: &str,
-) -> bool {
+fn takes_namespace(input: &Input, listener: &Listener<'_>, namespace: &str) -> bool {
     let allowed = listener.spec.allowed_routes.as_ref();
     let namespaces = allowed.and_then(|allowed| allowed.namespaces.as_ref());
     match namespaces.and_then(|namespaces| namespaces.from.as_ref()) {
@@ -137,7 +119,7 @@ fn takes_namespace(
             input.selects(selector, namespace)
         }
         Some(GatewayListenersAllowedRoutesNamespacesFrom::Same) | None => {
-            gateway.namespace().as_deref() == Some(namespace)
+            listener.of.namespace() == namespace
         }
     }
 }

@@ -6,15 +6,20 @@ use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::httproutes::{
     HttpRouteRulesBackendRefs, HttpRouteRulesFiltersRequestMirrorBackendRef,
 };
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::SECRETS;
+use super::filter::Place;
+use super::gamma::Naming;
 use super::input::{Input, Problem};
 use super::policy;
 use super::route::{Kind, Route};
 use super::rule::MISSING;
-use crate::l7::cluster::{PortRef, Services};
-use crate::l7::envoy::cluster::Protocol;
+use crate::l7::cluster::{PortRef, cluster_name, protocol};
+use crate::l7::envoy::cluster::{Cluster, Protocol};
+use crate::l7::envoy::listener::mounted_secret;
 
 /// A reference to a backend, of a rule or of a mirror.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +66,10 @@ pub(super) struct Policies {
 /// The clusters that a Gateway's routes lead to.
 pub(super) struct Backends<'a> {
     input: &'a Input,
+    /// The certificate that backends are shown that ask for one.
+    certificate: Option<&'a str>,
+    /// What a mesh calls the clusters that it has anyway.
+    known: Option<Naming>,
     /// `envoy.config.cluster.v3.Cluster`, by name.
     pub(super) clusters: BTreeMap<String, Value>,
     pub(super) policies: Policies,
@@ -68,11 +77,21 @@ pub(super) struct Backends<'a> {
 
 impl<'a> Backends<'a> {
     /// None yet.
-    pub(super) fn new(input: &'a Input) -> Self {
+    pub(super) fn new(input: &'a Input, certificate: Option<&'a str>) -> Self {
         Self {
             input,
+            certificate,
+            known: None,
             clusters: BTreeMap::new(),
             policies: Policies::default(),
+        }
+    }
+
+    /// Those of a mesh, which has the clusters of all Services.
+    pub(super) fn of_mesh(input: &'a Input, known: Naming) -> Self {
+        Self {
+            known: Some(known),
+            ..Self::new(input, None)
         }
     }
 
@@ -80,6 +99,7 @@ impl<'a> Backends<'a> {
     pub(super) fn resolve(
         &mut self,
         route: &Route,
+        place: Place,
         reference: Reference<'_>,
     ) -> Result<String, Problem> {
         let from = route.namespace().unwrap_or_default();
@@ -130,18 +150,27 @@ impl<'a> Backends<'a> {
             );
             return missing(message);
         };
-        let port = PortRef::Number(number);
-        let Some(found) = Services::port(service, &port) else {
+        let Some(found) = port_of(service, number, route.kind) else {
             let message = format!(
                 "Service {namespace}/{name} has no port {number}, but {}",
                 ports.join(", ")
             );
             return missing(message);
         };
+        if let Some(known) = self.known {
+            return Ok(known(
+                namespace,
+                name,
+                u16::try_from(number).unwrap_or_default(),
+            ));
+        }
         let policies = match route.kind {
             // What is in them, and under which TLS, is the client's own affair.
-            Kind::Tls | Kind::Tcp => None,
-            Kind::Http | Kind::Grpc => Some(policy::of_service(self.input, namespace, name, found)),
+            Kind::Tcp | Kind::Udp => None,
+            Kind::Tls if !place.ends_tls => None,
+            Kind::Http | Kind::Grpc | Kind::Tls => {
+                Some(policy::of_service(self.input, namespace, name, found))
+            }
         };
         if policies.as_ref().is_some_and(Vec::is_empty)
             && let Some(protocol @ ("https" | "kubernetes.io/wss")) = found.app_protocol.as_deref()
@@ -151,8 +180,11 @@ impl<'a> Backends<'a> {
             );
             return Err(Problem::new("UnsupportedProtocol", message));
         }
-        let Some(mut cluster) = self.input.services.cluster(namespace, name, &port) else {
-            return missing(format!("Service {namespace}/{name} has no port {number}"));
+        let mut cluster = Cluster {
+            name: cluster_name(namespace, name, &PortRef::Number(number)),
+            endpoints: self.input.services.endpoints(namespace, name, found),
+            protocol: protocol(found),
+            ..Cluster::default()
         };
         match route.kind {
             Kind::Http => {}
@@ -160,7 +192,9 @@ impl<'a> Backends<'a> {
                 cluster.name.push_str("/grpc");
                 cluster.protocol = Protocol::Http2;
             }
+            Kind::Tls if place.ends_tls => cluster.name.push_str("/content"),
             Kind::Tls | Kind::Tcp => cluster.name.push_str("/bytes"),
+            Kind::Udp => cluster.name.push_str("/datagrams"),
         }
         let key = |policy: &BackendTlsPolicy| (namespace.to_owned(), policy.name_any());
         if let Some((first, others)) = policies.as_ref().and_then(|all| all.split_first()) {
@@ -173,6 +207,10 @@ impl<'a> Backends<'a> {
                 Protocol::Http1 | Protocol::SameAsDownstream => "http/1.1",
             };
             cluster.tls = policy::context(first, &policy::judge(self.input, first), alpn);
+            if let (Some(context), Some(name)) = (&mut cluster.tls, self.certificate) {
+                context["common_tls_context"]["tls_certificate_sds_secret_configs"] =
+                    json!([mounted_secret(SECRETS, name)]);
+            }
             if cluster.tls.is_none() {
                 return Ok(MISSING.to_owned());
             }
@@ -181,4 +219,16 @@ impl<'a> Backends<'a> {
         self.clusters.insert(name.clone(), cluster.to_value());
         Ok(name)
     }
+}
+
+/// A Service's port of that number, which one for datagrams and one for connections may share.
+fn port_of(service: &Service, number: i32, kind: Kind) -> Option<&ServicePort> {
+    let transport = match kind {
+        Kind::Udp => "UDP",
+        Kind::Http | Kind::Grpc | Kind::Tls | Kind::Tcp => "TCP",
+    };
+    let ports = service.spec.as_ref()?.ports.as_ref()?;
+    ports
+        .iter()
+        .find(|port| port.port == number && port.protocol.as_deref().unwrap_or("TCP") == transport)
 }

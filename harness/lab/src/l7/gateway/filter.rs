@@ -23,6 +23,8 @@ pub(super) struct Place {
     pub(super) port: u16,
     /// What the listener speaks.
     pub(super) protocol: Protocol,
+    /// Whether TLS ended there.
+    pub(super) ends_tls: bool,
 }
 
 /// What filters come to.
@@ -268,7 +270,7 @@ pub(super) fn redirect(asked: &HttpRouteRulesFiltersRequestRedirect, place: Plac
         HttpRouteRulesFiltersRequestRedirectScheme::Https => "https",
     });
     let own = match place.protocol {
-        Protocol::Http | Protocol::Tcp => "http",
+        Protocol::Http | Protocol::Tcp | Protocol::Udp => "http",
         Protocol::Https | Protocol::Tls => "https",
     };
     let standard = |scheme: &str| if scheme == "https" { 443 } else { 80 };

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::gatewayclasses::GatewayClass;
-use gateway_api::gateways::{Gateway, GatewayListenersAllowedRoutesNamespacesSelector};
+use gateway_api::gateways::Gateway;
+use gateway_api::listenersets::ListenerSet;
 use gateway_api::referencegrants::ReferenceGrant;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -15,6 +16,7 @@ use kube::ResourceExt;
 use kube::core::SelectorExt as _;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
 
 use super::route::Route;
 use super::{CONTROLLER, GROUP};
@@ -45,6 +47,7 @@ impl Problem {
 pub(super) struct Input {
     pub(super) classes: Vec<Arc<GatewayClass>>,
     pub(super) gateways: Vec<Arc<Gateway>>,
+    pub(super) listener_sets: Vec<Arc<ListenerSet>>,
     /// Of every kind.
     pub(super) routes: Vec<Route>,
     pub(super) grants: Vec<Arc<ReferenceGrant>>,
@@ -126,11 +129,7 @@ impl Input {
     }
 
     /// Whether a selector takes a namespace. A selector that is none takes nothing.
-    pub(super) fn selects(
-        &self,
-        selector: Option<&GatewayListenersAllowedRoutesNamespacesSelector>,
-        namespace: &str,
-    ) -> bool {
+    pub(super) fn selects(&self, selector: Option<&impl Serialize>, namespace: &str) -> bool {
         let labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
         let selector = selector
             .and_then(|selector| serde_json::to_value(selector).ok())

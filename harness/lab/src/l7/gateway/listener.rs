@@ -2,17 +2,20 @@
 //!
 //! Start from [`listeners`]. Listeners that share a port must differ in hostname and not in
 //! protocol; of those that conflict none is served ("MUST NOT pick one conflicting Listener as the
-//! winner"). References to certificates are resolved here.
+//! winner"), unless one is of a Holder before the others: then that one is. References to certificates are
+//! resolved here.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_api::gateways::{
     Gateway, GatewayListeners, GatewayListenersTls, GatewayListenersTlsCertificateRefs,
     GatewayListenersTlsMode,
 };
-use kube::ResourceExt;
 
 use super::GROUP;
+use super::frontend::{self, Clients};
+use super::holder::{Held, Holder};
 use super::host::Hostname;
 use super::input::{Input, Problem, certificate_of};
 use super::route::Kind;
@@ -29,6 +32,8 @@ pub(super) enum Protocol {
     Tls,
     /// Bytes.
     Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 impl Protocol {
@@ -39,6 +44,7 @@ impl Protocol {
             Self::Https => "https",
             Self::Tls => "tls",
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 
@@ -48,6 +54,7 @@ impl Protocol {
             Self::Http | Self::Https => &[Kind::Grpc, Kind::Http],
             Self::Tls => &[Kind::Tls],
             Self::Tcp => &[Kind::Tcp],
+            Self::Udp => &[Kind::Udp],
         }
     }
 }
@@ -55,8 +62,12 @@ impl Protocol {
 /// A listener as the specification's rules judge it.
 #[derive(Debug, Clone)]
 pub(super) struct Listener<'a> {
+    /// Whose it is.
+    pub(super) of: Holder<'a>,
+    /// The place of that among all that have listeners at the Gateway.
+    rank: usize,
     /// As it was asked for.
-    pub(super) spec: &'a GatewayListeners,
+    pub(super) spec: Cow<'a, GatewayListeners>,
     /// The hosts that it takes.
     pub(super) hostname: Hostname,
     /// Its port.
@@ -73,9 +84,16 @@ pub(super) struct Listener<'a> {
     pub(super) unresolved: Option<Problem>,
     /// The certificates that it shows, by the name that Envoy knows them by.
     pub(super) certificates: BTreeMap<String, Certificate>,
+    /// What is asked of its clients.
+    pub(super) clients: Option<Clients>,
 }
 
 impl Listener<'_> {
+    /// Its name among all of its Gateway's.
+    pub(super) fn name(&self) -> String {
+        self.of.unique(&self.spec.name)
+    }
+
     /// Whether the specification allows it to be served.
     pub(super) fn accepted(&self) -> bool {
         self.unsupported.is_none() && self.conflict.is_none()
@@ -91,9 +109,14 @@ impl Listener<'_> {
     pub(super) fn ends_tls(&self) -> bool {
         match self.protocol {
             Some(Protocol::Https) => true,
-            Some(Protocol::Tls) => !passes_through(self.spec),
-            Some(Protocol::Http | Protocol::Tcp) | None => false,
+            Some(Protocol::Tls) => !passes_through(&self.spec),
+            Some(Protocol::Http | Protocol::Tcp | Protocol::Udp) | None => false,
         }
+    }
+
+    /// Whether it takes datagrams, whose ports are not those of connections.
+    pub(super) fn is_of_datagrams(&self) -> bool {
+        self.protocol == Some(Protocol::Udp)
     }
 
     /// Whether its protocol is one that a kind of route is for.
@@ -103,40 +126,71 @@ impl Listener<'_> {
     }
 }
 
-/// Judges every listener of a Gateway.
-pub(super) fn listeners<'a>(input: &Input, gateway: &'a Gateway) -> Vec<Listener<'a>> {
-    let mut listeners: Vec<Listener<'a>> = gateway
-        .spec
-        .listeners
-        .iter()
-        .map(|spec| listener(input, gateway, spec))
+/// Judges every listener of a Gateway, its own and those that others bring.
+pub(super) fn listeners<'a>(
+    input: &Input,
+    gateway: &Gateway,
+    holders: &[Held<'a>],
+) -> Vec<Listener<'a>> {
+    let taken = holders.iter().filter(|held| held.refused.is_none());
+    let mut listeners: Vec<Listener<'a>> = taken
+        .enumerate()
+        .flat_map(|(rank, held)| {
+            held.by
+                .asks_for()
+                .into_iter()
+                .map(move |spec| (rank, held.by, spec))
+        })
+        .map(|(rank, of, spec)| listener(input, gateway, (rank, of), spec))
         .collect();
-    for index in 0..listeners.len() {
-        listeners[index].conflict = conflict(&listeners, index);
+    for rank in 0..holders.len() {
+        judge_conflicts(&mut listeners, rank, |rival| rival < rank);
+        judge_conflicts(&mut listeners, rank, |rival| rival == rank);
     }
     listeners
 }
 
-fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) -> Listener<'a> {
+/// Judges those listeners of a holder that conflict with nothing yet, beside those of some holders.
+fn judge_conflicts(listeners: &mut [Listener<'_>], rank: usize, rivals: impl Fn(usize) -> bool) {
+    let judged: Vec<(usize, Option<Problem>)> = (0..listeners.len())
+        .filter(|index| listeners[*index].rank == rank && listeners[*index].conflict.is_none())
+        .map(|index| (index, conflict(listeners, index, &rivals)))
+        .collect();
+    for (index, found) in judged {
+        listeners[index].conflict = found;
+    }
+}
+
+fn listener<'a>(
+    input: &Input,
+    gateway: &Gateway,
+    (rank, of): (usize, Holder<'a>),
+    spec: Cow<'a, GatewayListeners>,
+) -> Listener<'a> {
     let protocol = match spec.protocol.as_str() {
         "HTTP" => Some(Protocol::Http),
         "HTTPS" => Some(Protocol::Https),
         "TLS" => Some(Protocol::Tls),
         "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
         _ => None,
     };
     let kinds = protocol.map(Protocol::kinds).unwrap_or_default();
     let mut listener = Listener {
-        spec,
+        of,
+        rank,
         hostname: Hostname::parse(spec.hostname.as_deref()),
         port: u16::try_from(spec.port).unwrap_or_default(),
         protocol,
         takes: kinds.iter().copied().collect(),
-        unsupported: unsupported(spec, protocol),
+        unsupported: unsupported(&spec, protocol),
         conflict: None,
         unresolved: None,
         certificates: BTreeMap::new(),
+        clients: None,
+        spec,
     };
+    let spec = listener.spec.clone();
     let asked = spec
         .allowed_routes
         .as_ref()
@@ -166,7 +220,10 @@ fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) ->
         }
     }
     if listener.ends_tls() && listener.unsupported.is_none() {
-        certificates(input, gateway, &mut listener);
+        certificates(input, &mut listener);
+    }
+    if listener.protocol == Some(Protocol::Https) && listener.unsupported.is_none() {
+        clients(input, gateway, &mut listener);
     }
     listener
 }
@@ -174,7 +231,7 @@ fn listener<'a>(input: &Input, gateway: &Gateway, spec: &'a GatewayListeners) ->
 fn unsupported(spec: &GatewayListeners, protocol: Option<Protocol>) -> Option<Problem> {
     if protocol.is_none() {
         let message = format!(
-            "protocol {}: the listeners served here are HTTP, HTTPS, TLS and TCP",
+            "protocol {}: the listeners served here are HTTP, HTTPS, TLS, TCP and UDP",
             spec.protocol
         );
         return Some(Problem::new("UnsupportedProtocol", message));
@@ -190,7 +247,20 @@ fn passes_through(spec: &GatewayListeners) -> bool {
     mode == Some(&GatewayListenersTlsMode::Passthrough)
 }
 
-fn certificates(input: &Input, gateway: &Gateway, listener: &mut Listener<'_>) {
+/// What is asked of a listener's clients. Without any authority to trust it is not accepted.
+fn clients(input: &Input, gateway: &Gateway, listener: &mut Listener<'_>) {
+    let Some((clients, unresolved)) = frontend::of_port(input, gateway, listener.spec.port) else {
+        return;
+    };
+    if !clients.has_authority() {
+        let message = "no authority that tls.frontend names for this port can be had";
+        listener.unsupported = Some(Problem::new("NoValidCACertificate", message));
+    }
+    listener.unresolved = listener.unresolved.take().or(unresolved);
+    listener.clients = Some(clients);
+}
+
+fn certificates(input: &Input, listener: &mut Listener<'_>) {
     let tls = listener.spec.tls.clone().unwrap_or_default();
     let GatewayListenersTls {
         certificate_refs, ..
@@ -201,7 +271,7 @@ fn certificates(input: &Input, gateway: &Gateway, listener: &mut Listener<'_>) {
         listener.unresolved = Some(Problem::new("InvalidCertificateRef", message));
     }
     for reference in &references {
-        match certificate(input, gateway, reference) {
+        match certificate(input, listener.of, reference) {
             Ok((name, certificate)) => {
                 listener.certificates.insert(name, certificate);
             }
@@ -214,7 +284,7 @@ fn certificates(input: &Input, gateway: &Gateway, listener: &mut Listener<'_>) {
 
 fn certificate(
     input: &Input,
-    gateway: &Gateway,
+    of: Holder<'_>,
     reference: &GatewayListenersTlsCertificateRefs,
 ) -> Result<(String, Certificate), Problem> {
     let invalid = |message: String| Problem::new("InvalidCertificateRef", message);
@@ -226,14 +296,15 @@ fn certificate(
             reference.name
         )));
     }
-    let from = gateway.namespace().unwrap_or_default();
+    let from = of.namespace();
     let namespace = reference.namespace.clone().unwrap_or_else(|| from.clone());
     let name = format!("{namespace}/{}", reference.name);
-    if !input.granted(("Gateway", &from), ("Secret", &namespace, &reference.name)) {
+    if !input.granted((of.kind(), &from), ("Secret", &namespace, &reference.name)) {
         return Err(Problem::new(
             "RefNotPermitted",
             format!(
-                "tls.certificateRefs: no ReferenceGrant in namespace {namespace} lets Gateways of {from} use Secret {}",
+                "tls.certificateRefs: no ReferenceGrant in namespace {namespace} lets {}s of {from} use Secret {}",
+                of.kind(),
                 reference.name
             ),
         ));
@@ -256,7 +327,13 @@ fn certificate(
 /// | same | other | any | `ProtocolConflict` |
 /// | same | same | other | no conflict |
 /// | same | same | same | `HostnameConflict` |
-fn conflict(listeners: &[Listener<'_>], index: usize) -> Option<Problem> {
+///
+/// Datagrams have ports of their own. Of two holders the first has what it asks for, and of one all conflict.
+fn conflict(
+    listeners: &[Listener<'_>],
+    index: usize,
+    of: &impl Fn(usize) -> bool,
+) -> Option<Problem> {
     let own = &listeners[index];
     // One that is not served takes nothing from anybody.
     if own.unsupported.is_some() {
@@ -264,11 +341,16 @@ fn conflict(listeners: &[Listener<'_>], index: usize) -> Option<Problem> {
     }
     let rivals = || {
         listeners.iter().enumerate().filter(|(other, listener)| {
-            *other != index && listener.port == own.port && listener.unsupported.is_none()
+            *other != index
+                && listener.port == own.port
+                && listener.is_of_datagrams() == own.is_of_datagrams()
+                && listener.unsupported.is_none()
+                && listener.conflict.is_none()
+                && of(listener.rank)
         })
     };
     let describe = |rival: &Listener<'_>, same: &str| {
-        format!("port {}: listener {} has {same}", own.port, rival.spec.name)
+        format!("port {}: listener {} has {same}", own.port, rival.name())
     };
     if let Some((_, rival)) = rivals().find(|(_, rival)| rival.protocol != own.protocol) {
         let message = describe(rival, &format!("protocol {}", rival.spec.protocol));

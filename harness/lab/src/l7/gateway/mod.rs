@@ -6,26 +6,34 @@
 //! a status stays there.
 //!
 //! ```text
-//! input {route} ──► listener, attach, rule {backend {policy}, filter, share} ──► translate {passing} ──► provision ──► publish, xds
-//!                                    observe ──► status ◄───┘
+//! stores ──► input {route} ──► holder, listener {frontend}, attach, rule {backend {policy}, filter, share} ──► translate {passing, datagrams} ──► provision ──► publish, xds
+//!                                    observe ──► status, sets ◄───┘
 //! ```
 
 mod attach;
 mod backend;
 #[cfg(test)]
 mod crds;
+mod datagrams;
 mod filter;
+mod frontend;
+pub(crate) mod gamma;
+mod holder;
 mod host;
 mod input;
 mod listener;
+pub(crate) mod mesh_status;
 mod observe;
 mod passing;
 mod policy;
+mod port;
 mod provision;
 mod route;
 mod rule;
+mod sets;
 mod share;
 mod status;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -33,19 +41,11 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use gateway_api::backendtlspolicies::BackendTlsPolicy;
-use gateway_api::experimental::httproutes::HttpRoute;
-use gateway_api::experimental::tcproutes::TcpRoute;
 use gateway_api::gatewayclasses::GatewayClass;
-use gateway_api::gateways::Gateway;
-use gateway_api::grpcroutes::GrpcRoute;
-use gateway_api::referencegrants::ReferenceGrant;
-use gateway_api::tlsroutes::TlsRoute;
+use gateway_api::listenersets::ListenerSet;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::api::DynamicObject;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
@@ -53,8 +53,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 
 use self::input::Input;
 use self::observe::Observer;
-use self::route::Route;
 use self::status::Observed;
+use self::stores::Stores;
 use self::translate::{Translated, Translation, translate};
 use self::write::{remove, write, write_gateway};
 use super::cluster::Services;
@@ -80,37 +80,6 @@ const SERVICE: &str = "gateway-controller";
 const XDS_PORT: u16 = 8001;
 /// Whose fields the objects' are.
 const MANAGER: &str = "gateway-controller";
-
-struct Stores {
-    classes: Store<GatewayClass>,
-    gateways: Store<Gateway>,
-    http_routes: Store<HttpRoute>,
-    grpc_routes: Store<GrpcRoute>,
-    tls_routes: Store<TlsRoute>,
-    tcp_routes: Store<TcpRoute>,
-    grants: Store<ReferenceGrant>,
-    policies: Store<BackendTlsPolicy>,
-    namespaces: Store<Namespace>,
-    services: Store<Service>,
-    slices: Store<EndpointSlice>,
-    secrets: Store<Secret>,
-    config_maps: Store<ConfigMap>,
-    pods: Store<Pod>,
-    deployments: Store<Deployment>,
-}
-
-impl Stores {
-    fn routes(&self) -> Vec<Route> {
-        let http = self.http_routes.state().into_iter().map(Route::from);
-        let grpc = self.grpc_routes.state().into_iter();
-        let tls = self.tls_routes.state().into_iter();
-        let tcp = self.tcp_routes.state().into_iter();
-        http.chain(grpc.filter_map(|route| Route::of_grpc(&route)))
-            .chain(tls.filter_map(|route| Route::of_tls(&route)))
-            .chain(tcp.filter_map(|route| Route::of_tcp(&route)))
-            .collect()
-    }
-}
 
 /// Runs until the container is stopped.
 ///
@@ -148,23 +117,7 @@ impl Controller {
     /// Returns once it has seen the cluster.
     async fn start(client: Client, namespace: String, observer: Observer, xds: Xds) -> Self {
         let mut world = World::default();
-        let stores = Stores {
-            classes: world.watch(Api::all(client.clone())),
-            gateways: world.watch(Api::all(client.clone())),
-            http_routes: world.watch(Api::all(client.clone())),
-            grpc_routes: world.watch(Api::all(client.clone())),
-            tls_routes: world.watch(Api::all(client.clone())),
-            tcp_routes: world.watch(Api::all(client.clone())),
-            grants: world.watch(Api::all(client.clone())),
-            policies: world.watch(Api::all(client.clone())),
-            namespaces: world.watch(Api::all(client.clone())),
-            services: world.watch(Api::all(client.clone())),
-            slices: world.watch(Api::all(client.clone())),
-            secrets: world.watch(Api::all(client.clone())),
-            config_maps: world.watch(Api::all(client.clone())),
-            pods: world.watch(Api::all(client.clone())),
-            deployments: world.watch(Api::all(client.clone())),
-        };
+        let stores = Stores::watch(&mut world, &client);
         world.ready().await;
         Self {
             publisher: Publisher::new(client.clone(), MANAGER),
@@ -196,29 +149,10 @@ impl Controller {
         }
     }
 
-    fn input(&self) -> Input {
-        let stores = &self.stores;
-        let namespaces = stores.namespaces.state();
-        Input {
-            classes: stores.classes.state(),
-            gateways: stores.gateways.state(),
-            routes: stores.routes(),
-            grants: stores.grants.state(),
-            policies: stores.policies.state(),
-            namespaces: namespaces
-                .iter()
-                .map(|namespace| (namespace.name_any(), namespace.labels().clone()))
-                .collect(),
-            services: Services::new(stores.services.state(), stores.slices.state()),
-            secrets: by_name(stores.secrets.state()),
-            config_maps: by_name(stores.config_maps.state()),
-        }
-    }
-
     /// Writes all that differs from what it should be. Returns the version that each ready Envoy is
     /// to serve, and what could not be written.
     async fn reconcile(&mut self) -> (BTreeMap<IpAddr, String>, Vec<anyhow::Error>) {
-        let input = self.input();
+        let input = self.stores.input();
         let translation = translate(&input);
         let mut errors = Vec::new();
         self.follow_namespaces();
@@ -237,6 +171,7 @@ impl Controller {
             provisioned.insert((namespace, provision::name(gateway)));
             errors.extend(self.provision(translated, &input.services).await.err());
             let observed = self.observe(translated, &input.services, &mut wanted);
+            errors.extend(self.report_sets(translated, &observed).await);
             let status = status::of_gateway(translated, &observed);
             if gateway.status.as_ref() != Some(&status) {
                 let api = self.namespaced(gateway);
@@ -244,7 +179,7 @@ impl Controller {
             }
         }
         for (route, parents) in &translation.routes {
-            let status = status::of_route(route, parents);
+            let status = status::of_route(CONTROLLER, route, parents);
             let none = route.status.is_none() && status.parents.is_empty();
             if !none && route.status.as_ref() != Some(&status) {
                 let namespace = route.namespace().unwrap_or_default();
@@ -258,6 +193,23 @@ impl Controller {
         self.xds.retain(&gateways.map(provision::group).collect());
         errors.extend(self.remove_others(&provisioned).await);
         (wanted, errors)
+    }
+
+    /// Says of each ListenerSet what it comes to at its Gateway.
+    async fn report_sets(
+        &mut self,
+        translated: &Translated<'_>,
+        observed: &Observed,
+    ) -> Vec<anyhow::Error> {
+        let mut errors = Vec::new();
+        for (set, refused) in &translated.sets {
+            let status = sets::of_set(translated, (set, refused.as_ref()), observed);
+            if set.status.as_ref() != Some(&status) {
+                let api: Api<ListenerSet> = self.namespaced(*set);
+                errors.extend(write(api, &set.metadata, &status).await.err());
+            }
+        }
+        errors
     }
 
     /// Says of each BackendTLSPolicy what it comes to at the Gateways whose backends are under it.
@@ -444,12 +396,6 @@ impl Controller {
         }
         errors
     }
-}
-
-fn by_name<K: ResourceExt>(objects: Vec<Arc<K>>) -> BTreeMap<(String, String), Arc<K>> {
-    let key = |object: &K| (object.namespace().unwrap_or_default(), object.name_any());
-    let keyed = objects.into_iter().map(|object| (key(&object), object));
-    keyed.collect()
 }
 
 fn has<K>(store: &Store<K>, namespace: &str, name: &str) -> bool

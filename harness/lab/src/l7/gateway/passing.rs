@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::SECRETS;
 use super::host::Hostname;
 use super::listener::{Listener, Protocol};
+use super::port::Port;
 use super::rule::{MISSING, Rules};
-use super::translate::{Port, Served, owner};
+use super::translate::{Served, owner};
 use crate::l7::envoy::listener::{
     address, tcp_proxy, tcp_proxy_weighted, terminate_tls_with, tls_inspector,
 };
@@ -40,7 +41,7 @@ pub(super) fn listener(
     for (host, entry) in by_host(listeners, here, served) {
         let found = &listeners[entry.listener];
         let mut chain = json!({
-            "name": format!("{}/{}", found.spec.name, host.domain()),
+            "name": format!("{}/{}", found.name(), host.domain()),
             "filters": [proxy(&entry.rules)],
         });
         if found.ends_tls() {

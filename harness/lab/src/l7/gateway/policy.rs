@@ -113,7 +113,12 @@ pub(super) fn judge(input: &Input, policy: &BackendTlsPolicy) -> Judged {
     judged
 }
 
-fn authority<'a>(input: &'a Input, namespace: &str, name: &str) -> Result<&'a str, String> {
+/// The certificates in a ConfigMap's `ca.crt`, PEM; else what is wrong, to be said after its name.
+pub(super) fn authority<'a>(
+    input: &'a Input,
+    namespace: &str,
+    name: &str,
+) -> Result<&'a str, String> {
     let key = (namespace.to_owned(), name.to_owned());
     let map = input.config_maps.get(&key);
     let map = map.ok_or_else(|| " does not exist".to_owned())?;

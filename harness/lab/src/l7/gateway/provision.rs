@@ -214,7 +214,7 @@ fn service(translated: &Translated<'_>) -> Service {
         name: Some(port.name.clone()),
         port: i32::from(port.port),
         target_port: Some(IntOrString::Int(i32::from(port.target))),
-        protocol: Some("TCP".to_owned()),
+        protocol: Some(if port.datagrams { "UDP" } else { "TCP" }.to_owned()),
         ..ServicePort::default()
     });
     let asked = gateway.spec.addresses.iter().flatten();

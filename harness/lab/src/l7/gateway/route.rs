@@ -1,6 +1,6 @@
 //! Routes of every kind, in the shape of the most expressive one.
 //!
-//! Start from [`Route`]. A GRPCRoute, a TLSRoute and a TCPRoute say what an HTTPRoute can say, in other words or in
+//! Start from [`Route`]. A GRPCRoute, a TLSRoute, a TCPRoute and a UDPRoute say what an HTTPRoute can say, in other words or in
 //! fewer, so they are read as one. What then differs by kind (who takes it, how its backends are spoken
 //! to, what a refusal looks like) is asked of [`Kind`]. Rule: a status is written in the kind it was read of.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gateway_api::experimental::httproutes::HttpRoute;
 use gateway_api::experimental::tcproutes::TcpRoute;
+use gateway_api::experimental::udproutes::UdpRoute;
 use gateway_api::grpcroutes::GrpcRoute;
 use gateway_api::tlsroutes::TlsRoute;
 use kube::api::ApiResource;
@@ -25,6 +26,8 @@ pub(super) enum Kind {
     Tls,
     /// TCPRoute
     Tcp,
+    /// UDPRoute
+    Udp,
 }
 
 impl Kind {
@@ -35,6 +38,7 @@ impl Kind {
             Self::Grpc => "GRPCRoute",
             Self::Tls => "TLSRoute",
             Self::Tcp => "TCPRoute",
+            Self::Udp => "UDPRoute",
         }
     }
 
@@ -45,6 +49,7 @@ impl Kind {
             Self::Grpc => ApiResource::erase::<GrpcRoute>(&()),
             Self::Tls => ApiResource::erase::<TlsRoute>(&()),
             Self::Tcp => ApiResource::erase::<TcpRoute>(&()),
+            Self::Udp => ApiResource::erase::<UdpRoute>(&()),
         }
     }
 
@@ -52,7 +57,7 @@ impl Kind {
     /// gRPC "an UNAVAILABLE status", which is what Envoy makes of 503.
     pub(super) fn refusal(self) -> (u16, &'static str) {
         match self {
-            Self::Http | Self::Tls | Self::Tcp => (500, "INTERNAL_SERVER_ERROR"),
+            Self::Http | Self::Tls | Self::Tcp | Self::Udp => (500, "INTERNAL_SERVER_ERROR"),
             Self::Grpc => (503, "SERVICE_UNAVAILABLE"),
         }
     }
@@ -107,6 +112,11 @@ impl Route {
     /// Of a TCPRoute.
     pub(super) fn of_tcp(route: &TcpRoute) -> Option<Self> {
         Self::read(Kind::Tcp, serde_json::to_value(route).ok()?)
+    }
+
+    /// Of a UDPRoute.
+    pub(super) fn of_udp(route: &UdpRoute) -> Option<Self> {
+        Self::read(Kind::Udp, serde_json::to_value(route).ok()?)
     }
 
     fn read(kind: Kind, value: Value) -> Option<Self> {

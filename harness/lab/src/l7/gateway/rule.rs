@@ -119,7 +119,7 @@ fn one(
         .map(|(position, one)| matching(one, position))
         .collect::<Result<Vec<_>, _>>()?;
     let filters = filter::of_rule(rule)?;
-    let shares = share::shares(route, rule, backends, unresolved)?;
+    let shares = share::shares(route, rule, place, backends, unresolved)?;
     let mut all = shares.iter().map(|share| &share.filters).chain([&filters]);
     if all.any(Filters::replaces_prefix)
         && matches
@@ -265,7 +265,7 @@ fn action(
     let filters = &way.filters;
     let mut mirrors = Vec::new();
     for (reference, share) in &filters.mirrors {
-        match backends.resolve(route, Reference::from(reference)) {
+        match backends.resolve(route, place, Reference::from(reference)) {
             Ok(cluster) => mirrors.push((cluster, *share)),
             Err(problem) => {
                 unresolved.get_or_insert(problem);

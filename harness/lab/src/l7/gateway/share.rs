@@ -8,7 +8,7 @@
 use gateway_api::experimental::httproutes::HttpRouteRules;
 
 use super::backend::{Backends, Reference};
-use super::filter::{self, Filters};
+use super::filter::{self, Filters, Place};
 use super::input::Problem;
 use super::route::Route;
 use super::rule::MISSING;
@@ -36,6 +36,7 @@ pub(super) struct Way {
 pub(super) fn shares(
     route: &Route,
     rule: &HttpRouteRules,
+    place: Place,
     backends: &mut Backends<'_>,
     unresolved: &mut Option<Problem>,
 ) -> Result<Vec<Share>, Problem> {
@@ -43,7 +44,7 @@ pub(super) fn shares(
     for backend in rule.backend_refs.iter().flatten() {
         let mut filters = filter::of_backend(backend)?;
         let mut cluster = backends
-            .resolve(route, Reference::from(backend))
+            .resolve(route, place, Reference::from(backend))
             .map_err(|problem| unresolved.get_or_insert(problem).clone());
         if let Some(problem) = filters.unknown.take() {
             cluster = Err(unresolved.get_or_insert(problem).clone());

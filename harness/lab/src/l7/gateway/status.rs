@@ -17,23 +17,30 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::GROUP;
+use super::frontend;
+use super::holder::Holder;
 use super::input::{Problem, class_problem};
 use super::listener::Listener;
 use super::route::Route;
 use super::translate::{Parent, Translated};
-use super::{CONTROLLER, GROUP};
 
 /// What the conformance suite calls the things that are done here, in order.
-const FEATURES: [&str; 42] = [
+const FEATURES: [&str; 50] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructurePropagation",
     "GatewayPort8080",
+    "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
@@ -63,11 +70,19 @@ const FEATURES: [&str; 42] = [
     "HTTPRouteRetryBackendTimeout",
     "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
+    "ListenerSet",
     "ReferenceGrant",
     "TCPRoute",
     "TLSRoute",
+    "TLSRouteModeMixed",
     "TLSRouteModeTerminate",
+    "UDPRoute",
 ];
+
+/// A condition of Gateways that show backends a certificate.
+const RESOLVED: &str = "ResolvedRefs";
+/// A condition of Gateways that let anybody in.
+const INSECURE: &str = "InsecureFrontendValidationMode";
 
 /// What was seen of the Envoy of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,6 +103,11 @@ fn condition(kind: &str, holds: bool, problem: Problem, generation: Option<i64>)
         observed_generation: generation,
         last_transition_time: Time(Timestamp::now()),
     }
+}
+
+/// True, and why that is worth saying.
+pub(super) fn said(kind: &str, why: Problem, generation: Option<i64>) -> Condition {
+    condition(kind, true, why, generation)
 }
 
 /// True with the usual reason, or false with the problem's.
@@ -164,9 +184,11 @@ pub(super) fn of_gateway(translated: &Translated<'_>, observed: &Observed) -> Ga
     let gateway = translated.gateway;
     let generation = gateway.metadata.generation;
     let old = gateway.status.clone().unwrap_or_default();
-    let invalid: Vec<&str> = translated
-        .listeners
-        .iter()
+    let own = || {
+        let listeners = translated.listeners.iter();
+        listeners.filter(|(listener, _)| listener.of.is(Holder::Gateway(gateway)))
+    };
+    let invalid: Vec<&str> = own()
         .filter(|(listener, _)| listener.served().is_none())
         .map(|(listener, _)| listener.spec.name.as_str())
         .collect();
@@ -174,14 +196,14 @@ pub(super) fn of_gateway(translated: &Translated<'_>, observed: &Observed) -> Ga
         None if !invalid.is_empty() => {
             let message = format!("not served: listener {}", invalid.join(", "));
             let reason = Problem::new("ListenersNotValid", message);
-            condition("Accepted", true, reason, generation)
+            said("Accepted", reason, generation)
         }
         problem => unless("Accepted", "Accepted", problem.clone(), generation),
     };
     let pending = not_programmed(translated, observed);
     let programmed = unless("Programmed", "Programmed", pending.clone(), generation);
     let before = old.listeners.unwrap_or_default();
-    let listeners = translated.listeners.iter().map(|(listener, attached)| {
+    let listeners = own().map(|(listener, attached)| {
         let before = before.iter().find(|old| old.name == listener.spec.name);
         let before = before.map(|old| old.conditions.as_slice());
         of_listener(
@@ -202,18 +224,35 @@ pub(super) fn of_gateway(translated: &Translated<'_>, observed: &Observed) -> Ga
         .collect();
     GatewayStatus {
         addresses: (!addresses.is_empty()).then_some(addresses),
-        attached_listener_sets: None,
+        attached_listener_sets: Some(super::sets::taken(translated)),
         conditions: Some(merge(
             &old.conditions.unwrap_or_default(),
-            vec![accepted, programmed],
-            &["Accepted", "Programmed"],
+            [vec![accepted, programmed], others(translated, generation)].concat(),
+            &["Accepted", "Programmed", RESOLVED, INSECURE],
         )),
         listeners: Some(listeners.collect()),
     }
 }
 
+/// What is said of a Gateway only where there is something to be said.
+fn others(translated: &Translated<'_>, generation: Option<i64>) -> Vec<Condition> {
+    let mut others = Vec::new();
+    let gateway = translated.gateway;
+    let tls = gateway.spec.tls.as_ref();
+    if tls.is_some_and(|tls| tls.backend.is_some()) {
+        let unresolved = translated.unresolved.clone();
+        others.push(unless(RESOLVED, "ResolvedRefs", unresolved, generation));
+    }
+    if frontend::is_insecure(gateway) {
+        let message = "tls.frontend lets clients in whose certificate nobody vouches for";
+        let why = Problem::new("ConfigurationChanged", message);
+        others.push(said(INSECURE, why, generation));
+    }
+    others
+}
+
 /// Why nothing of a Gateway is served, if nothing is.
-fn not_programmed(translated: &Translated<'_>, observed: &Observed) -> Option<Problem> {
+pub(super) fn not_programmed(translated: &Translated<'_>, observed: &Observed) -> Option<Problem> {
     if let Some(problem) = &translated.problem {
         return Some(Problem::new("Invalid", problem.message.clone()));
     }
@@ -240,7 +279,7 @@ fn not_programmed(translated: &Translated<'_>, observed: &Observed) -> Option<Pr
     Some(Problem::new("Pending", waits.clone()))
 }
 
-fn of_listener(
+pub(super) fn of_listener(
     listener: &Listener<'_>,
     attached: i32,
     old: &[Condition],
@@ -299,14 +338,14 @@ fn of_listener(
 }
 
 /// The status of a route: other controllers' parents first, as they are, then ours.
-pub(super) fn of_route(route: &Route, parents: &[Parent<'_>]) -> HttpRouteStatus {
+pub(super) fn of_route(controller: &str, route: &Route, parents: &[Parent<'_>]) -> HttpRouteStatus {
     let old = route.status.clone().unwrap_or_default().parents;
     let generation = route.metadata.generation;
     let ours = parents.iter().map(|parent| {
         let reference = parent_ref(route, parent.reference);
         let before = old
             .iter()
-            .find(|before| before.controller_name == CONTROLLER && before.parent_ref == reference);
+            .find(|before| before.controller_name == controller && before.parent_ref == reference);
         let before = before.map(|before| before.conditions.as_slice());
         let mut new = vec![
             unless("Accepted", "Accepted", parent.refused.clone(), generation),
@@ -326,16 +365,19 @@ pub(super) fn of_route(route: &Route, parents: &[Parent<'_>]) -> HttpRouteStatus
                 new,
                 &["Accepted", "ResolvedRefs", "PartiallyInvalid"],
             ),
-            controller_name: CONTROLLER.to_owned(),
+            controller_name: controller.to_owned(),
             parent_ref: reference,
         }
     });
     let ours: Vec<_> = ours.collect();
     let others = old
         .iter()
-        .filter(|parent| parent.controller_name != CONTROLLER);
+        .filter(|parent| parent.controller_name != controller);
+    let all: Vec<_> = others.cloned().chain(ours).collect();
+    // Two controllers that each put themselves last would write for ever.
+    let same = all.len() == old.len() && all.iter().all(|parent| old.contains(parent));
     HttpRouteStatus {
-        parents: others.cloned().chain(ours).collect(),
+        parents: if same { old } else { all },
     }
 }
 

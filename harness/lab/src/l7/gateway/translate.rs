@@ -8,16 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 use gateway_api::gateways::Gateway;
+use gateway_api::listenersets::ListenerSet;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::attach::{attach, names};
+use super::attach::attach;
 use super::backend::{Backends, Policies};
+use super::datagrams;
 use super::filter::Place;
+use super::frontend;
+use super::holder::{Held, Holder, holders};
 use super::host::Hostname;
 use super::input::{Input, Problem};
 use super::listener::{Listener, Protocol, listeners};
 use super::passing;
+use super::port::{Port, ports};
 use super::route::Route as AnyRoute;
 use super::rule::{Rank, Rules, rules};
 use super::{SECRETS, VERSION_PORT};
@@ -26,29 +31,20 @@ use crate::l7::envoy::listener::{
     tls_inspector,
 };
 use crate::l7::envoy::route::{Action, PathMatch, Route, VirtualHost, route_configuration};
-use crate::l7::envoy::{READY_PORT, Snapshot, fingerprint};
+use crate::l7::envoy::{Snapshot, fingerprint};
 
-/// Ports of Envoy's own, in its pod.
-const RESERVED: [u16; 3] = [15000, READY_PORT, VERSION_PORT];
 /// The route configuration that says which configuration is in force.
 const VERSION: &str = "version";
-
-/// A port of a Gateway: clients know it by one number, Envoy by another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Port {
-    /// Its name in the Service.
-    pub(super) name: String,
-    /// The listeners' port.
-    pub(super) port: u16,
-    /// The port in Envoy's pod, which needs no privilege.
-    pub(super) target: u16,
-}
 
 /// What becomes of one Gateway.
 pub(super) struct Translated<'a> {
     pub(super) gateway: &'a Gateway,
     /// Why the Gateway as a whole is not accepted.
     pub(super) problem: Option<Problem>,
+    /// A reference of the Gateway as a whole that leads nowhere.
+    pub(super) unresolved: Option<Problem>,
+    /// The ListenerSets that name it, and why it does not take them.
+    pub(super) sets: Vec<(&'a ListenerSet, Option<Problem>)>,
     /// Its listeners, and how many routes are attached to each.
     pub(super) listeners: Vec<(Listener<'a>, i32)>,
     pub(super) ports: Vec<Port>,
@@ -113,18 +109,22 @@ fn translate_gateway<'a>(
     gateway: &'a Gateway,
     routes: &mut [(&'a AnyRoute, Vec<Parent<'a>>)],
 ) -> Translated<'a> {
-    let listeners = listeners(input, gateway);
+    let holders = holders(input, gateway);
+    let listeners = listeners(input, gateway, &holders);
     let mut attached = vec![0; listeners.len()];
-    let mut backends = Backends::new(input);
+    let own = frontend::own_certificate(input, gateway);
+    let shown = own.as_ref().and_then(|own| own.as_ref().ok());
+    let mut backends = Backends::new(input, shown.map(|(name, _)| name.as_str()));
     let mut served = Vec::new();
     for (age, (route, parents)) in routes.iter_mut().enumerate() {
         let route = *route;
         // A route may name a Gateway more than once; it is attached to a listener only once.
         let mut taken = BTreeSet::new();
         for reference in route.spec.parent_refs.iter().flatten() {
-            if !names(reference, route, gateway) {
+            let named = |held: &&Held<'_>| held.by.is_named_by(reference, route);
+            let Some(holder) = holders.iter().find(named).map(|held| held.by) else {
                 continue;
-            }
+            };
             let mut parent = Parent {
                 reference,
                 refused: None,
@@ -134,12 +134,13 @@ fn translate_gateway<'a>(
             let anywhere = Place {
                 port: 80,
                 protocol: Protocol::Http,
+                ends_tls: false,
             };
             // What is wrong with a route's rules is wrong at any listener.
-            let judged = rules(route, age, anywhere, &mut Backends::new(input));
+            let judged = rules(route, age, anywhere, &mut Backends::new(input, None));
             parent.unresolved.clone_from(&judged.unresolved);
             parent.partly = partly(&judged);
-            match attach(input, gateway, &listeners, route, reference) {
+            match attach(input, holder, &listeners, route, reference) {
                 Err(problem) => parent.refused = Some(problem),
                 Ok(_) if judged.dropped.len() == judged.total => {
                     parent.refused = judged.dropped.into_iter().next();
@@ -156,6 +157,7 @@ fn translate_gateway<'a>(
                         let place = Place {
                             port: listeners[index].port,
                             protocol,
+                            ends_tls: listeners[index].ends_tls(),
                         };
                         served.push(Served {
                             listener: index,
@@ -181,6 +183,7 @@ fn translate_gateway<'a>(
         .iter()
         .filter(|listener| listener.served().is_some())
         .flat_map(|listener| &listener.certificates)
+        .chain(shown.map(|(name, certificate)| (name, certificate)))
         .collect();
     snapshot.secrets = certificates
         .into_iter()
@@ -190,12 +193,22 @@ fn translate_gateway<'a>(
     Translated {
         gateway,
         problem: problem(gateway, &listeners),
+        unresolved: own.and_then(Result::err),
+        sets: of_others(holders),
         listeners: listeners.into_iter().zip(attached).collect(),
         ports,
         snapshot,
         policies,
         version,
     }
+}
+
+fn of_others<'a>(holders: Vec<Held<'a>>) -> Vec<(&'a ListenerSet, Option<Problem>)> {
+    let set = |held: Held<'a>| match held.by {
+        Holder::Set(set) => Some((set, held.refused)),
+        Holder::Gateway(_) => None,
+    };
+    holders.into_iter().filter_map(set).collect()
 }
 
 fn partly(rules: &Rules) -> Option<Problem> {
@@ -241,35 +254,6 @@ fn problem(gateway: &Gateway, listeners: &[Listener<'_>]) -> Option<Problem> {
     None
 }
 
-/// The ports of the listeners that are served: their own where that needs no privilege.
-fn ports(listeners: &[Listener<'_>]) -> Vec<Port> {
-    let asked: BTreeMap<u16, Protocol> = listeners
-        .iter()
-        .filter_map(|listener| Some((listener.port, listener.served()?)))
-        .collect();
-    let free = |port: &u16| *port >= 1024 && !RESERVED.contains(port);
-    let mut taken: BTreeSet<u16> = asked.keys().copied().filter(free).collect();
-    asked
-        .iter()
-        .map(|(&port, protocol)| {
-            let mut target = port;
-            if !free(&port) {
-                // 80 becomes 8080, 443 becomes 8443.
-                target = port.checked_add(8000).unwrap_or(8000);
-                while !free(&target) || taken.contains(&target) {
-                    target = target.checked_add(1).unwrap_or(1024);
-                }
-                taken.insert(target);
-            }
-            Port {
-                name: format!("{}-{port}", protocol.name()),
-                port,
-                target,
-            }
-        })
-        .collect()
-}
-
 /// Adds the listener of a port, and its routes.
 fn serve(
     gateway: &Gateway,
@@ -279,8 +263,12 @@ fn serve(
     snapshot: &mut Snapshot,
 ) {
     let here: Vec<usize> = (0..listeners.len())
-        .filter(|index| listeners[*index].port == port.port && listeners[*index].served().is_some())
+        .filter(|index| port.has(&listeners[*index]))
         .collect();
+    if port.datagrams {
+        datagrams::serve(port, &here, served, snapshot);
+        return;
+    }
     if here.iter().any(|index| {
         matches!(
             listeners[*index].protocol,
@@ -326,14 +314,17 @@ fn serve(
     let mut chains = Vec::new();
     for index in here.iter().copied() {
         let found = &listeners[index];
-        let name = format!("{}/{}", port.name, found.spec.name);
+        let name = format!("{}/{}", port.name, found.name());
         configure(&name, Some(index));
         let names = found.certificates.keys().map(String::as_str);
         let mut chain = json!({
-            "name": found.spec.name,
+            "name": found.name(),
             "filters": [manager(&name)],
             "transport_socket": terminate_tls_with(SECRETS, names),
         });
+        if let Some(clients) = &found.clients {
+            clients.ask(&mut chain["transport_socket"]);
+        }
         if found.hostname == Hostname::Any {
             listener["default_filter_chain"] = chain;
         } else {

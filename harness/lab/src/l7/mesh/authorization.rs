@@ -70,7 +70,8 @@ fn rbac(action: AuthorizationAction, policies: &[&AuthorizationPolicy], http: bo
         );
         for (index, rule) in policy.spec.rules.iter().flatten().enumerate() {
             if http || deny || !of_http(rule) {
-                rules.insert(format!("{name}-rule[{index}]"), rule_of(rule, http));
+                let home = policy.namespace().unwrap_or_default();
+                rules.insert(format!("{name}-rule[{index}]"), rule_of(rule, &home, http));
             }
         }
     }
@@ -94,13 +95,13 @@ fn of_http(rule: &Rule) -> bool {
     }) || conditions.any(|condition| header_of(condition).is_some())
 }
 
-fn rule_of(rule: &Rule, http: bool) -> Value {
+fn rule_of(rule: &Rule, home: &str, http: bool) -> Value {
     let conditions = rule.when.iter().flatten();
     let conditions: Vec<Value> = conditions
         .flat_map(|condition| when(condition, http))
         .collect();
     let sources = rule.from.iter().flatten();
-    let mut sources: Vec<Vec<Value>> = sources.map(|from| source(&from.source)).collect();
+    let mut sources: Vec<Vec<Value>> = sources.map(|from| source(&from.source, home)).collect();
     if sources.is_empty() {
         sources.push(Vec::new());
     }
@@ -119,11 +120,17 @@ fn rule_of(rule: &Rule, http: bool) -> Value {
 }
 
 /// The conditions on the client, all of which must hold.
-fn source(source: &Source) -> Vec<Value> {
+fn source(source: &Source, home: &str) -> Vec<Value> {
     let names = |names: &Option<Vec<String>>, of: fn(&str) -> Value| {
         alternatives(names.as_deref(), of, "or_ids", "ids")
     };
+    let accounts = |names: &Option<Vec<String>>| {
+        let of = |name: &str| of_account(name, home);
+        alternatives(names.as_deref(), of, "or_ids", "ids")
+    };
     [
+        accounts(&source.service_accounts),
+        accounts(&source.not_service_accounts).map(not_id),
         names(&source.principals, of_principal),
         names(&source.not_principals, of_principal).map(not_id),
         names(&source.namespaces, of_namespace),
@@ -207,6 +214,16 @@ fn of_principal(name: &str) -> Value {
     authenticated(&format!("spiffe://{}", wildcard(name)))
 }
 
+/// An account, whatever the trust domain.
+fn of_account(name: &str, home: &str) -> Value {
+    let (namespace, account) = name.split_once('/').unwrap_or((home, name));
+    authenticated(&format!(
+        "spiffe://[^/]+/ns/{}/sa/{}",
+        regex::escape(namespace),
+        regex::escape(account)
+    ))
+}
+
 fn of_namespace(name: &str) -> Value {
     authenticated(&format!("spiffe://[^/]+/ns/{}/sa/.*", wildcard(name)))
 }
@@ -227,7 +244,24 @@ fn of_method(method: &str) -> Value {
 }
 
 fn of_path(path: &str) -> Value {
-    json!({ "url_path": { "path": string_matcher(path) } })
+    let matcher = match path.contains("{*") {
+        true => json!({ "safe_regex": { "regex": template(path) } }),
+        false => string_matcher(path),
+    };
+    json!({ "url_path": { "path": matcher } })
+}
+
+/// A regular expression for a path with `{*}` for an element and `{**}` for any number of them.
+fn template(path: &str) -> String {
+    path.split("{**}")
+        .map(|part| {
+            part.split("{*}")
+                .map(regex::escape)
+                .collect::<Vec<_>>()
+                .join("[^/]+")
+        })
+        .collect::<Vec<_>>()
+        .join(".*")
 }
 
 /// A port that is none matches nothing.

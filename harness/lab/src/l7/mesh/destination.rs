@@ -8,7 +8,9 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::registry::{Kind, Mesh, Workload, cluster_name, fqdn, kind_of};
-use super::types::destination_rule::{ConsistentHash, SimpleLoadBalancer, TlsMode, TrafficPolicy};
+use super::types::destination_rule::{
+    ClientTls, ConsistentHash, SimpleLoadBalancer, TlsMode, TrafficPolicy,
+};
 use super::types::security::MutualTlsMode;
 use super::{CERTIFICATES, inbound, inject, route};
 use crate::l7::cluster::protocol;
@@ -135,12 +137,34 @@ pub(super) fn hash_policy(
     hashed(hash)
 }
 
+/// How long connections for bytes may be idle, where a host's DestinationRule says so.
+pub(super) fn idle_timeout(mesh: &Mesh, client: &Workload, host: &str) -> Option<String> {
+    let policy = mesh
+        .destination_rule(host, client)?
+        .spec
+        .traffic_policy
+        .as_ref()?;
+    let tcp = policy.connection_pool.as_ref()?.tcp.as_ref()?;
+    tcp.idle_timeout.as_deref().map(route::duration)
+}
+
 fn hashed(hash: &ConsistentHash) -> Option<Value> {
     if let Some(name) = &hash.http_header_name {
         return Some(json!({ "header": { "header_name": name } }));
     }
     if let Some(name) = &hash.http_query_parameter_name {
         return Some(json!({ "query_parameter": { "name": name } }));
+    }
+    if let Some(cookie) = &hash.http_cookie {
+        let mut asked = json!({ "name": cookie.name });
+        if let Some(path) = &cookie.path {
+            asked["path"] = json!(path);
+        }
+        // Without one, Envoy gives no cookie, and who has none is sent anywhere.
+        if let Some(ttl) = &cookie.ttl {
+            asked["ttl"] = json!(route::duration(ttl));
+        }
+        return Some(json!({ "cookie": asked }));
     }
     (hash.use_source_ip == Some(true))
         .then(|| json!({ "connection_properties": { "source_ip": true } }))
@@ -156,15 +180,17 @@ fn finish(
     policies: &[Option<&TrafficPolicy>],
 ) -> Value {
     let policies = || policies.iter().flatten();
-    let plain = policies()
-        .find_map(|policy| policy.tls.as_ref())
-        .is_some_and(|tls| tls.mode == TlsMode::Disable);
-    if !plain && cluster.endpoints.iter().any(|endpoint| endpoint.mesh) {
+    let tls = policies().find_map(|policy| policy.tls.as_ref());
+    cluster.tls = tls.and_then(|tls| originated(tls, cluster.protocol));
+    let meshed = tls.is_none_or(|tls| tls.mode == TlsMode::IstioMutual);
+    if meshed && cluster.endpoints.iter().any(|endpoint| endpoint.mesh) {
         let sni = format!(
             "outbound_.{}_.{}_.{host}",
             port.port,
             subset.unwrap_or_default()
         );
+        let named = tls.and_then(|tls| tls.subject_alt_names.as_deref());
+        let accounts = named.unwrap_or(accounts);
         cluster.mutual_tls = Some(mutual_tls(cluster.protocol, kind_of(port), &sni, accounts));
     }
     let balancer = policies().find_map(|policy| policy.load_balancer.as_ref());
@@ -211,6 +237,32 @@ fn finish(
         cluster.outlier_detection = Some(value);
     }
     cluster.to_value()
+}
+
+/// TLS to a server that is not of the mesh, where a rule asks for it.
+pub(super) fn originated(tls: &ClientTls, protocol: Protocol) -> Option<Value> {
+    if tls.mode != TlsMode::Simple {
+        return None;
+    }
+    let alpn = match protocol {
+        Protocol::Http2 => "h2",
+        Protocol::Http1 | Protocol::SameAsDownstream => "http/1.1",
+    };
+    let mut common = json!({ "alpn_protocols": [alpn] });
+    if tls.insecure_skip_verify != Some(true) {
+        let names = tls.subject_alt_names.iter().flatten();
+        let names: Vec<Value> = names
+            .map(|name| json!({ "san_type": "DNS", "matcher": { "exact": name } }))
+            .collect();
+        // Whom a machine trusts by itself, which in a lab is nobody.
+        common["validation_context"] =
+            json!({ "system_root_certs": {}, "match_typed_subject_alt_names": names });
+    }
+    let mut context = json!({ "common_tls_context": common });
+    if let Some(name) = &tls.sni {
+        context["sni"] = json!(name);
+    }
+    Some(context)
 }
 
 /// TLS with the client's certificate, to a server that must be one of these identities.

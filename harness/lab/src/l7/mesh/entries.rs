@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
+use serde_json::json;
 
+use super::destination::originated;
 use super::outbound::routes;
 use super::registry::{Mesh, Workload, cluster_name, fqdn, host_covers, resolve_host};
 use super::sidecar::Egress;
@@ -61,7 +63,8 @@ pub(super) fn service_entries(
     snapshot: &mut Snapshot,
 ) {
     for entry in &mesh.service_entries {
-        if entry.spec.resolution != Some(Resolution::Static) {
+        let named = entry.spec.resolution == Some(Resolution::Dns);
+        if !named && entry.spec.resolution != Some(Resolution::Static) {
             continue;
         }
         for port in entry.spec.ports.iter().flatten() {
@@ -95,15 +98,19 @@ pub(super) fn service_entries(
                 if !egress.imports(&namespace, &host) {
                     continue;
                 }
-                let cluster = Cluster {
+                let itself = [WorkloadEntry {
+                    address: host.clone(),
+                    ..WorkloadEntry::default()
+                }];
+                let own = entry.spec.endpoints.as_deref().unwrap_or_default();
+                let known = if named && own.is_empty() {
+                    &itself
+                } else {
+                    own
+                };
+                let mut cluster = Cluster {
                     name: cluster_name(number, None, &host),
-                    endpoints: entry
-                        .spec
-                        .endpoints
-                        .iter()
-                        .flatten()
-                        .filter_map(endpoint)
-                        .collect(),
+                    endpoints: known.iter().filter_map(endpoint).collect(),
                     protocol: if protocol == "HTTP" {
                         Protocol::Http1
                     } else {
@@ -111,7 +118,16 @@ pub(super) fn service_entries(
                     },
                     ..Cluster::default()
                 };
-                snapshot.clusters.push(cluster.to_value());
+                let rule = mesh.destination_rule(&host, client);
+                let policy = rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
+                let tls = policy.and_then(|policy| policy.tls.as_ref());
+                cluster.tls = tls.and_then(|tls| originated(tls, cluster.protocol));
+                let mut cluster = cluster.to_value();
+                if named {
+                    cluster["type"] = json!("STRICT_DNS");
+                    cluster["dns_lookup_family"] = json!("V4_PREFERRED");
+                }
+                snapshot.clusters.push(cluster);
                 hosts.entry(number).or_default().push(VirtualHost {
                     name: format!("{host}:{number}/entry"),
                     domains: vec![host.clone()],

@@ -8,6 +8,7 @@
 mod authorization;
 mod destination;
 mod entries;
+mod filters;
 mod identity;
 mod inbound;
 mod inject;
@@ -34,6 +35,7 @@ use kube::core::admission::{AdmissionRequest, AdmissionResponse};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::identity::Authority;
 use self::registry::{Mesh, Workload, oldest_first};
@@ -45,6 +47,7 @@ use self::types::virtual_service::VirtualService;
 use super::cluster::Services;
 use super::envoy::Snapshot;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
+use super::gateway::{gamma, mesh_status};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
 use super::serve::{Servers, until_stopped};
@@ -77,6 +80,8 @@ const XDS_PORT: u16 = 15010;
 /// How long what changes is waited for to be followed by more, since every sidecar is told anew: Istio's
 /// `PILOT_DEBOUNCE_AFTER`.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// The name that it says things under of routes of the Gateway API, as Istio does.
+const CONTROLLER: &str = "istio.io/gateway-controller";
 /// The root certificate, in every namespace, as Istio has it.
 const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
 
@@ -108,6 +113,7 @@ struct Stores {
     sidecars: Store<Sidecar>,
     peer_authentications: Store<PeerAuthentication>,
     authorization_policies: Store<AuthorizationPolicy>,
+    service_routes: gamma::Stores,
 }
 
 /// What sidecars were told last, if nothing went wrong.
@@ -153,6 +159,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         sidecars: world.watch(Api::all(client.clone())),
         peer_authentications: world.watch(Api::all(client.clone())),
         authorization_policies: world.watch(Api::all(client.clone())),
+        service_routes: gamma::Stores::watch(&mut world, &client),
     };
     let configurations: Store<MutatingWebhookConfiguration> = world.watch(Api::all(client.clone()));
     let mut publisher = Publisher::new(client.clone(), "istiod");
@@ -177,6 +184,11 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
     servers.serve(&context.netns, XDS_PORT, istiod.xds.router())?;
     servers.serve(&context.netns, ready::PORT, ready::router())?;
     (context.log)("injecting sidecars into pods of namespaces labelled istio-injection=enabled");
+    let log = context.log.clone();
+    let reported = context.client.clone();
+    let _report = AbortOnDropHandle::new(tokio::spawn(async move {
+        mesh_status::report(reported, CONTROLLER, |line| log(line)).await;
+    }));
     let mut told = None;
     loop {
         for error in istiod.reconcile(&mut told).await {
@@ -291,9 +303,11 @@ impl Istiod {
 
     fn mesh(&self) -> Mesh {
         let stores = &self.stores;
+        let services = Services::new(stores.services.state(), stores.slices.state())
+            .with_pods(stores.pods.state());
         Mesh {
-            services: Services::new(stores.services.state(), stores.slices.state())
-                .with_pods(stores.pods.state()),
+            service_routes: stores.service_routes.routes(&services),
+            services,
             virtual_services: oldest_first(stores.virtual_services.state()),
             destination_rules: oldest_first(stores.destination_rules.state()),
             service_entries: oldest_first(stores.service_entries.state()),

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::destination::{clusters, hash_policy};
+use super::destination::{clusters, hash_policy, idle_timeout};
 use super::entries::{foreign_hosts, service_entries};
-use super::registry::{Kind, Mesh, Workload, cluster_name, fqdn, kind_of, ports};
+use super::registry::{Kind, Mesh, Workload, cluster_name, fqdn, kind_of, ports, service_of};
 use super::sidecar::{Egress, OutboundPolicy};
 use super::{OUTBOUND_PORT, route};
 use crate::l7::envoy::Snapshot;
@@ -127,11 +127,10 @@ fn http_listener(port: u16, routes: String, policy: OutboundPolicy) -> Value {
         stat_prefix: &format!("outbound_0.0.0.0_{port}"),
         routes: Routes::Named(routes),
         server_name: Some("istio-envoy"),
-        filters: vec![http_filter(
-            "envoy.filters.http.fault",
-            "fault.v3.HTTPFault",
-            json!({}),
-        )],
+        filters: vec![
+            http_filter("envoy.filters.http.cors", "cors.v3.Cors", json!({})),
+            http_filter("envoy.filters.http.fault", "fault.v3.HTTPFault", json!({})),
+        ],
         ..HttpConnectionManager::default()
     };
     json!({
@@ -175,6 +174,9 @@ fn tcp_listener(
     if hash_policy(mesh, client, host, None).is_some() {
         config.insert("hash_policy".to_owned(), json!([{ "source_ip": {} }]));
     }
+    if let Some(idle) = idle_timeout(mesh, client, host) {
+        config.insert("idle_timeout".to_owned(), json!(idle));
+    }
     Some(json!({
         "name": format!("{ip}_{port}"),
         "address": address(ip, port),
@@ -203,24 +205,32 @@ fn domains(namespace: &str, name: &str, service: &Service, client: &Workload) ->
     domains
 }
 
-/// The routes of a host: its VirtualService's, or the Service itself.
+/// The routes of a host: its VirtualService's, or those of the Gateway API, or the Service itself.
 pub(super) fn routes(mesh: &Mesh, client: &Workload, host: &str, port: u16) -> Vec<Route> {
+    let parented = || {
+        let routes = &mesh.service_routes;
+        let naming =
+            |namespace: &str, name: &str, port| cluster_name(port, None, &fqdn(namespace, name));
+        routes.of(service_of(host)?, port, &client.namespace, naming)
+    };
     match mesh.virtual_service(host, client) {
         Some(object) if object.spec.http.is_some() => route::routes(mesh, client, object, port),
-        _ => vec![Route {
-            name: "default".to_owned(),
-            action: Action::Forward(Forward {
-                clusters: vec![WeightedCluster {
-                    name: cluster_name(port, None, host),
-                    weight: 1,
-                    ..WeightedCluster::default()
-                }],
-                retry: Some(route::default_retries()),
-                hash: hash_policy(mesh, client, host, None).into_iter().collect(),
-                ..Forward::default()
-            }),
-            ..Route::default()
-        }],
+        _ => parented().unwrap_or_else(|| {
+            vec![Route {
+                name: "default".to_owned(),
+                action: Action::Forward(Forward {
+                    clusters: vec![WeightedCluster {
+                        name: cluster_name(port, None, host),
+                        weight: 1,
+                        ..WeightedCluster::default()
+                    }],
+                    retry: Some(route::default_retries()),
+                    hash: hash_policy(mesh, client, host, None).into_iter().collect(),
+                    ..Forward::default()
+                }),
+                ..Route::default()
+            }]
+        }),
     }
 }
 

@@ -16,6 +16,7 @@ use super::types::sidecar::Sidecar;
 use super::types::virtual_service::VirtualService;
 use crate::l7::cluster::{Services, same_objects};
 use crate::l7::envoy::fingerprint;
+use crate::l7::gateway::gamma::ServiceRoutes;
 use crate::topology::CLUSTER_DOMAIN;
 
 /// The state of the mesh at one moment.
@@ -35,6 +36,8 @@ pub(super) struct Mesh {
     pub(super) peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// AuthorizationPolicies.
     pub(super) authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+    /// Routes of the Gateway API whose parents are Services.
+    pub(super) service_routes: ServiceRoutes,
 }
 
 impl Mesh {
@@ -47,6 +50,7 @@ impl Mesh {
             && same_objects(&self.sidecars, &other.sidecars)
             && same_objects(&self.peer_authentications, &other.peer_authentications)
             && same_objects(&self.authorization_policies, &other.authorization_policies)
+            && self.service_routes.same(&other.service_routes)
     }
 }
 

@@ -8,10 +8,11 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::destination::hash_policy;
+use super::filters;
 use super::registry::{Mesh, Workload, cluster_name, resolve_host};
 use super::types::virtual_service::{
-    Destination, Headers, HttpMatchRequest, HttpRetry, HttpRoute, Percent, StringMatch as Matching,
-    VirtualService,
+    DerivePort, Destination, Headers, HttpMatchRequest, HttpRetry, HttpRoute, Percent,
+    StringMatch as Matching, VirtualService,
 };
 use crate::l7::envoy::route::{
     Action, Forward, HeaderChanges, HeaderMatch, PathMatch, PathRewrite, Redirect, Route,
@@ -220,7 +221,7 @@ impl Context<'_> {
             ignore_case: matching.ignore_uri_case.unwrap_or_default(),
             action: self.action(rule, matching),
             changes,
-            per_filter: fault(rule),
+            per_filter: filters::of_rule(rule),
         }
     }
 
@@ -229,7 +230,15 @@ impl Context<'_> {
             return Action::Redirect(Redirect {
                 scheme: redirect.scheme.clone(),
                 host: redirect.authority.clone(),
-                port: redirect.port.and_then(|port| u16::try_from(port).ok()),
+                port: match (redirect.port, redirect.derive_port) {
+                    (Some(port), _) => u16::try_from(port).ok(),
+                    (None, Some(DerivePort::FromRequestPort)) => Some(self.port),
+                    (None, Some(DerivePort::FromProtocolDefault)) => {
+                        let secure = redirect.scheme.as_deref() == Some("https");
+                        Some(if secure { 443 } else { 80 })
+                    }
+                    (None, None) => None,
+                },
                 path: redirect.uri.clone().map(PathRewrite::Full),
                 status: redirect
                     .redirect_code
@@ -356,7 +365,7 @@ fn retries(retries: &HttpRetry) -> Value {
     )
 }
 
-fn string_match(value: &Matching) -> StringMatch {
+pub(super) fn string_match(value: &Matching) -> StringMatch {
     match (&value.exact, &value.prefix, &value.regex) {
         (Some(exact), _, _) => StringMatch::Exact(exact.clone()),
         (None, Some(prefix), _) => StringMatch::Prefix(prefix.clone()),
@@ -420,7 +429,7 @@ fn take_host(changes: &mut HeaderChanges) -> Option<String> {
     Some(changes.request.remove(found).1)
 }
 
-fn per_ten_thousand(percent: &Percent) -> u32 {
+pub(super) fn per_ten_thousand(percent: &Percent) -> u32 {
     // Within 0..=10000 by the clamp, so nothing is cut off.
     #[allow(
         clippy::cast_possible_truncation,
@@ -429,26 +438,4 @@ fn per_ten_thousand(percent: &Percent) -> u32 {
     )]
     let share = (percent.value.clamp(0.0, 100.0) * 100.0).round() as u32;
     share
-}
-
-/// The fault filter's configuration for a rule.
-fn fault(rule: &HttpRoute) -> Option<Value> {
-    let fault = rule.fault.as_ref()?;
-    let share = |percent: Option<&Percent>| {
-        let share = percent.map_or(10_000, per_ten_thousand);
-        json!({ "numerator": share, "denominator": "TEN_THOUSAND" })
-    };
-    let mut config = json!({});
-    if let Some(delay) = &fault.delay {
-        config["delay"] = json!({
-            "fixed_delay": duration(&delay.fixed_delay),
-            "percentage": share(delay.percentage.as_ref()),
-        });
-    }
-    if let Some(abort) = &fault.abort {
-        config["abort"] = json!({ "http_status": abort.http_status, "percentage": share(abort.percentage.as_ref()) });
-    }
-    Some(json!({
-        "envoy.filters.http.fault": typed("envoy.extensions.filters.http.fault.v3.HTTPFault", config),
-    }))
 }

@@ -6,14 +6,18 @@
 //! which of a union's fields may be set are written as `anyOf`, since the lab evaluates no CEL.
 
 mod http_route;
+mod listeners;
 mod other_routes;
 
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::httproutes::HttpRoute;
 use gateway_api::experimental::tcproutes::TcpRoute;
+use gateway_api::experimental::udproutes::UdpRoute;
+use gateway_api::experimental::xmeshes::XMesh;
 use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
 use gateway_api::grpcroutes::GrpcRoute;
+use gateway_api::listenersets::ListenerSet;
 use gateway_api::referencegrants::ReferenceGrant;
 use gateway_api::tlsroutes::TlsRoute;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -42,13 +46,16 @@ pub(super) fn crds() -> Vec<CustomResourceDefinition> {
         finish(HttpRoute::crd(), "", &["v1beta1"], http_route::http_route),
         finish(GrpcRoute::crd(), "", &[], other_routes::grpc_route),
         finish(TlsRoute::crd(), "", &[], other_routes::tls_route),
-        finish(TcpRoute::crd(), "", &[], other_routes::tcp_route),
+        finish(TcpRoute::crd(), "", &[], other_routes::bytes_route),
+        finish(UdpRoute::crd(), "", &[], other_routes::bytes_route),
+        finish(ListenerSet::crd(), "lset", &[], listeners::listener_set),
         finish(
             BackendTlsPolicy::crd(),
             "btlspolicy",
             &[],
             backend_tls_policy,
         ),
+        finish(XMesh::crd(), "mesh", &[], mesh),
         finish(
             ReferenceGrant::crd(),
             "refgrant",
@@ -247,7 +254,6 @@ fn gateway_class(schema: &mut Value) -> Value {
 }
 
 fn gateway(schema: &mut Value) -> Value {
-    let protocol = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$";
     let address_type = r"^Hostname|IPAddress|NamedAddress|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
     text(schema, "spec.gatewayClassName", 1, 253, None);
     add(schema, "spec.addresses", json!({ "maxItems": 16 }));
@@ -263,93 +269,14 @@ fn gateway(schema: &mut Value) -> Value {
     ] {
         add(schema, path, json!({ "maxProperties": 8 }));
     }
-    list_of(schema, "spec.listeners", "name", 64);
-    add(schema, "spec.listeners", json!({ "minItems": 1 }));
-    text(schema, "spec.listeners[].name", 1, 253, Some(DNS_SUBDOMAIN));
-    text(schema, "spec.listeners[].hostname", 1, 253, Some(HOSTNAME));
-    text(schema, "spec.listeners[].protocol", 1, 255, Some(protocol));
-    port(schema, "spec.listeners[].port");
-    let same = json!({ "from": "Same" });
-    let allowed = "spec.listeners[].allowedRoutes";
-    add(
-        schema,
-        allowed,
-        json!({ "default": { "namespaces": same } }),
-    );
-    add(
-        schema,
-        &format!("{allowed}.namespaces"),
-        json!({ "default": same }),
-    );
-    add(
-        schema,
-        &format!("{allowed}.namespaces.from"),
-        json!({ "default": "Same" }),
-    );
-    add(
-        schema,
-        &format!("{allowed}.kinds"),
-        json!({ "maxItems": 8 }),
-    );
-    add(
-        schema,
-        &format!("{allowed}.kinds[].group"),
-        json!({ "default": GROUP, "maxLength": 253, "pattern": OPTIONAL_GROUP }),
-    );
-    text(
-        schema,
-        &format!("{allowed}.kinds[].kind"),
-        1,
-        63,
-        Some(KIND),
-    );
-    let tls = "spec.listeners[].tls";
-    add(
-        schema,
-        &format!("{tls}.mode"),
-        json!({ "default": "Terminate" }),
-    );
-    add(
-        schema,
-        &format!("{tls}.certificateRefs"),
-        json!({ "maxItems": 64 }),
-    );
-    reference(
-        schema,
-        &format!("{tls}.certificateRefs[]"),
-        Some(("", "Secret")),
-    );
-    add(
-        schema,
-        &format!("{tls}.options"),
-        json!({ "maxProperties": 16 }),
-    );
-    // "tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']", "hostname must not be
-    // specified for protocols ['TCP', 'UDP']", "tls mode must be Terminate for protocol HTTPS".
-    let of = |names: &[&str]| json!({ "properties": { "protocol": { "enum": names } } });
-    add(
-        schema,
-        "spec.listeners[]",
-        json!({ "allOf": [
-            { "anyOf": [{ "not": of(&["HTTP", "TCP", "UDP"]) }, { "not": { "required": ["tls"] } }] },
-            { "anyOf": [{ "not": of(&["TCP", "UDP"]) }, { "not": { "required": ["hostname"] } }] },
-            { "anyOf": [
-                { "not": of(&["HTTPS"]) },
-                { "properties": { "tls": { "properties": { "mode": { "enum": ["Terminate"] } } } } },
-            ] },
-        ] }),
-    );
+    listeners::listeners(schema);
+    listeners::allowed(schema);
+    listeners::tls(schema);
     let default = waiting(&["Accepted", "Programmed"], "Pending");
     add(schema, "status", json!({ "default": default }));
     add(schema, "status.addresses", json!({ "maxItems": 16 }));
     conditions(schema, "status.conditions");
-    list_of(schema, "status.listeners", "name", 64);
-    conditions(schema, "status.listeners[].conditions");
-    add(
-        schema,
-        "status.listeners[].supportedKinds[].group",
-        json!({ "default": GROUP }),
-    );
+    listeners::statuses(schema);
     json!([
         column("Class", "string", ".spec.gatewayClassName"),
         column("Address", "string", ".status.addresses[*].value"),
@@ -359,6 +286,20 @@ fn gateway(schema: &mut Value) -> Value {
             r#".status.conditions[?(@.type=="Programmed")].status"#
         ),
         age(),
+    ])
+}
+
+fn mesh(schema: &mut Value) -> Value {
+    text(schema, "spec.controllerName", 1, 253, None);
+    text(schema, "spec.description", 0, 64, None);
+    reference(schema, "spec.parametersRef", None);
+    let default = waiting(&["Accepted"], "Pending");
+    add(schema, "status", json!({ "default": default }));
+    conditions(schema, "status.conditions");
+    list_of(schema, "status.supportedFeatures", "name", 64);
+    json!([
+        column("Controller", "string", ".spec.controllerName"),
+        age()
     ])
 }
 

@@ -1,6 +1,6 @@
-//! What the schemas of GRPCRoute, TLSRoute and TCPRoute lack.
+//! What the schemas of GRPCRoute, TLSRoute, TCPRoute and UDPRoute lack.
 //!
-//! Start from [`grpc_route`], [`tls_route`] and [`tcp_route`]. What they have in common with HTTPRoute is there.
+//! Start from [`grpc_route`], [`tls_route`] and [`bytes_route`]. What they have in common with HTTPRoute is there.
 
 use serde_json::{Value, json};
 
@@ -65,8 +65,8 @@ pub(super) fn tls_route(schema: &mut Value) -> Value {
     json!([column("Hostnames", "string", ".spec.hostnames"), age()])
 }
 
-/// Adds it, and returns the printer columns.
-pub(super) fn tcp_route(schema: &mut Value) -> Value {
+/// Adds it, of TCPRoute or UDPRoute, and returns the printer columns.
+pub(super) fn bytes_route(schema: &mut Value) -> Value {
     leave_out(schema, "spec.useDefaultGateways");
     bytes(schema);
     json!([age()])

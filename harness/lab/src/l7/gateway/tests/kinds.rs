@@ -12,7 +12,7 @@ fn reasons(yaml: &str) -> BTreeMap<String, Vec<String>> {
     let translation = translate(&input);
     assert_accepted(&translation.gateways[0].snapshot);
     let of = |(route, parents): &(&Route, Vec<_>)| {
-        let status = status::of_route(route, parents);
+        let status = status::of_route(CONTROLLER, route, parents);
         let conditions = status.parents.first().map(|it| it.conditions.clone());
         let reasons = conditions.unwrap_or_default().into_iter();
         (route.name_any(), reasons.map(|it| it.reason).collect())

@@ -1,6 +1,7 @@
 //! The Gateway controller, asked in YAML.
 
 mod api;
+mod holders;
 mod kinds;
 mod routing;
 mod shares;
@@ -10,11 +11,14 @@ mod tls;
 
 use std::fmt::Debug;
 
+use gateway_api::experimental::httproutes::HttpRoute;
+use gateway_api::gateways::Gateway;
 use kube::api::{Patch, PatchParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::input::Input;
+use super::route::Route;
 use super::*;
 use crate::l7::cluster::Services;
 
@@ -32,7 +36,7 @@ fn documents(yaml: &str) -> Vec<Value> {
 
 /// The cluster that a YAML text describes, with GatewayClass `contour`. Objects without a namespace
 /// are in `default`; namespaces are labelled as a cluster labels them.
-fn input(yaml: &str) -> Input {
+pub(super) fn input(yaml: &str) -> Input {
     let mut input = Input::default();
     let class =
         "{metadata: {name: contour}, spec: {controllerName: lab.strata.dev/gateway-controller}}";
@@ -66,6 +70,11 @@ fn input(yaml: &str) -> Input {
                 let route = serde_json::from_value(document).unwrap();
                 input.routes.push(Route::of_tcp(&route).unwrap());
             }
+            "UDPRoute" => {
+                let route = serde_json::from_value(document).unwrap();
+                input.routes.push(Route::of_udp(&route).unwrap());
+            }
+            "ListenerSet" => add(&mut input.listener_sets, document),
             "ReferenceGrant" => add(&mut input.grants, document),
             "BackendTLSPolicy" => add(&mut input.policies, document),
             "Service" => add(&mut services, document),

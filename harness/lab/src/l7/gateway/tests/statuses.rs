@@ -26,7 +26,7 @@ fn route_says(yaml: &str) -> Vec<Vec<String>> {
     let input = input(yaml);
     let translation = translate(&input);
     let (route, parents) = &translation.routes[0];
-    let status = status::of_route(route, parents);
+    let status = status::of_route(CONTROLLER, route, parents);
     status
         .parents
         .iter()
@@ -224,7 +224,7 @@ status:
     let input = input(&[GATEWAY, ROUTE, status].concat());
     let translation = translate(&input);
     let (route, parents) = &translation.routes[0];
-    let status = status::of_route(route, parents);
+    let status = status::of_route(CONTROLLER, route, parents);
     let names: Vec<_> = status
         .parents
         .iter()
@@ -274,7 +274,7 @@ fn listeners_are_served_or_the_reason_is_named() {
     for (listeners, expected, last) in [
         (String::new(), [fine, programmed], (SERVED, 1, 2)),
         (
-            "  - {name: udp, protocol: UDP, port: 53}\n".to_owned(),
+            "  - {name: sctp, protocol: SCTP, port: 53}\n".to_owned(),
             [partly, programmed],
             (
                 "Accepted=False/UnsupportedProtocol Programmed=False/Invalid ResolvedRefs=True/ResolvedRefs Conflicted=False/NoConflicts",

@@ -87,6 +87,23 @@ pub(crate) struct ConsistentHash {
     /// The client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) use_source_ip: Option<bool>,
+    /// A cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_cookie: Option<HttpCookie>,
+}
+
+/// A cookie; with a lifetime it is given to who has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HttpCookie {
+    /// Its name.
+    pub(crate) name: String,
+    /// The path that it is given for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// How long it lives; `0s` as long as the client's session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
+    pub(crate) ttl: Option<String>,
 }
 
 /// The standard algorithms.
@@ -120,6 +137,10 @@ pub(crate) struct TcpSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub(crate) max_connections: Option<i32>,
+    /// How long a connection may be idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
+    pub(crate) idle_timeout: Option<String>,
 }
 
 /// Limits for HTTP.
@@ -169,9 +190,19 @@ pub(crate) struct OutlierDetection {
 
 /// TLS to a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct ClientTls {
     /// How.
     pub(crate) mode: TlsMode,
+    /// The server name to ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sni: Option<String>,
+    /// The names of which the server's certificate must have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subject_alt_names: Option<Vec<String>>,
+    /// Whether the server is believed whatever its certificate says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) insecure_skip_verify: Option<bool>,
 }
 
 /// Whether connections to a service are secured.
@@ -180,6 +211,8 @@ pub(crate) struct ClientTls {
 pub(crate) enum TlsMode {
     /// Plain.
     Disable,
+    /// TLS in which the server alone says who it is.
+    Simple,
     /// Mutual TLS with the mesh's certificates.
     IstioMutual,
 }

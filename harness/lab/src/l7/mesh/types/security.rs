@@ -139,6 +139,12 @@ pub(crate) struct Source {
     /// Identities, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) not_principals: Option<Vec<String>>,
+    /// Accounts: `NAMESPACE/ACCOUNT`, or one of the policy's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) service_accounts: Option<Vec<String>>,
+    /// Accounts, none of which it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_service_accounts: Option<Vec<String>>,
     /// Namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) namespaces: Option<Vec<String>>,
@@ -170,7 +176,7 @@ pub(crate) struct Operation {
     /// Methods, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) not_methods: Option<Vec<String>>,
-    /// Paths, with `*` at one end.
+    /// Paths, with `*` at one end, or with `{*}` for an element and `{**}` for any number of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paths: Option<Vec<String>>,
     /// Paths, none of which it may have.

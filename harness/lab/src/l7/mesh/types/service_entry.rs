@@ -42,6 +42,8 @@ pub(crate) enum Resolution {
     None,
     /// The addresses of `endpoints`.
     Static,
+    /// What names resolve to: those of `endpoints`, or the hosts.
+    Dns,
 }
 
 /// A port.

@@ -82,6 +82,34 @@ pub(crate) struct HttpRoute {
     /// Changes to headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) headers: Option<Headers>,
+    /// Which pages may ask for it, and read the answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cors_policy: Option<CorsPolicy>,
+}
+
+/// Which pages may ask for something, and read the answers (the Fetch standard's CORS protocol).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CorsPolicy {
+    /// Origins, any of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_origins: Option<Vec<StringMatch>>,
+    /// Methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_methods: Option<Vec<String>>,
+    /// Headers of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_headers: Option<Vec<String>>,
+    /// Headers of answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expose_headers: Option<Vec<String>>,
+    /// How long that may be remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
+    pub(crate) max_age: Option<String>,
+    /// Whether with the user's credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_credentials: Option<bool>,
 }
 
 /// Conditions, all of which must hold.
@@ -233,6 +261,19 @@ pub(crate) struct HttpRedirect {
     /// The status; 301 unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) redirect_code: Option<u32>,
+    /// Where the port comes from, if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) derive_port: Option<DerivePort>,
+}
+
+/// Where a redirect's port comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum DerivePort {
+    /// It is the scheme's own.
+    FromProtocolDefault,
+    /// It is the one that the request was sent to.
+    FromRequestPort,
 }
 
 /// A fixed response.
@@ -322,8 +363,12 @@ pub(crate) struct FaultDelay {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FaultAbort {
     /// The status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 599))]
-    pub(crate) http_status: u32,
+    pub(crate) http_status: Option<u32>,
+    /// The status of gRPC instead, by name: `UNAVAILABLE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc_status: Option<String>,
     /// The share of requests; all unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) percentage: Option<Percent>,
