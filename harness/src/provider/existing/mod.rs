@@ -32,8 +32,9 @@ use self::context::Chosen;
 use self::look::{Choice, Found, Sight};
 use super::claim::{self, Claim};
 use super::memory::MemoryFile;
+use super::registry::{self, Target};
 use super::this_machine::ThisMachine;
-use super::{Cluster, Outside, Planned, Progress, Provider};
+use super::{Cluster, Outside, Planned, Progress, Provider, image};
 use crate::apply::{Fit, ProbeImage};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -51,6 +52,8 @@ pub(super) struct Existing {
     chosen: Chosen,
     choice: Choice,
     probe: ProbeImage,
+    /// Where the run pushes that image to.
+    registry: Option<Target>,
     state: Option<PathBuf>,
     /// What [`Provider::preflight`] saw, or why it saw nothing.
     looked: Mutex<Option<anyhow::Result<Looked>>>,
@@ -96,10 +99,12 @@ impl Existing {
                 )));
             }
         }
+        let registry = Target::of(settings)?;
         Ok(Self {
             chosen: Chosen::by(settings, context::read)?,
             choice: choice(settings)?,
-            probe: probe(settings)?,
+            probe: probe(settings, registry.as_ref())?,
+            registry,
             state: claim::folder("existing"),
             looked: Mutex::default(),
             made: Mutex::default(),
@@ -241,6 +246,12 @@ impl Provider for Existing {
             preflight::told(&self.chosen, planned, &self.probe, &seen.sight, &seen.found)
                 .iter()
                 .for_each(|line| tell(line));
+            if let Some(registry) = &self.registry {
+                tell(&format!(
+                    "the run would push that image to {} first, where it stays",
+                    registry.shown()
+                ));
+            }
         }
         if !self.chosen.allowed {
             return Err(self.refusal(&looked));
@@ -254,6 +265,9 @@ impl Provider for Existing {
         let looked = self.looked.lock().await.take();
         let looked =
             looked.context("the cluster was not looked at, which is a defect of strata")??;
+        if let Some(registry) = &self.registry {
+            registry::push(&image::image()?, registry, progress).await?;
+        }
         progress("opening a namespace");
         let mut made = self.made.lock().await;
         Ok(Arc::new(self.cluster(looked, &mut made, run).await?))
@@ -316,10 +330,26 @@ fn choice(settings: &Settings) -> Result<Choice, BadInput> {
     })
 }
 
-fn probe(settings: &Settings) -> Result<ProbeImage, BadInput> {
+fn probe(settings: &Settings, registry: Option<&Target>) -> Result<ProbeImage, BadInput> {
     let mut probe = ProbeImage::default();
-    if let Some(image) = &settings.probe_image {
-        probe.reference.clone_from(image);
+    match (&settings.probe_image, registry) {
+        (Some(_), Some(_)) => {
+            return Err(BadInput(
+                "STRATA_PROBE_IMAGE says that the probe's image is in a registry, and STRATA_REGISTRY that it \
+                 is to be pushed to one; set one of them"
+                    .to_owned(),
+            ));
+        }
+        (Some(image), None) => probe.reference.clone_from(image),
+        (None, Some(registry)) => {
+            let pushed = image::image()
+                .map_err(anyhow::Error::from)
+                .and_then(|image| registry::reference(&image, registry));
+            probe.reference = pushed.map_err(|error| {
+                BadInput(format!("the embedded probe makes no image: {error:#}"))
+            })?;
+        }
+        (None, None) => {}
     }
     if let Some(policy) = &settings.probe_pull {
         if !PULL_POLICIES.contains(&policy.as_str()) {

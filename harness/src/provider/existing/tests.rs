@@ -111,10 +111,12 @@ fn existing(port: u16, vars: &[(&str, &str)]) -> Result<Existing, BadInput> {
         "{{clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}], \
           contexts: [{{name: it, context: {{cluster: c}}}}]}}"
     );
+    let registry = Target::of(&settings)?;
     Ok(Existing {
         chosen: Chosen::by(&settings, || Kubeconfig::from_yaml(&kubeconfig))?,
         choice: choice(&settings)?,
-        probe: probe(&settings)?,
+        probe: probe(&settings, registry.as_ref())?,
+        registry,
         state: None,
         looked: Mutex::default(),
         made: Mutex::default(),
@@ -243,4 +245,24 @@ fn what_cannot_be_had_is_refused() {
             .0
             .contains("an existing cluster has already")
     );
+}
+
+#[tokio::test]
+async fn an_image_that_the_run_pushes_is_named_by_its_digest_before_it_is_pushed() {
+    let (port, asked) = api_server(|_| true);
+    let registry = ("STRATA_REGISTRY", "localhost:5000/team");
+    let (lines, _) = preflight(&existing(port, &[registry]).unwrap()).await;
+    let told = |words: &str| lines.iter().any(|line| line.contains(words));
+    assert!(
+        told("the probe's image is localhost:5000/team/strata-probe@sha256:"),
+        "{lines:?}"
+    );
+    assert!(
+        told("would push that image to localhost:5000/team"),
+        "{lines:?}"
+    );
+    assert!(changes(&asked).is_empty(), "{:?}", changes(&asked));
+    let both = [registry, ("STRATA_PROBE_IMAGE", "elsewhere/probe:v1")];
+    let error = existing(port, &both).err().unwrap();
+    assert!(error.0.contains("set one of them"), "{}", error.0);
 }

@@ -38,6 +38,14 @@ pub async fn push(image: &[u8], target: &Target, progress: Progress<'_>) -> anyh
     push_within(PUSH, image, target, &way, progress).await
 }
 
+/// What [`push`] returns, before anything is pushed.
+///
+/// # Errors
+/// When the archive is none.
+pub fn reference(image: &[u8], target: &Target) -> anyhow::Result<String> {
+    Ok(target.pinned(&Layout::of(image)?.manifest.digest))
+}
+
 async fn push_within(
     limit: Duration,
     image: &[u8],

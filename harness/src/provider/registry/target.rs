@@ -98,7 +98,7 @@ impl Target {
     }
 
     /// What errors and progress call it.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{}/{}", self.host, self.repository)
     }
 
