@@ -48,7 +48,7 @@ impl Stores {
     pub(crate) fn routes(&self, services: &Services) -> ServiceRoutes {
         let meshed = |parents: Option<&Vec<HttpRouteParentRefs>>| {
             let mut parents = parents.into_iter().flatten();
-            parents.any(|parent| is_service(parent))
+            parents.any(is_service)
         };
         let http = self.http.state().into_iter();
         let http: Vec<_> = http
