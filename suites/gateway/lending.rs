@@ -161,7 +161,7 @@ async fn lent_listeners_allow_namespaces(scope: &Scope) -> Outcome {
         })
     };
     let parent = json!({ "name": "many", "namespace": scope.fixture() });
-    let listeners = LISTENERS.map(|from| listener(from));
+    let listeners = LISTENERS.map(listener);
     scope.apply(&lent(&parent, json!(listeners))).await?;
     scope.apply(&redirects(scope, "own")).await?;
     let invited = scope
