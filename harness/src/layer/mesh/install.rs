@@ -26,13 +26,13 @@ const READY: &str = "--readiness-timeout=200s";
 
 /// How long istioctl may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) install: Duration,
-    pub(super) uninstall: Duration,
+pub(in crate::layer) struct Limits {
+    pub(in crate::layer) install: Duration,
+    pub(in crate::layer) uninstall: Duration,
 }
 
 /// Below what a layer's bring-up may take, with time left to take away what failed.
-pub(super) const LIMITS: Limits = Limits {
+pub(in crate::layer) const LIMITS: Limits = Limits {
     install: Duration::from_secs(220),
     uninstall: Duration::from_secs(50),
 };
@@ -41,7 +41,7 @@ pub(super) const LIMITS: Limits = Limits {
 ///
 /// # Errors
 /// What istioctl says, and which pod holds it up; nothing of the installation is left then.
-pub(super) async fn install(
+pub(in crate::layer) async fn install(
     cluster: &Cluster,
     istio: &Istio,
     limits: Limits,
