@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use kube::client::Body;
 use strata::RunInfo;
 use strata::apply::Fit;
-use strata::provider::{Cluster, Layers, Progress, Provider};
+use strata::provider::{Balancer, Cluster, Layers, Progress, Provider};
 use strata::runner::Runner;
 use strata::verdict::chance::{Ledger, Test};
 use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
