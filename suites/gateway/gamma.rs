@@ -367,7 +367,15 @@ async fn consumer(scope: &Scope) -> Result<String, NoVerdict> {
     if let Some(fields) = container.as_object_mut() {
         // What the cluster adds is of the pod that it was added to.
         fields.retain(|name, _| {
-            ["name", "image", "imagePullPolicy", "args", "env"].contains(&name.as_str())
+            [
+                "name",
+                "image",
+                "imagePullPolicy",
+                "args",
+                "env",
+                "securityContext",
+            ]
+            .contains(&name.as_str())
         });
     }
     container["readinessProbe"] =
@@ -384,6 +392,7 @@ async fn consumer(scope: &Scope) -> Result<String, NoVerdict> {
         "spec": {
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 1,
+            "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
             "containers": [container],
         },
     });

@@ -149,6 +149,8 @@ pub(super) const RULES: &[Rule] = &[
             "grpcroutes",
             "tcproutes",
             "tlsroutes",
+            "udproutes",
+            "listenersets",
             "referencegrants",
             "backendtlspolicies",
         ],
