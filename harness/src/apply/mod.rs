@@ -13,6 +13,9 @@ mod planned;
 mod ready;
 pub mod restricted;
 
+#[cfg(test)]
+mod tests;
+
 pub use applier::{Applier, Refusal};
 pub(crate) use applier::{FIELD_MANAGER, Global};
 pub use fit::{Fit, GATEWAY_CLASS, ProbeImage};

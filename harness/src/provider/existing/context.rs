@@ -23,10 +23,9 @@ pub(super) fn read() -> Result<Kubeconfig, KubeconfigError> {
     if files.is_empty() {
         return Kubeconfig::read();
     }
-    let merged = files.iter().try_fold(Kubeconfig::default(), |all, file| {
+    files.iter().try_fold(Kubeconfig::default(), |all, file| {
         all.merge(Kubeconfig::read_from(file)?)
-    });
-    merged
+    })
 }
 
 /// A context that was named.

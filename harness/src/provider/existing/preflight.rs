@@ -48,9 +48,9 @@ pub(super) fn told(
         ),
         format!("in them {}", counted(planned, found)),
         format!(
-            "of the whole cluster it would make {}, and change nothing",
+            "of the whole cluster it would make {}; what is there it would not change",
             match fixtures.iter().any(|it| it.contains("-gateway-")) {
-                true => "a GatewayClass, named like its check's namespace,",
+                true => "a GatewayClass named like its check's namespace",
                 false => "nothing",
             }
         ),
@@ -83,7 +83,11 @@ pub(super) fn told(
             }),
     );
     lines.push(match &found.balanced {
-        Some(service) => format!("load balancers are given addresses, as Service {service} shows"),
+        Some(service) => format!(
+            "load balancers are given addresses, as Service {service} shows: the run would ask for {}, \
+             and its Gateways may ask for more",
+            balancers(planned, found)
+        ),
         None => "no Service has the address of a load balancer: what needs one would be skipped"
             .to_owned(),
     });
@@ -147,14 +151,34 @@ fn own<'a>(
     checks.filter_map(|(file, count)| Some((planned.run.manifests.check(file)?, *count)))
 }
 
+/// How many load balancers the manifests ask for, which may cost.
+fn balancers(planned: &Planned<'_>, found: &Found) -> usize {
+    let count = |manifest: &Manifest| {
+        let documents = manifest.documents.iter();
+        let types = documents.filter_map(|document| document.object.pointer("/spec/type"));
+        types.filter(|kind| *kind == "LoadBalancer").count()
+    };
+    all(planned, found)
+        .map(|(manifest, times)| times * count(manifest))
+        .sum()
+}
+
+/// The manifests of everything whose layer is there, and how often each is applied.
+fn all<'a>(
+    planned: &'a Planned<'_>,
+    found: &'a Found,
+) -> impl Iterator<Item = (&'a Manifest, usize)> {
+    let fixtures = planned.run.manifests.layers();
+    let there = fixtures.filter(|(layer, _)| found.layers.lacks(*layer).is_none());
+    there
+        .map(|(_, of)| (&of.fixture, 1))
+        .chain(own(planned, found))
+}
+
 /// The objects of all manifests by kind: `3 DaemonSets, 12 Services`.
 fn counted(planned: &Planned<'_>, found: &Found) -> String {
-    let fixtures = planned.run.manifests.layers();
-    let fixtures = fixtures
-        .filter(|(layer, _)| found.layers.lacks(*layer).is_none())
-        .map(|(_, of)| (&of.fixture, 1));
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (manifest, times) in fixtures.chain(own(planned, found)) {
+    for (manifest, times) in all(planned, found) {
         let documents = manifest.documents.iter();
         for document in documents.filter(|it| !Document::is_namespace(it)) {
             *counts.entry(&document.gvk.kind).or_default() += times;
@@ -253,7 +277,7 @@ mod tests {
         );
         assert!(
             lines[1].contains(
-                "strata-abc123 and strata-cni-abc123, strata-services-abc123, and for 3 checks"
+                "strata-abc123 and strata-cni-abc123, strata-services-abc123, and for at most 3 checks"
             ),
             "{text}"
         );
