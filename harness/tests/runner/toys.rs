@@ -183,7 +183,9 @@ impl Provider for Toy {
             profile: "toy",
             versions: BTreeMap::from([("toy".to_owned(), "1".to_owned())]),
             outside: None,
-            load_balancer: false,
+            load_balancer: strata::provider::Balancer::none(),
+            ingress: None,
+            istio: None,
             layers: match wrong().as_str() {
                 "lacks" => Layers::only(&[Layer::Cni, Layer::Services], "toy"),
                 _ => Layers::all(),
