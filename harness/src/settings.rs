@@ -181,7 +181,9 @@ impl Settings {
                 "STRATA_CNI" => settings.cni = Some(text.to_owned()),
                 "STRATA_IP_FAMILY" => settings.ip_family = Some(text.to_owned()),
                 "STRATA_NODE_IMAGE" => settings.node_image = Some(text.to_owned()),
-                "STRATA_NODES" => settings.nodes = Some(nodes(name, text)?),
+                "STRATA_NODES" => {
+                    settings.nodes = Some(upto(MOST_NODES, name, text, "cannot be made")?)
+                }
                 "STRATA_KUBERNETES_VERSION" => settings.kubernetes_version = Some(text.to_owned()),
                 "STRATA_CONTEXT" => settings.context = Some(text.to_owned()),
                 "STRATA_ALLOW" => settings.allow = Some(text.to_owned()),
@@ -208,7 +210,9 @@ impl Settings {
                 "STRATA_ISTIOCTL" => settings.istioctl = Some(workspace().join(path)),
                 "STRATA_ISTIO_PROFILE" => settings.istio_profile = Some(text.to_owned()),
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),
-                "STRATA_RANDOM_CASES" => settings.random_cases = random_cases(name, text)?,
+                "STRATA_RANDOM_CASES" => {
+                    settings.random_cases = upto(MOST_RANDOM_CASES, name, text, "cannot be sent")?;
+                }
                 _ => {
                     EnvFilter::try_new(text).map_err(|error| {
                         BadInput(format!(
@@ -273,22 +277,13 @@ fn number(name: &str, text: &str) -> Result<u64, BadInput> {
     })
 }
 
-fn nodes(name: &str, text: &str) -> Result<usize, BadInput> {
-    let nodes = text.parse().ok();
-    let nodes = nodes.filter(|nodes| (1..=MOST_NODES).contains(nodes));
-    nodes.ok_or_else(|| {
+/// A number from 1 to `most`; `wrong` says what another one is.
+fn upto(most: usize, name: &str, text: &str, wrong: &str) -> Result<usize, BadInput> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| {
         BadInput(format!(
-            "{name}={text} is no number of nodes; write one from 1 to {MOST_NODES}"
-        ))
-    })
-}
-
-fn random_cases(name: &str, text: &str) -> Result<usize, BadInput> {
-    let cases = text.parse().ok();
-    let cases = cases.filter(|cases| (1..=MOST_RANDOM_CASES).contains(cases));
-    cases.ok_or_else(|| {
-        BadInput(format!(
-            "{name}={text} cannot be sent; write a number from 1 to {MOST_RANDOM_CASES}"
+            "{name}={text} {wrong}; write a number from 1 to {most}"
         ))
     })
 }

@@ -252,7 +252,11 @@ fn again(settings: &Settings) -> String {
         "lab" => String::new(),
         other => format!("STRATA_PROVIDER={other} "),
     };
+    let nodes = settings.nodes.map(|nodes| nodes.to_string());
     for (name, value) in [
+        ("STRATA_NODES", &nodes),
+        ("STRATA_KUBERNETES_VERSION", &settings.kubernetes_version),
+        ("STRATA_ISTIO_PROFILE", &settings.istio_profile),
         ("STRATA_CONTEXT", &settings.context),
         ("STRATA_ALLOW", &settings.allow),
         ("STRATA_PROBE_IMAGE", &settings.probe_image),

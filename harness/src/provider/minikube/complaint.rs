@@ -48,7 +48,7 @@ fn by_event(stdout: &str) -> Option<Complaint> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let errors = events.filter(|event| event["type"] == ERROR);
-    let complaints = errors.filter_map(|event| {
+    let mut complaints = errors.filter_map(|event| {
         let text = |key: &str| one_line(event["data"][key].as_str().unwrap_or_default());
         // Without a name it is a remark about what may come.
         let name = text("name");
@@ -58,7 +58,7 @@ fn by_event(stdout: &str) -> Option<Complaint> {
             advice: text("advice"),
         })
     });
-    complaints.last()
+    complaints.next_back()
 }
 
 fn by_line(text: &str) -> Option<Complaint> {

@@ -16,6 +16,8 @@ mod ingress;
 mod tunnel;
 
 #[cfg(test)]
+mod stand_in;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
