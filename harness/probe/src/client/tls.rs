@@ -194,6 +194,7 @@ mod tests {
     fn an_identity_is_refused_in_words() {
         let refused = |identity: &str| config(None, Some(identity), false, b"h2").unwrap_err();
         assert!(refused("/nowhere/tls.pem").contains("/nowhere/tls.pem"));
-        assert!(refused("-----BEGIN NONSENSE-----\n").contains("no private key"));
+        assert!(refused("-----BEGIN NONSENSE-----\n").contains("the identity is no PEM"));
+        assert!(refused(&pem(&[1, 2, 3])).contains("the identity has no private key"));
     }
 }
