@@ -10,6 +10,7 @@ use serde_json::json;
 use strata_lab::net::proxy::{TABLE, rules};
 use strata_lab::os::netns::NetNs;
 use strata_lab::topology::OUTSIDE_IP;
+use tokio::net::TcpSocket;
 
 use crate::fixture::{
     Net, PATIENCE, Pod, answers, connect, everybody, fails, is_silent, names, object,
@@ -18,6 +19,7 @@ use crate::fixture::{
 pub(super) async fn cases(net: &Net, pods: &[Pod]) {
     cluster_ips(net, pods).await;
     node_ports_and_load_balancers(net, pods).await;
+    a_connection_may_begin_before_its_service(net, pods).await;
     nobody_behind_is_refused_at_once(net, pods).await;
     clients_stay_with_their_endpoint(net, pods).await;
     endpoints_reach_themselves(net, pods).await;
@@ -81,6 +83,23 @@ async fn node_ports_and_load_balancers(net: &Net, pods: &[Pod]) {
         loopback,
         ErrorKind::ConnectionRefused,
     );
+}
+
+/// Its first packet is lost, and not remembered by any node as one for nobody: the next one gets through.
+async fn a_connection_may_begin_before_its_service(net: &Net, pods: &[Pod]) {
+    net.services(&[], &[]).await;
+    let to = net.at([172, 30, 1, 7], 80);
+    let socket = net.outside.run(|| match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    });
+    let mut connecting = std::pin::pin!(socket.unwrap().connect(to));
+    assert!(futures::poll!(&mut connecting).is_pending());
+    let web = net.public("web", "10.96.7.1", json!({}));
+    net.services(&[web], &[net.slice("web", "TCP", &[&pods[1], &pods[3]])])
+        .await;
+    let connected = tokio::time::timeout(PATIENCE, connecting).await;
+    connected.unwrap().unwrap();
 }
 
 async fn nobody_behind_is_refused_at_once(net: &Net, pods: &[Pod]) {
@@ -235,9 +254,9 @@ async fn datagrams(net: &Net, pods: &[Pod]) {
     let dns = net.service("dns", "10.96.0.10", udp);
     net.services(&[dns], &[net.slice("dns", "UDP", &[&pods[1], &pods[3]])])
         .await;
-    let ask = |netns: &NetNs, to: SocketAddr| {
+    let ask = |netns: &NetNs, by: u16, to: SocketAddr| {
         let socket = netns
-            .run(|| UdpSocket::bind(net.at(Ipv4Addr::UNSPECIFIED, 0)))
+            .run(|| UdpSocket::bind(net.at(Ipv4Addr::UNSPECIFIED, by)))
             .unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(to).unwrap();
@@ -252,7 +271,7 @@ async fn datagrams(net: &Net, pods: &[Pod]) {
         (&net.nodes[2].link.netns, net.at([10, 96, 0, 10], 53)),
         (&net.outside, net.at(net.nodes[0].ip, 30053)),
     ] {
-        let who: BTreeSet<_> = (0..40).map(|_| ask(from, to).unwrap()).collect();
+        let who: BTreeSet<_> = (0..40).map(|_| ask(from, 0, to).unwrap()).collect();
         assert_eq!(who, names(&["b", "d"]));
     }
     let dns = net.service(
@@ -263,7 +282,8 @@ async fn datagrams(net: &Net, pods: &[Pod]) {
     } }),
     );
     net.services(&[dns], &[]).await;
-    let error = ask(&pods[0].netns, net.at([10, 96, 0, 10], 53)).unwrap_err();
+    // By a port that is given to nobody who asks for any: a flow that has an endpoint keeps it.
+    let error = ask(&pods[0].netns, 10_053, net.at([10, 96, 0, 10], 53)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 

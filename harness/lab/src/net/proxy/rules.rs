@@ -18,7 +18,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::NodeFacts;
 use super::model::{Endpoint, Endpoints, ServicePort, service_ports};
 use crate::net::nftables::{Elements, Ruleset, address_type, hashed, word};
-use crate::topology::{IpFamily, pod_cidr, service_cidr};
+use crate::topology::{IpFamily, load_balancer_cidr, pod_cidr, service_cidr};
 
 /// The table's name, in each family.
 pub const TABLE: &str = "kube-proxy";
@@ -178,6 +178,12 @@ fn base(family: IpFamily) -> Ruleset {
                 format!(
                     "{ip} daddr {} drop comment \"no such ClusterIP\"",
                     service_cidr(family)
+                ),
+                // Not kube-proxy's, which leaves it to the cloud: sent on, it would come back until its hops are used
+                // up, and its connection be remembered as one for nobody, though its Service is a moment away.
+                format!(
+                    "{ip} daddr {} drop comment \"no such port of a load balancer\"",
+                    load_balancer_cidr(family)
                 ),
             ],
         ),
