@@ -264,9 +264,17 @@ async fn split(scope: &Scope, spec: RequestSpec, stranger: (RequestSpec, &str)) 
     let (stranger, refused) = stranger;
     scope
         .eventually(Eventually {
-            what: "the answer to what no rule names, which shows that the route is in force",
-            expected: refused.to_owned(),
-            observe: async || Ok(said::said(&one(&client, &stranger).await?)),
+            what: "the answers to what no rule names, which shows that the route is in force, and of each backend by its own name",
+            expected: [refused, V1, V2].map(str::to_owned),
+            observe: async || {
+                let own = |name: &str| RequestSpec::get(format!("http://{name}/"));
+                let said = async |spec| Ok::<_, NoVerdict>(said::said(&one(&client, spec).await?));
+                Ok([
+                    said(&stranger).await?,
+                    said(&own("echo-v1")).await?,
+                    said(&own("echo-v2")).await?,
+                ])
+            },
             likely: "the mesh does not do routes whose parents are Services",
         })
         .await?;
