@@ -128,14 +128,21 @@ const CHECKS: &[Check] = &[
 
 /// One GET whose silence is noticed soon.
 async fn get(from: &Vantage, at: &str) -> Result<String, NoVerdict> {
-    let answers = from.request(&quick(format!("http://{at}/"))).await?;
-    Ok(answers.0.first().map(said::said).unwrap_or_default())
+    told(from, at, said::said).await
 }
 
 /// [`get`] where nobody may be: refused, lost, or answered by somebody outside the cluster.
 async fn served(from: &Vantage, at: &str) -> Result<String, NoVerdict> {
+    told(from, at, said::unserved).await
+}
+
+async fn told(
+    from: &Vantage,
+    at: &str,
+    word: fn(&strata::wire::Reply) -> String,
+) -> Result<String, NoVerdict> {
     let answers = from.request(&quick(format!("http://{at}/"))).await?;
-    Ok(answers.0.first().map(said::unserved).unwrap_or_default())
+    Ok(answers.0.first().map(word).unwrap_or_default())
 }
 
 /// Waits for what a GET of each of these comes to, from the same vantage.

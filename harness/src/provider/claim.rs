@@ -123,6 +123,18 @@ pub(super) fn folder(kind: &str) -> Option<PathBuf> {
     Some(state.join("strata").join(kind))
 }
 
+/// That folder, for whoever cannot do without.
+///
+/// # Errors
+/// When there is none; `what` are the things that are claimed, in words.
+pub(super) fn noted<'a>(folder: Option<&'a Path>, what: &str) -> anyhow::Result<&'a Path> {
+    folder.with_context(|| {
+        format!(
+            "neither XDG_STATE_HOME nor HOME is set; set one, so that strata can note which {what} are its own"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -157,10 +157,7 @@ impl Existing {
         made: &mut Option<Made>,
         run: &RunInfo,
     ) -> anyhow::Result<Cluster> {
-        let state = self.state.as_deref().context(
-            "neither XDG_STATE_HOME nor HOME is set; set one, so that strata can note which \
-             namespaces are its own",
-        )?;
+        let state = claim::noted(self.state.as_deref(), "namespaces")?;
         let Looked {
             client,
             sight,

@@ -178,10 +178,7 @@ impl Provider for Kind {
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let engine = Engine::find(self.engine.as_deref(), &self.path).await?;
-        let state = self.state.as_deref().context(
-            "neither XDG_STATE_HOME nor HOME is set; set one, so that strata can note which \
-             clusters are its own",
-        )?;
+        let state = claim::noted(self.state.as_deref(), "clusters")?;
         let kind = tools::kind(self.program.as_deref()).await?;
         for abandoned in claim::abandoned(state)? {
             progress(&format!(

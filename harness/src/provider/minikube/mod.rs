@@ -318,10 +318,7 @@ impl Provider for Minikube {
     }
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
-        let state = self.state.as_deref().context(
-            "neither XDG_STATE_HOME nor HOME is set; set one, so that strata can note which \
-             profiles are its own",
-        )?;
+        let state = claim::noted(self.state.as_deref(), "profiles")?;
         let profile = format!("strata-{}", run.id);
         let cli = self.cli(&profile, self.home.clone()).await?;
         self.sweep(state, progress).await?;
