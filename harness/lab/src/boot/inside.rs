@@ -35,6 +35,7 @@ use crate::api::pki::ClusterPki;
 use crate::api::webhook::Webhooks;
 use crate::api::{ApiConfig, ApiServer};
 use crate::builtin::{Builtins, Installed};
+use crate::net::balancer;
 use crate::net::cni::{Cni, NodePods};
 use crate::net::underlay::{self, NodeLink};
 use crate::node::images::Store;
@@ -258,9 +259,11 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             cancel.clone(),
         );
         parts.spawn(async move { ("the world's name server", world.await) });
-        let balancer = underlay::balance(
+        let balancer = balancer::balance(
             outside.clone(),
+            nft.clone(),
             links.clone(),
+            config.ip_families,
             admin.clone(),
             cancel.clone(),
         );

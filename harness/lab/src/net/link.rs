@@ -16,11 +16,13 @@ use rtnetlink::packet_route::neighbour_table::{
     NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter,
 };
 use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::rule::RuleAction;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::route::Route;
 use crate::os::netns::NetNs;
+use crate::topology::IpFamily;
 
 /// The name of the one interface that a pod or node has beside its loopback.
 pub(super) const ETH0: &str = "eth0";
@@ -167,6 +169,22 @@ impl Links {
                 format!("{:?}", route.attributes),
                 error,
             )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has packets of a mark routed by the table of the same number.
+    pub(super) async fn rule(&self, family: IpFamily, mark: u32) -> anyhow::Result<()> {
+        let rule = self.0.rule().add().fw_mark(mark).table_id(mark);
+        let rule = rule.action(RuleAction::ToTable).priority(mark);
+        let added = match family {
+            IpFamily::V4 => rule.v4().execute().await,
+            IpFamily::V6 => rule.v6().execute().await,
+        };
+        match added {
+            Err(error) if errno(&error) != Some(libc::EEXIST) => {
+                Err(failed("add a routing rule for mark", mark, error))
+            }
             _ => Ok(()),
         }
     }

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod agent;
+pub mod balancer;
 pub mod cni;
 mod conntrack;
 pub mod dns;

@@ -24,6 +24,7 @@ pub(super) struct Route {
     scope: RouteScope,
     kind: RouteType,
     on_link: bool,
+    table: Option<u32>,
 }
 
 /// A route to a network.
@@ -36,6 +37,7 @@ pub(super) fn to(network: IpNet) -> Route {
         scope: RouteScope::Universe,
         kind: RouteType::Unicast,
         on_link: false,
+        table: None,
     }
 }
 
@@ -81,6 +83,12 @@ impl Route {
         self
     }
 
+    /// In a table of its own, which some rule leads to.
+    pub(super) fn in_table(mut self, table: u32) -> Self {
+        self.table = Some(table);
+        self
+    }
+
     /// What becomes of packets that take it.
     pub(super) fn kind(mut self, kind: RouteType) -> Self {
         self.kind = kind;
@@ -118,6 +126,9 @@ impl Route {
         }
         if let Some(source) = self.source {
             message = message.pref_source(source)?;
+        }
+        if let Some(table) = self.table {
+            message = message.table_id(table);
         }
         if self.on_link {
             message = message.onlink();

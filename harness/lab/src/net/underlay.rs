@@ -5,23 +5,16 @@
 //! are out of its reach, as they are outside a real cluster. [`balance`] is the part of a cloud's
 //! load balancer that knows which nodes to send to.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Context as _;
-use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client};
 use rtnetlink::{LinkBridge, LinkUnspec};
-use tokio_util::sync::CancellationToken;
 
+use super::balancer;
 use super::link::{ETH0, Links, Peer, sysctl};
-use super::proxy;
-use super::route::{Route, to, to_everything};
+use super::route::{to, to_everything};
 use crate::os::netns::NetNs;
 use crate::topology::{self, IpFamilies, IpFamily, load_balancer_cidr, nth, underlay_cidr};
-use crate::world::World;
 
 /// A node, as the underlay sees it.
 #[derive(Debug, Clone)]
@@ -35,14 +28,14 @@ pub struct NodeLink {
 }
 
 impl NodeLink {
-    fn ip(&self, family: IpFamily) -> Option<IpAddr> {
+    pub(super) fn ip(&self, family: IpFamily) -> Option<IpAddr> {
         let mut ips = self.ips.iter().copied();
         ips.find(|ip| IpFamily::of(*ip) == family)
     }
 }
 
 /// The bridge's name in the outside's namespace.
-const BRIDGE: &str = "underlay";
+pub(super) const BRIDGE: &str = "underlay";
 
 /// What a node's kernel, and the outside's, must be told. A packet that comes back another way than
 /// its answer goes is not an attack here: pods' traffic to nodes goes over the underlay and comes
@@ -78,14 +71,6 @@ const NO_IPV6: &[(&str, &str)] = &[
 /// When the kernel refuses an interface, an address or a route; the text names it.
 pub async fn join(outside: &NetNs, nodes: &[NodeLink], families: IpFamilies) -> anyhow::Result<()> {
     prepare(outside, families)?;
-    // Connections are spread over nodes, not only clients: by their ports too.
-    for family in families.each() {
-        let policy = match family {
-            IpFamily::V4 => "net/ipv4/fib_multipath_hash_policy",
-            IpFamily::V6 => "net/ipv6/fib_multipath_hash_policy",
-        };
-        sysctl(outside, &[(policy, "1")])?;
-    }
     let links = Links::of(outside)?;
     links.up(links.index("lo").await?).await?;
     let bridge = LinkBridge::new(BRIDGE).mtu(topology::UNDERLAY_MTU).build();
@@ -100,9 +85,11 @@ pub async fn join(outside: &NetNs, nodes: &[NodeLink], families: IpFamilies) -> 
         .iter()
         .map(|node| connect(&links, bridge, node, families));
     futures::future::try_join_all(connected).await?;
+    // Until somebody says better: `balancer` does.
     for family in families.each() {
-        let hops = balanced(nodes, *family);
-        if let Some(route) = to_nodes(load_balancer_cidr(*family), bridge, &hops) {
+        let first = balancer::balanced(nodes, *family).first().copied();
+        if let Some(node) = first.and_then(|place| nodes[place].ip(*family)) {
+            let route = to(load_balancer_cidr(*family)).through(bridge).by(node);
             links.route(route).await?;
         }
     }
@@ -168,103 +155,4 @@ async fn connect(
     };
     join.await
         .with_context(|| format!("cannot join node {name} to the underlay"))
-}
-
-/// The nodes that a load balancer sends to: not the control plane, which kubeadm labels
-/// `node.kubernetes.io/exclude-from-external-load-balancers`, unless it is all there is.
-fn balanced(nodes: &[NodeLink], family: IpFamily) -> Vec<IpAddr> {
-    let workers: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.name != topology::CONTROL_PLANE)
-        .filter_map(|node| node.ip(family))
-        .collect();
-    if workers.is_empty() {
-        return nodes.iter().filter_map(|node| node.ip(family)).collect();
-    }
-    workers
-}
-
-/// A route to a network through any of the nodes; nothing when there is none.
-fn to_nodes(network: IpNet, bridge: u32, nodes: &[IpAddr]) -> Option<Route> {
-    let route = to(network).through(bridge);
-    let route = nodes.iter().copied().fold(route, Route::by);
-    (!nodes.is_empty()).then_some(route)
-}
-
-/// Sends each load balancer's address to the nodes that answer for it: with `externalTrafficPolicy:
-/// Local` only those with an endpoint, as a load balancer learns from health checks; with
-/// `sessionAffinity: ClientIP` one of them, since the outside is one client, and each node remembers
-/// its clients by itself. Runs until cancelled.
-///
-/// # Errors
-/// When the outside's routes cannot be reached.
-pub async fn balance(
-    outside: NetNs,
-    nodes: Vec<NodeLink>,
-    client: Client,
-    cancel: CancellationToken,
-) -> anyhow::Result<()> {
-    let links = Links::of(&outside)?;
-    let bridge = links.index(BRIDGE).await?;
-    let mut world = World::default();
-    let services = world.watch::<Service>(Api::all(client.clone()));
-    let slices = world.watch::<EndpointSlice>(Api::all(client));
-    let work = async {
-        world.ready().await;
-        let mut before = BTreeMap::new();
-        loop {
-            let local = proxy::local_load_balancers(&services.state(), &slices.state());
-            let sticky = proxy::sticky_load_balancers(&services.state());
-            let mut now = BTreeMap::new();
-            for &address in &sticky {
-                now.insert(address, balanced(&nodes, IpFamily::of(address)));
-            }
-            for (address, names) in local {
-                let family = IpFamily::of(address);
-                let all = balanced(&nodes, family);
-                let named = nodes.iter().filter(|node| names.contains(&node.name));
-                let hops: BTreeSet<_> = named
-                    .filter_map(|node| node.ip(family))
-                    .filter(|ip| all.contains(ip))
-                    .collect();
-                // With no such node, the address goes where all go, and the proxies there say why.
-                if !hops.is_empty() {
-                    now.insert(address, hops.into_iter().collect::<Vec<_>>());
-                }
-            }
-            for address in &sticky {
-                if let Some(hops) = now.get_mut(address) {
-                    hops.truncate(1);
-                }
-            }
-            if let Err(error) = announce(&links, bridge, &before, &now).await {
-                tracing::warn!("load balancer addresses: {error:#}");
-            }
-            before = now;
-            world.changed().await;
-        }
-    };
-    tokio::select! {
-        () = cancel.cancelled() => Ok(()),
-        ended = work => ended,
-    }
-}
-
-async fn announce(
-    links: &Links,
-    bridge: u32,
-    before: &BTreeMap<IpAddr, Vec<IpAddr>>,
-    now: &BTreeMap<IpAddr, Vec<IpAddr>>,
-) -> anyhow::Result<()> {
-    for (&address, hops) in now {
-        if before.get(&address) != Some(hops)
-            && let Some(route) = to_nodes(address.into(), bridge, hops)
-        {
-            links.route(route).await?;
-        }
-    }
-    for &address in before.keys().filter(|address| !now.contains_key(address)) {
-        links.delete_route(to(address.into()).message()?).await?;
-    }
-    Ok(())
 }
