@@ -24,6 +24,7 @@ mod this_machine;
 pub mod tools;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +118,15 @@ pub trait Provider: Send + Sync {
     /// A sentence that names what is wrong and what to do.
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>>;
 
+    /// Writes the logs of the cluster's nodes to a folder that it makes, for a run that is not green; the folder,
+    /// or nothing where there is no cluster, or where its nodes are not the provider's to look into.
+    ///
+    /// # Errors
+    /// Why there are none.
+    async fn export_logs(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(None)
+    }
+
     /// Leaves the cluster running for the person; returns the lines that say how to reach it and
     /// how to end it.
     async fn keep(&self) -> Vec<String>;
@@ -128,6 +138,11 @@ pub trait Provider: Send + Sync {
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
+}
+
+/// Where a run's reports have the logs of nodes: beside what the checks collected, so that the next run takes them away.
+fn node_logs(report_dir: &Path) -> PathBuf {
+    report_dir.join("evidence").join("nodes")
 }
 
 /// A client by the text of a kubeconfig: [`client_of`] its current context.

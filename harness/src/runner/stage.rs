@@ -10,7 +10,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Handle;
@@ -20,7 +20,7 @@ use super::plan::{Item, Plan};
 use super::progress::tell;
 use super::signals::Stop;
 use super::trial::panic_text;
-use super::{Runner, end};
+use super::{Runner, end, short};
 use crate::exit::Exit;
 use crate::group::Group;
 use crate::provider::{Cluster, Provider};
@@ -32,6 +32,9 @@ use crate::run::RunInfo;
 use crate::settings::Settings;
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
+
+/// How long the nodes' logs may take at the end of a run that is not green.
+const LOGS: Duration = Duration::from_secs(60);
 
 pub(super) struct Stage {
     pub(super) runner: Runner,
@@ -304,6 +307,9 @@ impl Stage {
         });
         drop(background);
         let stopped = self.stop.by().is_some();
+        if matches!(self.exit(), Exit::Failed | Exit::NotUp | Exit::NoVerdict) {
+            self.export_logs().await;
+        }
         if self.settings.keep && self.cluster.get().is_some() && !stopped {
             for line in self.provider.keep().await {
                 tell(line);
@@ -318,6 +324,19 @@ impl Stage {
             Err(_) => self.trouble(format!(
                 "the cluster was not gone {} s after it was asked to go",
                 patience.as_secs()
+            )),
+        }
+    }
+
+    /// Has the nodes' logs saved, for whoever looks into a run that is not green.
+    async fn export_logs(&self) {
+        match tokio::time::timeout(LOGS, self.provider.export_logs()).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(logs))) => tell(format_args!("the nodes' logs are in {}", short(&logs))),
+            Ok(Err(error)) => self.trouble(format!("no logs of the nodes: {error:#}")),
+            Err(_) => self.trouble(format!(
+                "the nodes' logs were not there within {} s",
+                LOGS.as_secs()
             )),
         }
     }

@@ -190,7 +190,9 @@ fn passes(run: &Run) -> anyhow::Result<()> {
 
 fn everything(run: &Run) -> anyhow::Result<()> {
     let ended = run.run(&[], &[])?;
-    ended.is(101, &["create", "destroy"])?;
+    ended.is(101, &["create", "export-logs", "destroy"])?;
+    let logs = "strata: the nodes' logs are in toy-box";
+    ensure!(ended.stderr.contains(logs), "{}", ended.stderr);
     let broken = ended.verdict("cni::broken", "failed")?;
     ensure!(broken["finding"]["observed"] == "2", "{broken:#}");
     // What fell in the CNI is no gate; the Services' gate is, and Ingress stands on it.
@@ -246,7 +248,7 @@ fn no_verdict(run: &Run) -> anyhow::Result<()> {
         ("cni::blocks_its_thread", "deadline", "did not end within"),
     ] {
         let ended = Run::new()?.run(&["--exact", name], &[])?;
-        ended.is(4, &["create", "destroy"])?;
+        ended.is(4, &["create", "export-logs", "destroy"])?;
         let told = &ended.verdict(name, "no-verdict")?["noVerdict"];
         ensure!(told["kind"] == kind, "{told:#}");
         ensure!(
@@ -342,7 +344,7 @@ fn not_up(_: &Run) -> anyhow::Result<()> {
     ] {
         let run = Run::new()?;
         let ended = run.run(&[], &[(toys::TOY_WRONG, wrong)])?;
-        ended.is(5, &["create", "destroy"])?;
+        ended.is(5, &["create", "export-logs", "destroy"])?;
         let up = ended.verdict("cni::up", "no-verdict")?;
         let told = up["noVerdict"]["because"].as_str().unwrap_or_default();
         ensure!(told.contains(because), "{up:#}");
@@ -357,13 +359,13 @@ fn not_up(_: &Run) -> anyhow::Result<()> {
 fn goes_on(run: &Run) -> anyhow::Result<()> {
     let on = ("STRATA_KEEP_GOING", "1");
     let ended = run.run(&["services::never_runs"], &[on])?;
-    ended.is(101, &["create", "destroy"])?;
+    ended.is(101, &["create", "export-logs", "destroy"])?;
     ended.verdict("services::gate_broken", "failed")?;
     ended.verdict("services::never_runs", "passed")?;
     // What is not up cannot be judged by anyone.
     let run = Run::new()?;
     let ended = run.run(&["services::never_runs"], &[on, (toys::TOY_WRONG, "up")])?;
-    ended.is(5, &["create", "destroy"])?;
+    ended.is(5, &["create", "export-logs", "destroy"])?;
     ended.verdict("services::never_runs", "blocked")?;
     Ok(())
 }

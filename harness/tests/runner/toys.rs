@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,6 +196,11 @@ impl Provider for Toy {
             pid_annotation: None,
             nsenter: Vec::new(),
         }))
+    }
+
+    async fn export_logs(&self) -> anyhow::Result<Option<PathBuf>> {
+        note("export-logs");
+        Ok(Some("toy-box".into()))
     }
 
     async fn keep(&self) -> Vec<String> {

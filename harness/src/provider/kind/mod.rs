@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,9 +107,7 @@ impl Kind {
         }
         let created = made.kind("creating a cluster", CREATE, &arguments);
         let created = created.kubeconfig(&made.kubeconfig).input(&self.config);
-        if let Err(error) = created.run().await {
-            return Err(made.with_logs(error, &self.report_dir).await);
-        }
+        created.run().await?;
         progress("loading the probe's image");
         let archive = Archive::write(&self.report_dir)?;
         let load = ["load", "image-archive", "--name", name];
@@ -197,6 +195,18 @@ impl Provider for Kind {
         Ok(Arc::new(self.make(made, run, progress).await?))
     }
 
+    async fn export_logs(&self) -> anyhow::Result<Option<PathBuf>> {
+        let slot = self.made.lock().await;
+        let Some(made) = slot.as_ref() else {
+            return Ok(None);
+        };
+        let logs = super::node_logs(&self.report_dir);
+        let arguments = ["export", "logs", "--name", made.claim.name()];
+        let export = made.kind("exporting the nodes' logs", EXPORT, &arguments);
+        export.argument(&logs).run().await?;
+        Ok(Some(logs))
+    }
+
     async fn keep(&self) -> Vec<String> {
         let Some(made) = self.made.lock().await.take() else {
             return Vec::new();
@@ -229,17 +239,6 @@ impl Provider for Kind {
 impl Made {
     fn kind<'a>(&'a self, doing: &'static str, limit: Duration, arguments: &[&str]) -> Step<'a> {
         self.engine.kind(&self.kind.path, doing, limit, arguments)
-    }
-
-    /// An error, with kind's logs of the nodes where a person finds them.
-    async fn with_logs(&self, error: anyhow::Error, report_dir: &Path) -> anyhow::Error {
-        let logs = report_dir.join("kind-logs");
-        let arguments = ["export", "logs", "--name", self.claim.name()];
-        let export = self.kind("exporting the nodes' logs", EXPORT, &arguments);
-        match export.argument(&logs).run().await {
-            Ok(_) => error.context(format!("the nodes' logs are in {}", logs.display())),
-            Err(_) => error,
-        }
     }
 }
 

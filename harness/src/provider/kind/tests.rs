@@ -172,18 +172,28 @@ async fn a_cluster_comes_and_goes_by_kinds_documented_commands() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_cannot_be_made_says_why_and_where_its_logs_are() {
+async fn a_cluster_that_cannot_be_made_says_why_and_still_has_logs() {
     let stage = Stage::new();
     std::fs::write(stage.dir.path().join("FAILS"), "").unwrap();
     let error = format!("{:#}", stage.create().await.unwrap_err());
     assert!(error.contains("could not find a log line"), "{error}");
-    assert!(error.contains("the nodes' logs are in"), "{error}");
+    let logs = stage.kind.export_logs().await.unwrap();
+    assert_eq!(logs, Some(stage.dir.path().join("evidence/nodes")));
     assert!(stage.kind.destroy().await.is_empty());
-    assert!(
-        stage
-            .asked()
-            .contains(&"kind delete cluster --name strata-abc".to_owned())
-    );
+    let asked = stage.asked();
+    for command in [
+        "kind export logs --name strata-abc evidence/nodes",
+        "kind delete cluster --name strata-abc",
+    ] {
+        assert!(asked.contains(&command.to_owned()), "{command}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_no_cluster_there_are_no_logs() {
+    let stage = Stage::new();
+    assert_eq!(stage.kind.export_logs().await.unwrap(), None);
+    assert!(!stage.dir.path().join("LOG").exists());
 }
 
 #[tokio::test]

@@ -160,13 +160,9 @@ impl Minikube {
         let istio = self.istio.find(run).await?;
         let cli = Arc::clone(&made.cli);
         progress("creating the minikube cluster");
-        if let Err(error) = self.start(&cli).await {
-            return Err(self.with_logs(&cli, error).await);
-        }
+        self.start(&cli).await?;
         progress("loading the probe's image");
-        if let Err(error) = self.load(&cli).await {
-            return Err(self.with_logs(&cli, error).await);
-        }
+        self.load(&cli).await?;
         let kubeconfig = tokio::fs::read_to_string(&cli.kubeconfig)
             .await
             .with_context(|| format!("minikube did not write {}", cli.kubeconfig.display()))?;
@@ -290,21 +286,6 @@ impl Minikube {
             limit: self.limits.enable,
         })
     }
-
-    /// An error, with minikube's logs where a person finds them.
-    async fn with_logs(&self, cli: &Cli, error: anyhow::Error) -> anyhow::Error {
-        let path = self.report_dir.join("minikube.log");
-        let file = path.display().to_string();
-        let arguments = ["logs", "--file", &file];
-        match cli
-            .run("exporting minikube's logs", self.limits.logs, &arguments)
-            .await
-        {
-            Ok(_) => error.context(format!("minikube's logs are in {file}")),
-            // There are none of a cluster that was not begun.
-            Err(_) => error,
-        }
-    }
 }
 
 #[async_trait]
@@ -330,6 +311,28 @@ impl Provider for Minikube {
             tunnel: None,
         });
         Ok(Arc::new(self.make(made, run, progress).await?))
+    }
+
+    async fn export_logs(&self) -> anyhow::Result<Option<PathBuf>> {
+        let slot = self.made.lock().await;
+        let Some(made) = slot.as_ref() else {
+            return Ok(None);
+        };
+        let folder = super::node_logs(&self.report_dir);
+        tokio::fs::create_dir_all(&folder).await?;
+        let file = folder.join("minikube.log").display().to_string();
+        let arguments = ["logs", "--file", &file];
+        let exported = made
+            .cli
+            .run("exporting minikube's logs", self.limits.logs, &arguments);
+        match exported.await {
+            Ok(_) => Ok(Some(folder)),
+            // There are none of a cluster that was not begun.
+            Err(error) => {
+                tracing::warn!("no logs of the nodes: {error:#}");
+                Ok(None)
+            }
+        }
     }
 
     async fn keep(&self) -> Vec<String> {

@@ -87,9 +87,9 @@ async fn a_cluster_that_cannot_be_made_says_why_and_what_to_do() {
             assert!(said.contains(part), "{said}");
         }
         // Of what was not even begun there are no logs.
-        let log = stage.dir.path().join("minikube.log");
-        let named = said.contains(&format!("minikube's logs are in {}", log.display()));
-        assert_eq!((named, log.is_file()), (begun, begun), "{said}");
+        let logs = stage.minikube.export_logs().await.unwrap();
+        let file = stage.dir.path().join("evidence/nodes/minikube.log");
+        assert_eq!((logs.is_some(), file.is_file()), (begun, begun), "{said}");
         assert!(stage.minikube.destroy().await.is_empty());
         assert!(
             stage
