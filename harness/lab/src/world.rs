@@ -103,6 +103,13 @@ impl World {
     pub(crate) async fn changed(&mut self) {
         self.changed.notified().await;
     }
+
+    /// The same, and for what follows within this time, so that it is looked at together: changes come in bursts, and
+    /// whoever makes everything anew for each does little else.
+    pub(crate) async fn settled(&mut self, holdoff: Duration) {
+        self.changed().await;
+        tokio::time::sleep(holdoff).await;
+    }
 }
 
 /// How soon a kind that is not defined is asked for again.

@@ -21,8 +21,13 @@ mod ready;
 mod serve;
 mod xds;
 
+use std::time::Duration;
+
 use crate::builtin::Builtins;
 use crate::world;
+
+/// How long what changes is waited for to be followed by more, as Contour's `--holdoff-delay`.
+const HOLDOFF: Duration = Duration::from_millis(50);
 
 /// Adds the layer 7 controllers to the lab's components.
 #[must_use]

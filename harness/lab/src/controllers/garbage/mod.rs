@@ -10,6 +10,7 @@ mod graph;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DeleteParams, Patch, PatchParams, Preconditions};
@@ -26,6 +27,9 @@ use super::world::{Cache, Next, Steps, World};
 
 type Meta = PartialObjectMeta<DynamicObject>;
 
+/// How long what changes is waited for to be followed by more.
+const HOLDOFF: Duration = Duration::from_millis(50);
+
 /// Runs the controller.
 pub(super) async fn run(client: Client, informers: Informers) {
     let mut world = World::of(informers);
@@ -39,6 +43,8 @@ pub(super) async fn run(client: Client, informers: Informers) {
         let result = collector.pass(&mut world).await;
         world.settled("", result);
         world.changed().await;
+        // Every pass looks at every object; nobody waits for it to the millisecond.
+        tokio::time::sleep(HOLDOFF).await;
     }
 }
 

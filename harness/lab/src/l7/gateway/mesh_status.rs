@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use super::gamma::Stores;
 use super::status::{merge, of_route, unless};
 use super::write::write;
+use crate::l7::HOLDOFF;
 use crate::l7::cluster::Services;
 use crate::world::World;
 
@@ -60,7 +61,7 @@ pub(crate) async fn report(client: Client, controller: &str, log: impl Fn(&str))
                 log(&format!("{error:#}"));
             }
         }
-        world.changed().await;
+        world.settled(HOLDOFF).await;
     }
 }
 

@@ -57,6 +57,7 @@ use self::status::Observed;
 use self::stores::Stores;
 use self::translate::{Translated, Translation, translate};
 use self::write::{remove, write, write_gateway};
+use super::HOLDOFF;
 use super::cluster::Services;
 use super::publish::Publisher;
 use super::ready;
@@ -143,7 +144,7 @@ impl Controller {
                 continue;
             }
             tokio::select! {
-                () = self.world.changed() => {}
+                () = self.world.settled(HOLDOFF) => {}
                 () = self.observer.catch_up(&wanted) => {}
             }
         }

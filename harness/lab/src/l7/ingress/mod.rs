@@ -21,6 +21,7 @@ use serde_json::json;
 
 pub(crate) use self::translate::Certificate;
 use self::translate::{Input, translate};
+use super::HOLDOFF;
 use super::cluster::Services;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::publish::{Publisher, config_map, metadata, secret};
@@ -88,7 +89,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
             // The next change tries again; what Envoy has stays in force until then.
             (context.log)(&format!("{error:#}"));
         }
-        world.changed().await;
+        world.settled(HOLDOFF).await;
     }
 }
 

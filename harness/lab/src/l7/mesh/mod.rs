@@ -199,8 +199,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         if let Err(error) = completed.await {
             (context.log)(&format!("{error:#}"));
         }
-        world.changed().await;
-        tokio::time::sleep(DEBOUNCE).await;
+        world.settled(DEBOUNCE).await;
     }
 }
 

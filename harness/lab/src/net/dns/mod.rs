@@ -23,6 +23,7 @@ mod zone;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
@@ -46,6 +47,8 @@ use crate::world::World;
 
 /// Where its ConfigMap is.
 const NAMESPACE: &str = "kube-system";
+/// How long what changes is waited for to be followed by more.
+const HOLDOFF: Duration = Duration::from_millis(20);
 /// Where names are asked for.
 const PORT: u16 = 53;
 /// Where CoreDNS' `ready` plugin answers.
@@ -100,7 +103,7 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
                 serial: u32::try_from(Timestamp::now().as_second()).unwrap_or_default(),
             };
             sender.send_replace(Some(Arc::new(Zone::of(&objects, &mut kept))));
-            world.changed().await;
+            world.settled(HOLDOFF).await;
         }
     };
     (context.log)(&format!(".:{PORT}"));
