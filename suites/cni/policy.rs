@@ -22,6 +22,27 @@ pub(super) struct Case {
     pub(super) ways: &'static [(Who, Who, Ask, Then)],
 }
 
+/// A check of one [`Case`], on the pods of `manifests/cni/policy.yaml`.
+macro_rules! policy_check {
+    (id: $id:expr, claim: $claim:expr, source: $source:expr, needs: $needs:expr, policy: $policy:expr, ways: $ways:expr,) => {
+        Check {
+            id: $id,
+            claim: $claim,
+            source: $source,
+            needs: $needs,
+            manifest: Some("cni/policy.yaml"),
+            run: |scope| {
+                const CASE: $crate::cni::policy::Case = $crate::cni::policy::Case {
+                    policy: $policy,
+                    ways: $ways,
+                };
+                Box::pin($crate::cni::policy::judge(scope, &CASE))
+            },
+        }
+    };
+}
+pub(super) use policy_check;
+
 /// A pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
