@@ -28,9 +28,14 @@ pub const CHANCE: Ledger = Ledger(&[
     ("services::scales_to_zero_and_back", &[Coverage]),
     ("services::affinity_is_switched_off", &[Coverage]),
     ("services::affinity_times_out", &[Coverage]),
+    ("services::affinity_at_a_node_port_times_out", &[Coverage]),
     ("services::affinity_of_datagrams", &[Coverage]),
     ("services::affinity_at_a_node_port", &[Coverage]),
     ("services::affinity_at_a_load_balancer", &[Coverage]),
+    (
+        "services::local_load_balancer_affinity_is_switched_off",
+        &[Coverage],
+    ),
     ("services::node_port_reaches_every_endpoint", &[Coverage]),
     ("services::nodes_send_datagrams_to_cluster_ips", &[Coverage]),
     (
@@ -58,7 +63,24 @@ pub const CHANCE: Ledger = Ledger(&[
         "services::endpoints_of_several_slices",
         &[Coverage, Coverage],
     ),
+    ("services::outlive_their_proxies", &[Coverage]),
+    // Twice with both of two pods.
+    ("services::udp_endpoints_come_and_go", &[Coverage, Coverage]),
+    (
+        "services::dual_stack_endpoints_come_and_go",
+        &[Coverage, Coverage],
+    ),
+    (
+        "services::dual_stack_udp_endpoints_come_and_go",
+        &[Coverage, Coverage],
+    ),
+    ("services::dual_stack_nodes_send_datagrams", &[Coverage]),
+    ("services::dual_stack_endpoints_send_datagrams", &[Coverage]),
     // Of either family.
+    (
+        "services::dual_stack_affinity_of_datagrams",
+        &[Coverage, Coverage],
+    ),
     ("services::dual_stack_serves_by_both", &[Coverage, Coverage]),
     ("services::dual_stack_udp", &[Coverage, Coverage]),
     ("services::dual_stack_affinity", &[Coverage, Coverage]),

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Node;
 use strata::{Check, Layer, Need, NoVerdict, Outcome, PodView, Scope, Suite, expect_eq};
 
 use super::paths::{
-    Path, across_nodes, all_pairs, judge, mebibyte, sees_its_client, tcp, tcp_to_node, udp,
-    within_a_node,
+    Path, across_nodes, all_pairs, judge, mebibyte, sees_its_client, several_mtus, tcp,
+    tcp_to_node, udp, within_a_node,
 };
 use super::{cidrs, name};
 
@@ -102,6 +102,14 @@ const CHECKS: &[Check] = &[
         manifest: None,
         run: |scope| Box::pin(a_mebibyte_arrives_whole(scope)),
     },
+    Check {
+        id: "cni::dual_stack_fragments_are_reassembled",
+        claim: "A datagram of several MTUs arrives whole at a pod of another node in the second family, in which nobody but its sender makes fragments.",
+        source: "RFC 8200, section 4.5; sig-network: should be able to handle large requests: udp (dual stack)",
+        needs: &[Need::DualStack, Need::Nodes(2)],
+        manifest: None,
+        run: |scope| Box::pin(fragments_are_reassembled(scope)),
+    },
 ];
 
 const BOTH: [&str; 2] = ["IPv4", "IPv6"];
@@ -126,18 +134,20 @@ fn internal_ips(node: &Node) -> Vec<IpAddr> {
         .collect()
 }
 
+/// A pod by its address of the family that is not its first.
+pub(super) fn second_view(pod: &PodView) -> Result<PodView, NoVerdict> {
+    let other = pod.ips.iter().find(|ip| ip.is_ipv4() != pod.ip.is_ipv4());
+    let view = other.and_then(|other| pod.in_family(*other));
+    view.ok_or_else(|| NoVerdict::new(format!("Pod {} has one family only", pod.name)))
+}
+
 /// The same paths by the addresses of the family that is not the pods' first.
 fn second_family(scope: &Scope, paths: Vec<Path>) -> Result<Vec<Path>, NoVerdict> {
-    let second = |pod: &PodView| {
-        let other = pod.ips.iter().find(|ip| ip.is_ipv4() != pod.ip.is_ipv4());
-        let view = other.and_then(|other| pod.in_family(*other));
-        view.ok_or_else(|| NoVerdict::new(format!("Pod {} has one family only", pod.name)))
-    };
     let path = |path: Path| {
-        let from = path.from.pod().map(second).transpose()?;
+        let from = path.from.pod().map(second_view).transpose()?;
         Ok(Path {
             from: from.map_or(path.from, |from| scope.from_pod(&from)),
-            to: second(&path.to)?,
+            to: second_view(&path.to)?,
         })
     };
     paths.into_iter().map(path).collect()
@@ -247,6 +257,11 @@ async fn pods_see_each_others_addresses(scope: &Scope) -> Outcome {
 async fn pods_reach_nodes(scope: &Scope) -> Outcome {
     let paths = second_family(scope, all_pairs(scope, "app=echo", "app=host").await?)?;
     judge(scope, "TCP", &paths, tcp_to_node).await
+}
+
+async fn fragments_are_reassembled(scope: &Scope) -> Outcome {
+    let paths = second_family(scope, across_nodes(scope).await?)?;
+    judge(scope, "UDP", &paths, several_mtus).await
 }
 
 async fn a_mebibyte_arrives_whole(scope: &Scope) -> Outcome {

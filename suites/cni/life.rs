@@ -4,16 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use futures::future::{join, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
 use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
 use strata::{
-    Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, PodView, Scope, Subject, Suite,
-    expect, expect_eq,
+    Check, Eventually, Expect, Layer, Need, NoVerdict, NotPassed, Outcome, PodView, Scope, Subject,
+    Suite, expect, expect_eq,
 };
 
-use super::paths::{ECHO_TCP, Path, across_nodes, at, judge};
+use super::paths::{ECHO_TCP, Path, across_nodes, at, judge, tcp};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -54,6 +55,20 @@ const CHECKS: &[Check] = &[
         needs: &[Need::Nodes(2), Need::Time],
         manifest: None,
         run: |scope| Box::pin(idle_connections_stay(scope)),
+    },
+    Check {
+        id: "cni::connections_outlive_the_agent",
+        claim: "Connections between pods of all nodes that are open while the CNI plugin's agents are replaced go on.",
+        source: "cilium: no-interrupted-connections",
+        needs: &[
+            Need::Ours,
+            Need::Plugin,
+            Need::Nodes(2),
+            Need::Time,
+            Need::Alone,
+        ],
+        manifest: None,
+        run: |scope| Box::pin(connections_outlive_the_agent(scope)),
     },
     Check {
         id: "cni::replaced_pod",
@@ -222,20 +237,47 @@ async fn connections_survive_their_neighbours(scope: &Scope) -> Outcome {
 }
 
 async fn idle_connections_stay(scope: &Scope) -> Outcome {
-    judge(
-        scope,
-        "TCP, after half a minute of silence,",
-        &across_nodes(scope).await?,
-        async |path: &Path| {
-            let spec = TcpSpec {
-                hold_ms: 30_000,
-                bytes: 64,
-                ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
-            };
-            Ok(said::tcp(&path.from.tcp(&spec).await?))
-        },
-    )
-    .await
+    let paths = across_nodes(scope).await?;
+    judge(scope, "TCP, after half a minute of silence,", &paths, held).await
+}
+
+/// How long a connection is held before it is used.
+const HELD: Duration = Duration::from_secs(30);
+
+/// Over a connection that has been open for so long.
+async fn held(path: &Path) -> Result<String, NoVerdict> {
+    let spec = TcpSpec {
+        hold_ms: u64::try_from(HELD.as_millis()).unwrap_or(u64::MAX),
+        bytes: 64,
+        ..TcpSpec::new(at(path.to.ip, ECHO_TCP))
+    };
+    Ok(said::tcp(&path.from.tcp(&spec).await?))
+}
+
+async fn connections_outlive_the_agent(scope: &Scope) -> Outcome {
+    let plugin = scope.cluster().plugin().await?;
+    let plugin = plugin.ok_or_else(|| NoVerdict::new("the CNI plugin's DaemonSet is gone"))?;
+    let paths = across_nodes(scope).await?;
+    let began = Instant::now();
+    let replaced = async {
+        // By then those that are held are open: they were begun first, the same way.
+        judge(scope, "TCP", &paths, tcp).await?;
+        scope
+            .replace_pods_in(plugin.namespace, plugin.selector)
+            .await?;
+        Ok::<_, NotPassed>(began.elapsed())
+    };
+    let what = "TCP, by connections that were open while the CNI plugin's agents were replaced,";
+    let (outcome, replaced) = join(judge(scope, what, &paths, held), replaced).await;
+    let took = replaced?;
+    if took > HELD {
+        let took = took.as_secs();
+        return Err(NoVerdict::new(format!(
+            "the connections were used before the agents were replaced, which took {took} s"
+        ))
+        .into());
+    }
+    outcome
 }
 
 async fn network_policy_is_all_or_nothing(scope: &Scope) -> Outcome {

@@ -2,11 +2,12 @@
 //!
 //! Start from [`SUITE`], the gates; `traffic` judges what else a pod network is good for, `life` what comes and goes, `policies` what
 //! it keeps out, with the cases of `policy_ingress`, `policy_egress` and `policy_changes`, `dual_stack` what the second
-//! address family is good for; `paths` and `policy` are how they ask. The fixture has two pods (`echo`, `peer`) and a pod
+//! address family is good for, `outside` the world beyond the cluster; `paths` and `policy` are how they ask. The fixture has two pods (`echo`, `peer`) and a pod
 //! in the node's own network (`host`) on every node; paths are judged for all ordered pairs of nodes.
 
 pub(crate) mod dual_stack;
 pub(crate) mod life;
+pub(crate) mod outside;
 mod paths;
 pub(crate) mod policies;
 pub(crate) mod policy;

@@ -174,6 +174,15 @@ pub(super) async fn udp(path: &Path) -> Result<String, NoVerdict> {
     Ok(said::udp(&path.from.udp(&spec).await?))
 }
 
+/// A datagram of three fragments at the usual MTUs.
+pub(super) async fn several_mtus(path: &Path) -> Result<String, NoVerdict> {
+    let spec = UdpSpec {
+        bytes: 4000,
+        ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
+    };
+    Ok(said::udp(&path.from.udp(&spec).await?))
+}
+
 /// Over TCP to the destination's node, where a pod of the nodes' network answers.
 pub(super) async fn tcp_to_node(path: &Path) -> Result<String, NoVerdict> {
     let spec = TcpSpec::new(at(path.to.host_ip, HOST_TCP));

@@ -5,9 +5,10 @@
 //! plugin's project says that it does with a packet ([`Denial`]), and nothing else that can go wrong.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use futures::future::try_join_all;
-use strata::wire::{FailureKind, RequestSpec, UdpSpec};
+use strata::wire::{FailureKind, RequestSpec, TcpSpec, UdpSpec};
 use strata::{Denial, Eventually, NoVerdict, Outcome, PodView, Scope};
 
 use super::paths::{ECHO_TCP, Path, at, tcp};
@@ -111,11 +112,16 @@ impl Cast {
             if ip.is_ipv6() {
                 everybody = "::/0";
             }
-            let length = if ip.is_ipv4() { 32 } else { 128 };
-            text = text.replace(word, &format!("\"{ip}/{length}\""));
+            text = text.replace(word, &block(ip));
         }
         Ok(text.replace("EVERYBODY", &format!("\"{everybody}\"")))
     }
+}
+
+/// The block of just one address, as YAML has it.
+pub(super) fn block(ip: IpAddr) -> String {
+    let length = if ip.is_ipv4() { 32 } else { 128 };
+    format!("\"{ip}/{length}\"")
 }
 
 fn first(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
@@ -149,6 +155,8 @@ pub(super) enum Ask {
     Udp,
     /// Its HTTP port.
     Http,
+    /// This TCP port, of a server that has none of the above.
+    Port(u16),
 }
 
 /// What comes of it under a policy.
@@ -186,6 +194,13 @@ impl Way {
         let Path { from, to } = &self.path;
         let word = match self.ask {
             Ask::Tcp => tcp(&self.path).await?,
+            Ask::Port(port) => {
+                let spec = TcpSpec {
+                    timeout_ms: 1000,
+                    ..TcpSpec::new(at(to.ip, port))
+                };
+                said::tcp(&from.tcp(&spec).await?)
+            }
             Ask::Udp => {
                 let spec = UdpSpec {
                     timeout_ms: 1000,
@@ -257,9 +272,12 @@ pub(super) async fn come_to(
             likely: "the CNI plugin's agent on the server's or the client's node has not put the policy in force, or more than it says",
         })
         .await;
+    // Of what is no pod nothing more can be found out.
     let lost = |way: &&Way| {
         let name = way.name();
-        expected.get(&name) == Some(&way.path.to.name) && seen.get(&name) != expected.get(&name)
+        way.path.to.pod.metadata.name.is_some()
+            && expected.get(&name) == Some(&way.path.to.name)
+            && seen.get(&name) != expected.get(&name)
     };
     match ways.iter().find(lost) {
         Some(way) => scope.explain(outcome, way.path.subject()).await,

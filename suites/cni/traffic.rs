@@ -10,7 +10,7 @@ use strata::{Check, Layer, Need, NoVerdict, Outcome, Scope, Suite, Vantage, expe
 
 use super::paths::{
     ECHO_TCP, ECHO_UDP, HOST_TCP, HOST_UDP, Path, across_nodes, all_pairs, at, judge, mebibyte,
-    sees_its_client, tcp, tcp_to_node, udp, within_a_node,
+    sees_its_client, several_mtus, tcp, tcp_to_node, udp, within_a_node,
 };
 use crate::said;
 
@@ -263,20 +263,7 @@ fn smaller(mtu: u32, carries: u32) -> String {
 }
 
 async fn fragments_are_reassembled(scope: &Scope) -> Outcome {
-    // Three fragments at the usual MTUs.
-    judge(
-        scope,
-        "UDP",
-        &across_nodes(scope).await?,
-        async |path: &Path| {
-            let spec = UdpSpec {
-                bytes: 4000,
-                ..UdpSpec::new(at(path.to.ip, ECHO_UDP))
-            };
-            Ok(said::udp(&path.from.udp(&spec).await?))
-        },
-    )
-    .await
+    judge(scope, "UDP", &across_nodes(scope).await?, several_mtus).await
 }
 
 async fn a_mebibyte_arrives_whole(scope: &Scope) -> Outcome {

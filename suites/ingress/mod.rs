@@ -2,13 +2,14 @@
 //!
 //! Start from [`SUITE`], the gates; `routing` and `default_backend` judge which backend a request
 //! reaches, `passing` what arrives there, `protocols` what is spoken, `changes` what happens when
-//! Ingresses change, `admission` which of them the API refuses, `agreement` all of routing at random. Every
+//! Ingresses change, `admission` which of them the API refuses, `classes` which class is the default one, `agreement` all of routing at random. Every
 //! request starts outside the cluster. In the fixture `alpha` and `beta` are backends of one pod each, so that an
 //! answer tells which of them it came from; hosts differ from Ingress to Ingress.
 
 pub(crate) mod admission;
 pub(crate) mod agreement;
 pub(crate) mod changes;
+pub(crate) mod classes;
 pub(crate) mod default_backend;
 pub(crate) mod passing;
 pub(crate) mod protocols;

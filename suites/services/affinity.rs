@@ -14,8 +14,9 @@ use strata::{
     Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq,
 };
 
+use super::dual_stack::both;
 use super::outside::{addresses, given};
-use super::{burst, explain, names, node_port};
+use super::{at, burst, explain, names, node_port, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -34,12 +35,28 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(times_out(scope)),
     },
     Check {
+        id: "services::affinity_at_a_node_port_times_out",
+        claim: "At a node port too, a client that opens no connection for longer than timeoutSeconds is given any pod again, and one of a longer time stays.",
+        source: "sig-network: should have session affinity timeout work for NodePort service",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(at_a_node_port_times_out(scope)),
+    },
+    Check {
         id: "services::affinity_of_datagrams",
         claim: "With sessionAffinity ClientIP all datagrams of a client go to one of the three pods, whichever port they come from.",
         source: "sig-network: should function for client IP based session affinity: udp",
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(of_datagrams(scope)),
+    },
+    Check {
+        id: "services::dual_stack_affinity_of_datagrams",
+        claim: "With sessionAffinity ClientIP all datagrams of a client by one family go to one of the three pods, in either family.",
+        source: "sig-network: should function for client IP based session affinity: udp (dual stack)",
+        needs: &[Need::DualStack],
+        manifest: None,
+        run: |scope| Box::pin(of_datagrams_by_both(scope)),
     },
     Check {
         id: "services::affinity_at_a_node_port",
@@ -65,6 +82,14 @@ const CHECKS: &[Check] = &[
         manifest: Some("services/sticky_from_outside.yaml"),
         run: |scope| Box::pin(at_a_local_load_balancer(scope)),
     },
+    Check {
+        id: "services::local_load_balancer_affinity_is_switched_off",
+        claim: "With externalTrafficPolicy Local a client from outside stays with one of a node's pods behind a load balancer, until sessionAffinity is switched off.",
+        source: "sig-network: should be able to switch session affinity for LoadBalancer service with ESIPP on",
+        needs: &[Need::LoadBalancer, Need::Outside],
+        manifest: Some("services/local_load_balancer_affinity_is_switched_off.yaml"),
+        run: |scope| Box::pin(at_a_load_balancer(scope)),
+    },
 ];
 
 /// The ports of the fixture's Service `brief`, at each of which a client is remembered apart.
@@ -72,25 +97,47 @@ const BRIEF: std::ops::Range<u16> = 7000..7016;
 
 async fn times_out(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
+    let brief: Vec<_> = BRIEF.map(|port| format!("brief:{port}")).collect();
+    forgets(scope, &client, "patient:7000", &brief).await
+}
+
+/// Asked by another pod than [`times_out`] asks: a Service remembers a client once for all of its addresses.
+async fn at_a_node_port_times_out(scope: &Scope) -> Outcome {
+    let pod = only(scope.ready_pods("app=alone").await?)?;
+    let at_node = async |name: &str| {
+        let service: Service = scope.get(name).await?;
+        let ports = service.spec.into_iter().flat_map(|spec| spec.ports);
+        let ports = ports.flatten().filter_map(|port| port.node_port);
+        let places = ports.map(|port| at(pod.host_ip, u16::try_from(port).unwrap_or_default()));
+        Ok::<Vec<_>, NoVerdict>(places.collect())
+    };
+    let patient = at_node("patient").await?;
+    let patient = patient.first().map(String::as_str).unwrap_or_default();
+    let brief = at_node("brief").await?;
+    forgets(scope, &scope.from_pod(&pod), patient, &brief).await
+}
+
+/// Judges that a client is remembered at one place, and forgotten in time at the others.
+async fn forgets(scope: &Scope, client: &Vantage, patient: &str, brief: &[String]) -> Outcome {
     let pods = names(&scope.ready_pods("app=backend").await?);
     let spec = TcpSpec {
         count: 20,
         timeout_ms: 1000,
-        ..TcpSpec::new("patient:7000")
+        ..TcpSpec::new(patient)
     };
-    let patient: BTreeSet<_> = who(&client, &spec).await?.into_iter().collect();
+    let patient: BTreeSet<_> = who(client, &spec).await?.into_iter().collect();
     // Three connections at each port, the next once the last has been held for longer than the second
     // that the Service remembers its clients for. Each is given any of three pods anew, so that all are
     // given the first one again is as improbable as 33 requests that miss two of three.
     scope.draw(Test::Coverage)?;
-    let brief = try_join_all(BRIEF.map(async |port| {
+    let brief = try_join_all(brief.iter().map(async |to| {
         let spec = TcpSpec {
             count: 3,
             hold_ms: 1500,
             timeout_ms: 1000,
-            ..TcpSpec::new(format!("brief:{port}"))
+            ..TcpSpec::new(to)
         };
-        who(&client, &spec).await
+        who(client, &spec).await
     }));
     let brief = brief.await?;
     let all = brief.iter().flatten().chain(&patient);
@@ -104,7 +151,7 @@ async fn times_out(scope: &Scope) -> Outcome {
         &(others, patient.len(), moved),
         "the node's proxy remembers clients for ever, or not at all: it does not look at timeoutSeconds",
     );
-    explain(scope, outcome, "brief", BRIEF.start, &client).await
+    explain(scope, outcome, "brief", BRIEF.start, client).await
 }
 
 /// Who answers each connection, in the order of connecting, or why nobody does.
@@ -116,6 +163,23 @@ async fn who(client: &Vantage, spec: &TcpSpec) -> Result<Vec<String>, NoVerdict>
 }
 
 async fn of_datagrams(scope: &Scope) -> Outcome {
+    let (sticky, control) = ("sticky-datagrams:7001", "many-ports:7001");
+    datagrams_stay(scope, "sticky-datagrams", sticky, control).await
+}
+
+async fn of_datagrams_by_both(scope: &Scope) -> Outcome {
+    let (sticky, control) = (
+        both(scope, "dual-sticky").await?,
+        both(scope, "dual").await?,
+    );
+    for (sticky, control) in sticky.into_iter().zip(control) {
+        datagrams_stay(scope, "dual-sticky", &at(sticky, 7001), &at(control, 7001)).await?;
+    }
+    Ok(())
+}
+
+/// Judges that datagrams of a client stay with one pod at one place, and at another, the control, do not.
+async fn datagrams_stay(scope: &Scope, service: &str, sticky: &str, control: &str) -> Outcome {
     let client = scope.pod("app=client").await?;
     let ask = async |to: &str| {
         let spec = UdpSpec {
@@ -129,10 +193,10 @@ async fn of_datagrams(scope: &Scope) -> Outcome {
             .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()));
         Ok::<_, NoVerdict>(seen.collect::<BTreeSet<_>>())
     };
-    let sticky = ask("sticky-datagrams:7001").await?;
+    let sticky = ask(sticky).await?;
     // The control: without affinity, all go to one of three pods with probability 3⁻²⁹.
     scope.draw(Test::Coverage)?;
-    let control = ask("many-ports:7001").await?;
+    let control = ask(control).await?;
     let pods = scope.ready_pods("app=backend").await?;
     let one_of_them = sticky.len() == 1 && pods.iter().any(|pod| sticky.contains(&pod.name));
     let outcome = expect_eq(
@@ -143,7 +207,7 @@ async fn of_datagrams(scope: &Scope) -> Outcome {
         &(one_of_them, control.len() > 1),
         "the proxy remembers clients of TCP ports only",
     );
-    explain(scope, outcome, "sticky-datagrams", 7001, &client).await
+    explain(scope, outcome, service, 7001, &client).await
 }
 
 async fn at_a_node_port(scope: &Scope) -> Outcome {

@@ -42,6 +42,14 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(at_a_node_port_follows_its_backend(scope)),
     },
     Check {
+        id: "services::udp_node_port_is_gone_with_its_service",
+        claim: "Datagrams to the node port of a Service that has been deleted are refused.",
+        source: "sig-network: should update nodePort: udp",
+        needs: &[Need::Outside],
+        manifest: Some("services/replaced_server.yaml"),
+        run: |scope| Box::pin(node_port_is_gone(scope)),
+    },
+    Check {
         id: "services::udp_flow_is_older_than_its_endpoint",
         claim: "A flow of datagrams that begins while a Service has no endpoint is served once there is one, at its cluster IP and at its node port.",
         source: "Kubernetes: pkg/proxy/conntrack, stale entries of a Service whose first endpoint appears",
@@ -143,6 +151,35 @@ async fn leads(scope: &Scope, from: &Vantage, to: &str, port: u16, pod: &str) ->
     explain(scope, outcome, "web", 7001, from).await
 }
 
+async fn node_port_is_gone(scope: &Scope) -> Outcome {
+    let outside = scope.outside()?;
+    let pod = only(scope.ready_pods("app=web").await?)?;
+    let port = node_port(&scope.get("web").await?);
+    let (_, node) = addresses(&scope.nodes().await?)?.remove(0);
+    // A flow of its own each time: whether one that is there already ends is another question.
+    let spec = UdpSpec {
+        timeout_ms: 500,
+        ..UdpSpec::new(format!("{node}:{port}"))
+    };
+    let comes_to = async |when: &str, expected: &str| {
+        let what = format!(
+            "who answers a datagram from outside to {node}:{port}, the node port of Service web, {when}"
+        );
+        scope
+            .eventually(Eventually {
+                what: &what,
+                expected: expected.to_owned(),
+                observe: async || Ok(said::udp(&outside.udp(&spec).await?)),
+                likely: "the node's rules still lead the port to the pods of the Service that had it",
+            })
+            .await
+    };
+    let outcome = comes_to("while it is there", &pod.name).await;
+    explain(scope, outcome, "web", 7001, &outside).await?;
+    scope.delete::<Service>("web").await?;
+    comes_to("once it is deleted", "refused").await
+}
+
 async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
     let (client, outside) = (client(scope).await?, scope.outside()?);
     let web = scope.get("web").await?;
@@ -169,7 +206,11 @@ async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
 
 /// Who answers so many datagrams, a socket each, since a proxy chooses once for each flow. In six bursts
 /// side by side: all of them one after the other, if they are lost, would take too long.
-async fn answered(from: &Vantage, to: &str, datagrams: u64) -> Result<BTreeSet<String>, NoVerdict> {
+pub(super) async fn answered(
+    from: &Vantage,
+    to: &str,
+    datagrams: u64,
+) -> Result<BTreeSet<String>, NoVerdict> {
     let spec = UdpSpec {
         count: datagrams / 6,
         new_socket: true,
@@ -184,7 +225,7 @@ async fn answered(from: &Vantage, to: &str, datagrams: u64) -> Result<BTreeSet<S
 }
 
 /// Judges who answers from each of these places, to each of which something leads.
-async fn reach_every_pod(
+pub(super) async fn reach_every_pod(
     scope: &Scope,
     ways: &[(Vantage, String)],
     (service, selector): (&str, &str),
@@ -210,19 +251,21 @@ async fn reach_every_pod(
 
 async fn node_port_reaches_every_endpoint(scope: &Scope) -> Outcome {
     let outside = scope.outside()?;
-    let public: Service = scope.get("public").await?;
-    let ports = public
-        .spec
-        .into_iter()
-        .flat_map(|spec| spec.ports.unwrap_or_default());
-    let mut udp = ports.filter(|port| port.protocol.as_deref() == Some("UDP"));
-    let port = udp.find_map(|port| port.node_port).unwrap_or_default();
+    let port = datagrams_port(&scope.get("public").await?);
     let nodes = addresses(&scope.nodes().await?)?.into_iter();
     let ways: Vec<_> = nodes
         .map(|(_, ip)| (outside.clone(), format!("{ip}:{port}")))
         .collect();
     let likely = "the node's rules for the UDP node port lack an endpoint, or do not masquerade what they send to other nodes";
     reach_every_pod(scope, &ways, ("public", "app=backend"), likely).await
+}
+
+/// The node port of a Service that takes datagrams; 0 without.
+pub(super) fn datagrams_port(service: &Service) -> i32 {
+    let spec = service.spec.iter();
+    let ports = spec.flat_map(|spec| spec.ports.iter().flatten());
+    let mut udp = ports.filter(|port| port.protocol.as_deref() == Some("UDP"));
+    udp.find_map(|port| port.node_port).unwrap_or_default()
 }
 
 async fn nodes_send_datagrams(scope: &Scope) -> Outcome {
@@ -252,6 +295,11 @@ async fn host_network_endpoints(scope: &Scope) -> Outcome {
 }
 
 async fn large_datagrams(scope: &Scope) -> Outcome {
+    large_datagrams_arrive(scope, "many-ports", "many-ports:7001").await
+}
+
+/// Judges that datagrams of several MTUs arrive whole at this address of a Service over the fixture's pods.
+pub(super) async fn large_datagrams_arrive(scope: &Scope, service: &str, to: &str) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     // Three fragments at the usual MTUs, of which only the first has the ports; the probe counts the bytes.
@@ -259,7 +307,7 @@ async fn large_datagrams(scope: &Scope) -> Outcome {
         bytes: 4000,
         count: 12,
         new_socket: true,
-        ..UdpSpec::new("many-ports:7001")
+        ..UdpSpec::new(to)
     };
     let replies = client.udp(&spec).await?;
     let seen: BTreeSet<_> = replies
@@ -267,15 +315,22 @@ async fn large_datagrams(scope: &Scope) -> Outcome {
         .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()))
         .collect();
     let outcome = expect_eq(
-        "who else than pods of the Service answers 12 datagrams of 4000 bytes to many-ports:7001, and what is lost",
+        format!(
+            "who else than pods of the Service answers 12 datagrams of 4000 bytes to {to}, and what is lost"
+        ),
         &BTreeSet::new(),
         &seen.difference(&names(&pods)).cloned().collect(),
         "fragments after the first, which have no ports, are not translated with it",
     );
-    explain(scope, outcome, "many-ports", 7001, &client).await
+    explain(scope, outcome, service, 7001, &client).await
 }
 
 async fn large_streams(scope: &Scope) -> Outcome {
+    large_streams_arrive(scope, "many-ports", "many-ports:7000").await
+}
+
+/// Judges that 1 MiB arrives whole, and comes back, at this address of a Service over the fixture's pods.
+pub(super) async fn large_streams_arrive(scope: &Scope, service: &str, to: &str) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     // Who answers is for others to judge; that what is sent comes back whole is the probe's comparison.
@@ -283,7 +338,7 @@ async fn large_streams(scope: &Scope) -> Outcome {
         bytes: 1 << 20,
         count: 24,
         concurrency: 8,
-        ..TcpSpec::new("many-ports:7000")
+        ..TcpSpec::new(to)
     };
     let replies = client.tcp(&spec).await?;
     let seen: BTreeSet<_> = replies
@@ -291,10 +346,12 @@ async fn large_streams(scope: &Scope) -> Outcome {
         .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()))
         .collect();
     let outcome = expect_eq(
-        "who else than pods of the Service answers 24 streams of 1 MiB to many-ports:7000, and what is lost",
+        format!(
+            "who else than pods of the Service answers 24 streams of 1 MiB to {to}, and what is lost"
+        ),
         &BTreeSet::new(),
         &seen.difference(&names(&pods)).cloned().collect(),
         "a packet that fits its pod's MTU does not fit the way that its translated address leads",
     );
-    explain(scope, outcome, "many-ports", 7000, &client).await
+    explain(scope, outcome, service, 7000, &client).await
 }

@@ -1,7 +1,7 @@
 //! Services of two address families: that each of them serves (KEP-563). Which families a Service gets is `families`'.
 //!
 //! Start from [`SUITE`]. The fixture's Services `dual`, `dual-sticky` and `dual-headless` prefer both
-//! families.
+//! families. Its datagrams, and what is large, are `both_families`'.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use strata::{
 
 use super::dns::reverse;
 use super::families::{cluster_ips, families, family};
+use super::outside::internal_ips;
 use super::{at, burst, explain, names, node_port};
 use crate::said;
 
@@ -100,7 +101,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Both cluster IPs of a Service.
-async fn both(scope: &Scope, name: &str) -> Result<[IpAddr; 2], NoVerdict> {
+pub(super) async fn both(scope: &Scope, name: &str) -> Result<[IpAddr; 2], NoVerdict> {
     let ips = cluster_ips(&scope.get(name).await?);
     let found = <[IpAddr; 2]>::try_from(ips);
     found.map_err(|ips| {
@@ -307,15 +308,7 @@ async fn node_port_by_both(scope: &Scope) -> Outcome {
     let outside = scope.outside()?;
     let port = node_port(&scope.get("dual-public").await?);
     for node in scope.nodes().await? {
-        let addresses = node
-            .status
-            .iter()
-            .flat_map(|status| status.addresses.iter().flatten());
-        let internal = addresses.filter(|address| address.type_ == "InternalIP");
-        let ips: Vec<IpAddr> = internal
-            .filter_map(|one| one.address.parse().ok())
-            .collect();
-        for ip in ips {
+        for ip in internal_ips(&node) {
             from_outside(scope, &outside, ip, port).await?;
         }
     }

@@ -4,13 +4,14 @@
 //! only what settles is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use strata::wire::RequestSpec;
+use strata::wire::{ApiSpec, RequestSpec};
 use strata::{
     Check, Eventually, Expect, Layer, Need, NoVerdict, Outcome, PodView, Scope, Suite, Vantage,
     expect, expect_eq,
@@ -33,6 +34,14 @@ const CHECKS: &[Check] = &[
         needs: &[],
         manifest: None,
         run: |scope| Box::pin(endpoint_slices_list_the_ready_pods(scope)),
+    },
+    Check {
+        id: "services::api_endpoints",
+        claim: "The EndpointSlices of default/kubernetes and its Endpoints list the same addresses and ports, and at each of them the API server answers a pod.",
+        source: "sig-network: should have Endpoints and EndpointSlices pointing to API Server",
+        needs: &[],
+        manifest: None,
+        run: |scope| Box::pin(api_endpoints(scope)),
     },
     Check {
         id: "services::hand_made_slice",
@@ -127,6 +136,66 @@ async fn endpoint_slices_list_the_ready_pods(scope: &Scope) -> Outcome {
         &listed,
         "the EndpointSlice controller lags behind, or the Service's selector matches other pods",
     )
+}
+
+async fn api_endpoints(scope: &Scope) -> Outcome {
+    let client = scope.pod("app=client").await?;
+    let slices: Vec<EndpointSlice> = scope
+        .list_in("default", "kubernetes.io/service-name=kubernetes")
+        .await?;
+    let listed: BTreeSet<_> = slices.iter().flat_map(in_slice).collect();
+    let endpoints: Endpoints = scope.get_in("default", "kubernetes").await?;
+    let subsets = endpoints.subsets.into_iter().flatten();
+    let legacy: BTreeSet<_> = subsets.flat_map(|subset| in_subset(&subset)).collect();
+    expect_eq(
+        "whether the EndpointSlices of default/kubernetes list any address and port, and those that they list",
+        &(true, &legacy),
+        &(!listed.is_empty(), &listed),
+        "nobody keeps one of the two up to date: the API server does (--endpoint-reconciler-type), unless it is told not to",
+    )?;
+    for endpoint in listed {
+        let spec = ApiSpec {
+            connect_to: Some(endpoint.clone()),
+            ..ApiSpec::default()
+        };
+        let replies = client.ask(&spec).await?;
+        let seen = replies
+            .first()
+            .map(|api| (said::status(&api.reply), api.version.is_some()));
+        expect_eq(
+            format!(
+                "GET https://kubernetes.default/version of {endpoint}: the answer, and whether it tells a version"
+            ),
+            &Some(("200".to_owned(), true)),
+            &seen,
+            "an API server that is gone is still listed, or pods do not reach the node that it runs on",
+        )?;
+    }
+    Ok(())
+}
+
+/// The addresses of a slice, each with each of its ports.
+fn in_slice(slice: &EndpointSlice) -> Vec<String> {
+    let ports = slice.ports.iter().flatten().filter_map(|port| port.port);
+    let ports: Vec<_> = ports.collect();
+    let addresses = slice.endpoints.iter().flat_map(|one| &one.addresses);
+    each(addresses, &ports)
+}
+
+/// The same of a subset of legacy Endpoints.
+fn in_subset(subset: &EndpointSubset) -> Vec<String> {
+    let ports: Vec<_> = subset.ports.iter().flatten().map(|it| it.port).collect();
+    let addresses = subset.addresses.iter().flatten().map(|one| &one.ip);
+    each(addresses, &ports)
+}
+
+fn each<'a>(addresses: impl Iterator<Item = &'a String>, ports: &[i32]) -> Vec<String> {
+    let ips = addresses.filter_map(|address| address.parse::<IpAddr>().ok());
+    let each = ips.flat_map(|ip| {
+        let ports = ports.iter().filter_map(|port| u16::try_from(*port).ok());
+        ports.map(move |port| at(ip, port))
+    });
+    each.collect()
 }
 
 async fn hand_made_slice(scope: &Scope) -> Outcome {

@@ -3,12 +3,15 @@
 //! Start from [`SUITE`], the gates; `cluster_ip` judges traffic to a Service, `datagrams` that of UDP, `endpoints`
 //! what changes behind it and `changes` the Service itself, `conditions` what its EndpointSlices say, `affinity` who
 //! stays with whom, `outside` node ports, load balancers and names of elsewhere, `balancer` what balances them, `dns`
-//! names and `resolver` how pods find and keep them, `policies` NetworkPolicies, `proxied` the way by the API server, `families` which address families it has, `dual_stack` what both are good for.
+//! names and `resolver` how pods find and keep them, `policies` NetworkPolicies, `proxied` the way by the API server, `families` which address families it has,
+//! `dual_stack` what both are good for, `both_families` their datagrams, and `come_and_go` endpoints by either of them and by either protocol; `restarts` what outlives its proxies.
 
 pub(crate) mod affinity;
 pub(crate) mod balancer;
+pub(crate) mod both_families;
 pub(crate) mod changes;
 pub(crate) mod cluster_ip;
+pub(crate) mod come_and_go;
 pub(crate) mod conditions;
 pub(crate) mod datagrams;
 pub(crate) mod dns;
@@ -19,6 +22,7 @@ pub(crate) mod outside;
 pub(crate) mod policies;
 pub(crate) mod proxied;
 pub(crate) mod resolver;
+pub(crate) mod restarts;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

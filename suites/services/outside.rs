@@ -4,6 +4,7 @@
 //! about the outside.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -404,6 +405,16 @@ pub(super) fn addresses(nodes: &[Node]) -> Result<Vec<(String, String)>, NoVerdi
         return Err(NoVerdict::new("no node has an address of type InternalIP"));
     }
     Ok(found)
+}
+
+/// All internal addresses of a node.
+pub(super) fn internal_ips(node: &Node) -> Vec<IpAddr> {
+    let status = node.status.iter();
+    let addresses = status.flat_map(|status| status.addresses.iter().flatten());
+    let internal = addresses.filter(|address| address.type_ == "InternalIP");
+    internal
+        .filter_map(|one| one.address.parse().ok())
+        .collect()
 }
 
 /// A request whose silence is noticed soon.

@@ -38,6 +38,7 @@ fn need(need: &Need) -> String {
         Need::BalancerAddress => "load balancers with addresses of their own".to_owned(),
         Need::Outside => "a vantage outside".to_owned(),
         Need::NodeNetwork => "pods in their node's network".to_owned(),
+        Need::Ours => "a cluster made for the run".to_owned(),
         Need::Plugin => "a CNI plugin that strata knows".to_owned(),
         Need::NetworkPolicy => "policies enforced".to_owned(),
         Need::DualStack => "addresses of IPv4 and of IPv6".to_owned(),

@@ -96,6 +96,9 @@ pub(crate) struct ServeFlags {
         hide_default_value = true
     )]
     pub(crate) drain_ms: u64,
+    /// End after so long as if asked to; without, serve until a signal.
+    #[arg(long, env = "PROBE_FOR_MS", value_name = "MS")]
+    pub(crate) for_ms: Option<u64>,
 }
 
 /// Why there is no command.

@@ -12,7 +12,10 @@ use super::exec::{self, Failure};
 use super::{Answers, Transcript};
 use crate::pod::PodView;
 use crate::provider::{Output, Outside};
-use crate::verdict::{Doing as _, NoVerdict};
+use crate::verdict::{Doing as _, NoVerdict, Outcome};
+
+/// A minute, and a little for the command to begin; below what an exec may take.
+const SERVED_FOR: &str = "70000";
 
 /// A place to send traffic from: a container of the probe's image, or outside the cluster.
 #[derive(Clone)]
@@ -190,6 +193,28 @@ impl Vantage {
     /// As [`Self::ask`].
     pub async fn kubernetes_api(&self) -> Result<ApiReply, NoVerdict> {
         self.one(&ApiSpec::default()).await
+    }
+
+    /// Echoes what comes to a port here, by TCP and by UDP, while something is done that takes a minute at most.
+    /// The server ends with that, or soon after by itself: where it runs, a command may outlive who asked for it.
+    ///
+    /// # Errors
+    /// Those of what is done, and when the server cannot be run.
+    pub async fn while_serving(&self, port: u16, work: impl Future<Output = Outcome>) -> Outcome {
+        let port = port.to_string();
+        let words = [
+            "serve", "--tcp", &port, "--udp", &port, "--for-ms", SERVED_FOR,
+        ];
+        let command = [strata_probe::BINARY].into_iter().chain(words);
+        let command: Vec<_> = command.map(str::to_owned).collect();
+        tokio::select! {
+            ended = self.run(&command, "serve") => {
+                ended?;
+                let name = self.name();
+                Err(NoVerdict::new(format!("the server at {name} ended too early")).into())
+            }
+            done = work => done,
+        }
     }
 
     /// The one reply of a specification that has one.

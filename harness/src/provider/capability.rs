@@ -29,6 +29,9 @@ pub enum Need {
     /// Pods that use their node's network or ports. The Pod Security Standards baseline and restricted
     /// forbid them, and a cluster that enforces one refuses them.
     NodeNetwork,
+    /// A cluster that was made for the run: what the check changes for a moment is everybody's, and on
+    /// somebody's cluster others would see it.
+    Ours,
     /// A CNI plugin whose DaemonSet we know.
     Plugin,
     /// A CNI plugin that enforces NetworkPolicies.
@@ -100,6 +103,10 @@ impl Cluster {
             }),
             Need::NodeNetwork => self.node_network.as_ref().err().map(|why| {
                 format!("needs pods that use their node's network or ports; the cluster refuses them: {why}")
+            }),
+            Need::Ours => (!self.ours).then(|| {
+                "needs a cluster that nobody else uses: it changes what is everybody's; this one was there already"
+                    .to_owned()
             }),
             Need::Plugin => self.plugin().await?.is_none().then(|| {
                 "needs a CNI plugin whose DaemonSet strata knows; there is none, so it runs outside \

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub ingress: Option<Arc<dyn Addon>>,
     /// What brings up the mesh, where that is not manifests.
     pub istio: Option<Istio>,
+    /// Whether it was made for the run, so that nobody else suffers from what is changed in all of it.
+    pub ours: bool,
     /// Which layers can be judged on it.
     pub layers: Layers,
     /// What it calls the things that manifests name.

@@ -85,6 +85,7 @@ impl Lab {
             load_balancer: Balancer::Own,
             ingress: None,
             istio: None,
+            ours: true,
             layers: Layers::all(),
             fit: Fit::default(),
             node_network: Ok(()),

@@ -220,6 +220,7 @@ mod tests {
             load_balancer: crate::provider::Balancer::none(),
             ingress: None,
             istio: None,
+            ours: true,
             layers: crate::provider::Layers::all(),
             fit: crate::apply::Fit::default(),
             node_network: Ok(()),

@@ -1,13 +1,14 @@
 //! What a check's body is given: a namespace of its own, vantages, objects and expectations.
 //!
 //! Start from [`Scope::open`] and [`Scope::close`], between which the runner runs the body. Pods and
-//! vantages are in `pods`, reading and changing objects in `objects`, expectations in `expect`, what
+//! vantages are in `pods`, reading and changing objects in `objects`, what is put back in `former`, expectations in `expect`, what
 //! is collected about a check that did not pass in `evidence`. Rule: whatever a scope makes, it
 //! takes away, in one place; a body contains no cleanup.
 
 mod everywhere;
 mod evidence;
 mod expect;
+mod former;
 mod objects;
 mod pods;
 mod sample;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use expect::Eventually;
 pub use sample::{Sampling, Sorted};
 
+use self::former::Former;
 use rand::RngExt as _;
 
 use crate::apply::{self, Applier, Global, Manifest, RUN_LABEL, close_namespace, open_namespace};
@@ -50,6 +52,8 @@ pub struct Scope {
     applier: Applier,
     /// What the check made beside what its namespace takes away with it.
     globals: Mutex<Vec<Global>>,
+    /// What it changed of objects that are not its own.
+    formers: Mutex<Vec<Former>>,
     /// Whether the namespace is the check's own.
     own: bool,
     /// The labels of the check's namespaces.
@@ -90,6 +94,7 @@ impl Scope {
             random_cases: run.random_cases,
             evidence: evidence.to_owned(),
             globals: Mutex::default(),
+            formers: Mutex::default(),
             own,
             labels: BTreeMap::from([
                 (RUN_LABEL.to_owned(), run.id.clone()),
@@ -263,9 +268,17 @@ impl Scope {
         &self.transcript
     }
 
-    /// Deletes what the check made and waits until it is gone; returns what went wrong with that.
+    /// Puts back what the check changed, deletes what it made, and waits until that is gone; returns what
+    /// went wrong.
     pub async fn close(self) -> Vec<String> {
         let mut troubles = Vec::new();
+        let formers = self.formers.lock();
+        let formers = std::mem::take(&mut *formers.unwrap_or_else(PoisonError::into_inner));
+        for former in formers.iter().rev() {
+            if let Err(no_verdict) = self.restore(former).await {
+                troubles.push(trouble(&no_verdict));
+            }
+        }
         let globals = self
             .globals
             .into_inner()

@@ -1,13 +1,15 @@
 //! The pods that checks send traffic from and to.
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::DeleteParams;
 use kube::runtime::watcher;
 
 use super::Scope;
 use crate::budget::CREATE;
 use crate::pod::{PodView, not_ready};
 use crate::probe::Vantage;
-use crate::verdict::NoVerdict;
+use crate::verdict::{Doing as _, NoVerdict};
 use crate::wait::{self, Progress};
 
 impl Scope {
@@ -34,6 +36,38 @@ impl Scope {
         let what = format!("the pods {selector} in {namespace} are ready");
         wait::watched(&what, CREATE, api, selection, |pods| {
             all_ready(pods, selector)
+        })
+        .await
+    }
+
+    /// Deletes the pods of a label selector in a namespace that is not the check's own, and waits until as
+    /// many others are ready in their place: whoever keeps them makes them anew.
+    ///
+    /// # Errors
+    /// When there are none, the API refuses, or the others are not ready within [`CREATE`].
+    pub async fn replace_pods_in(&self, namespace: &str, selector: &str) -> Result<(), NoVerdict> {
+        let old = self.ready_pods_in(namespace, selector).await?;
+        let api = kube::Api::<Pod>::namespaced(self.client().clone(), namespace);
+        for pod in &old {
+            api.delete(&pod.name, &DeleteParams::default())
+                .await
+                .doing(|| format!("deleting Pod {namespace}/{}", pod.name))?;
+        }
+        let uids: Vec<_> = old.iter().map(|view| &view.pod.metadata.uid).collect();
+        let selection = watcher::Config::default().labels(selector);
+        let what = format!("the pods {selector} in {namespace} have been replaced");
+        wait::watched(&what, CREATE, api, selection, |pods| {
+            if let Some(left) = pods.iter().find(|pod| uids.contains(&&pod.metadata.uid)) {
+                return Progress::NotYet(format!("Pod {} is still there", left.name_any()));
+            }
+            match all_ready(pods, selector) {
+                Progress::Ready(new) if new.len() < old.len() => {
+                    Progress::NotYet(format!("{} of {} are there", new.len(), old.len()))
+                }
+                Progress::Ready(_) => Progress::Ready(()),
+                Progress::NotYet(why) => Progress::NotYet(why),
+                Progress::Stop(why) => Progress::Stop(why),
+            }
         })
         .await
     }

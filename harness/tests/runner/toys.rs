@@ -187,6 +187,7 @@ impl Provider for Toy {
             load_balancer: Balancer::none(),
             ingress: None,
             istio: None,
+            ours: true,
             layers: match wrong().as_str() {
                 "lacks" => Layers::only(&[Layer::Cni, Layer::Services], "toy"),
                 _ => Layers::all(),

@@ -59,6 +59,7 @@ fn request(spec: &ApiSpec, url: &str, directory: &Path) -> Result<RequestSpec, S
             "accept: application/json".into(),
         ],
         ca: Some(read("ca.crt")?),
+        connect_to: spec.connect_to.clone(),
         timeout_ms: spec.timeout_ms,
         ..RequestSpec::get(url)
     })

@@ -1,8 +1,8 @@
 //! The servers: HTTP, TLS, TCP and UDP, told apart only by their ports.
 //!
 //! Start from [`run`]. What they say about themselves is [`state`]'s. Rule: no input ends the process, only
-//! a signal does; then it drains, stops accepting, finishes what is in flight, and is gone within
-//! [`GRACE`].
+//! a signal does, or the end of the time that was asked for; then it drains, stops accepting, finishes what is
+//! in flight, and is gone within [`GRACE`].
 
 mod control;
 mod http;
@@ -46,7 +46,7 @@ async fn stopped(stopping: &mut Stopping) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, or for as long as was asked for.
 pub(crate) async fn run(flags: ServeFlags) -> Result<(), Trouble> {
     let trouble = |error: io::Error| Trouble::Other(format!("waiting for signals: {error}"));
     // First of all: as PID 1, a signal without a handler would be lost.
@@ -67,9 +67,16 @@ pub(crate) async fn run(flags: ServeFlags) -> Result<(), Trouble> {
             crate::pause::reap();
         }
     });
+    let over = async {
+        match flags.for_ms {
+            Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = over => {}
     }
     state.drain();
     let finishing = async {

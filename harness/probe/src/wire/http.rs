@@ -257,6 +257,10 @@ pub struct ApiSpec {
     #[serde(default = "https")]
     #[cfg_attr(feature = "bin", arg(long, default_value_t = 443))]
     pub port: u16,
+    /// Connect here, `HOST` or `HOST:PORT`, whatever the name and the port are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "bin", arg(long, value_name = "HOST[:PORT]"))]
+    pub connect_to: Option<String>,
     /// The path to get.
     #[serde(default = "version")]
     #[cfg_attr(feature = "bin", arg(long, default_value = "/version"))]
@@ -272,6 +276,7 @@ impl Default for ApiSpec {
         Self {
             host: kubernetes(),
             port: https(),
+            connect_to: None,
             path: version(),
             timeout_ms: five_seconds(),
         }

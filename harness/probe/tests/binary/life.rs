@@ -75,6 +75,12 @@ fn while_draining_it_serves_but_is_not_ready() {
 }
 
 #[test]
+fn it_ends_by_itself_when_its_time_is_over() {
+    let server = Server::start(&["--tcp", "0", "--for-ms", "10"]);
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
 fn pausing_ends_at_sigterm_and_reaps_orphans() {
     // The shell's child is ours once the shell has become the probe.
     let mut child = std::process::Command::new("/bin/sh")

@@ -225,6 +225,7 @@ esac
             load_balancer: Balancer::none(),
             ingress: None,
             istio: None,
+            ours: true,
             layers: Layers::all(),
             fit: crate::apply::Fit::default(),
             node_network: Ok(()),

@@ -192,6 +192,7 @@ impl Existing {
             versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
             ingress: None,
             istio: None,
+            ours: false,
             layers: found.layers,
             fit,
             node_network,

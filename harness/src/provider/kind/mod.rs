@@ -155,6 +155,7 @@ impl Kind {
             load_balancer: Balancer::none(),
             ingress: None,
             istio,
+            ours: true,
             layers,
             fit: Fit::default(),
             node_network: Ok(()),

@@ -192,6 +192,7 @@ impl Minikube {
             load_balancer,
             ingress: Some(self.addon(&cli, &client)),
             istio,
+            ours: true,
             layers,
             fit: Fit::default(),
             node_network: Ok(()),

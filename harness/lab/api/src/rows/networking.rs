@@ -1,5 +1,7 @@
 //! EndpointSlices and Ingresses.
 
+use std::cmp::Reverse;
+
 use serde_json::{Value, json};
 
 use super::names;
@@ -243,20 +245,21 @@ pub(super) fn admit_ingress(admit: &mut Admit<'_>) -> Result<(), Status> {
     {
         return Ok(());
     }
-    let standard = admit
-        .state
-        .all("ingressclasses.networking.k8s.io")
-        .find(|class| {
-            text(
-                class,
-                "/metadata/annotations/ingressclass.kubernetes.io~1is-default-class",
-            ) == "true"
-        })
-        .map(|class| text(class, "/metadata/name").to_owned());
-    if let Some(name) = standard {
+    let classes = admit.state.all("ingressclasses.networking.k8s.io");
+    if let Some(name) = default_class(classes.map(|class| &**class)) {
         map_at(admit.new, "spec").insert("ingressClassName".to_owned(), name.into());
     }
     Ok(())
+}
+
+/// The name of the default class: of several the newest, and of several that are as new the first by name.
+fn default_class<'a>(classes: impl Iterator<Item = &'a Value>) -> Option<String> {
+    let marked = "/metadata/annotations/ingressclass.kubernetes.io~1is-default-class";
+    let name = |class: &Value| text(class, "/metadata/name").to_owned();
+    let made = |class: &Value| text(class, "/metadata/creationTimestamp").to_owned();
+    let marked = classes.filter(|class| text(class, marked) == "true");
+    let newest = marked.min_by_key(|class| (Reverse(made(class)), name(class)));
+    newest.map(name)
 }
 
 pub(super) fn default_ingress(object: &mut Value) {
@@ -325,3 +328,26 @@ pub(super) const SLICE: Columns = &[
         }
     }),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_default_classes_the_newest_is_taken() {
+        let class = |name: &str, default: &str, second: u8| {
+            json!({"metadata": {
+                "name": name, "creationTimestamp": format!("2026-01-01T00:00:0{second}Z"),
+                "annotations": {"ingressclass.kubernetes.io/is-default-class": default},
+            }})
+        };
+        let old = class("a", "true", 1);
+        let (new, as_new) = (class("c", "true", 2), class("b", "true", 2));
+        let newest_of_all = class("d", "false", 3);
+        let taken = |classes: &[&Value]| default_class(classes.iter().copied());
+        assert_eq!(taken(&[&newest_of_all]), None);
+        assert_eq!(taken(&[&old, &newest_of_all]).as_deref(), Some("a"));
+        assert_eq!(taken(&[&old, &new, &newest_of_all]).as_deref(), Some("c"));
+        assert_eq!(taken(&[&new, &as_new, &old]).as_deref(), Some("b"));
+    }
+}
