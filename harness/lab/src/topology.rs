@@ -1,5 +1,6 @@
 //! The addresses and names that the lab's parts agree on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -29,6 +30,18 @@ pub const BUILTIN_IMAGE_PREFIX: &str = "lab.strata.dev/";
 pub const ENVOY_IMAGE: &str = "lab.strata.dev/envoy:v1";
 /// On Nodes and Pods: the process id, as the host sees it, of a process in that network namespace.
 pub const HOST_PID_ANNOTATION: &str = "lab.strata.dev/host-pid";
+
+/// Where a node says that it is, by its number: the nodes take turns in three zones of one region.
+#[must_use]
+pub fn locality(number: usize) -> BTreeMap<String, String> {
+    let zone = ["lab-a", "lab-b", "lab-c"][number % 3];
+    let labels = [
+        ("topology.kubernetes.io/region", "lab"),
+        ("topology.kubernetes.io/zone", zone),
+    ];
+    let labels = labels.map(|(label, value)| (label.to_owned(), value.to_owned()));
+    labels.into()
+}
 
 /// The address families that a cluster has, by the names that kind has for them
 /// (`networking.ipFamily`).

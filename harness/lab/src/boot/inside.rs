@@ -9,7 +9,7 @@
 //! sandboxes ─┴─► underlay ────► kubelets ──────────────────────┴─► ready
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ use crate::node::{NodeConfig, Nodes, NodesConfig};
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
 use crate::topology::{
-    API_CLUSTER_IP, API_PORT, CLUSTER_DOMAIN, CONTROL_PLANE, IpFamilies, IpFamily,
+    API_CLUSTER_IP, API_PORT, CLUSTER_DOMAIN, CONTROL_PLANE, IpFamilies, IpFamily, locality,
     node_cidr_mask_size, nth, pod_cidr, service_cidr, underlay_cidr,
 };
 use crate::{controllers, l7, net};
@@ -268,7 +268,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             cancel.clone(),
         );
         parts.spawn(async move { ("the load balancer", balancer.await) });
-        for (plan, sandbox) in plans.into_iter().zip(sandboxes) {
+        for (index, (plan, sandbox)) in plans.into_iter().zip(sandboxes).enumerate() {
             let pod_cidrs = plan.pod_cidrs.clone();
             // With no plugin nobody ever says that it is installed, and no pod is given a network.
             let cni = config.cni.unwrap_or_default();
@@ -280,7 +280,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
                 sandbox,
                 network: Arc::new(network),
                 plugin: Installed::default(),
-                labels: BTreeMap::new(),
+                labels: locality(index),
                 control_plane: plan.control_plane,
             };
             let (nodes, client_of, cancel) = (nodes.clone(), client_of.clone(), cancel.clone());

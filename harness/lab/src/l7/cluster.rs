@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::topology::IpFamily;
 
 use super::envoy::cluster::{Cluster, Endpoint, Protocol};
+use super::locality::Locality;
 
 /// Which port of a Service is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(crate) struct Services {
     services: BTreeMap<(String, String), Arc<Service>>,
     slices: BTreeMap<(String, String), Vec<Arc<EndpointSlice>>>,
     pods: BTreeMap<(String, String), Arc<Pod>>,
+    nodes: BTreeMap<String, Locality>,
 }
 
 /// The label of pods whose sidecar takes Istio's mutual TLS.
@@ -72,6 +74,21 @@ impl Services {
         self
     }
 
+    /// The same, with the nodes that say where they are.
+    pub(crate) fn with_nodes(mut self, nodes: impl IntoIterator<Item = Arc<Node>>) -> Self {
+        let nodes = nodes.into_iter();
+        let known = |node: Arc<Node>| Some((node.name_any(), Locality::of_node(node.as_ref())?));
+        self.nodes = nodes.filter_map(known).collect();
+        self
+    }
+
+    /// Where a pod is: what itself says before what its node does.
+    pub(crate) fn locality(&self, pod: Option<&Pod>, node: Option<&str>) -> Locality {
+        let own = pod.and_then(|pod| Locality::of_pod(pod.labels()));
+        let of_node = || self.nodes.get(node?).cloned();
+        own.or_else(of_node).unwrap_or_default()
+    }
+
     /// Whether both are made of the same objects, and of the same of pods, which are read for their
     /// labels and accounts only: of what becomes of pods, EndpointSlices tell.
     pub(crate) fn same(&self, other: &Self) -> bool {
@@ -85,6 +102,7 @@ impl Services {
                 self.slices.values().flatten(),
                 other.slices.values().flatten(),
             )
+            && self.nodes == other.nodes
             && self.pods.keys().eq(other.pods.keys())
             && (self.pods.values().zip(other.pods.values()))
                 .all(|(one, two)| Arc::ptr_eq(one, two) || alike(one, two))
@@ -174,6 +192,7 @@ impl Services {
                         address: address.clone(),
                         port: number,
                         mesh,
+                        locality: self.locality(pod, endpoint.node_name.as_deref()),
                     });
                 }
             }

@@ -13,6 +13,7 @@ mod cluster;
 mod envoy;
 mod gateway;
 mod ingress;
+mod locality;
 #[cfg(test)]
 mod manifest;
 mod mesh;

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::listener::{address, upstream_tls};
 use super::typed;
+use crate::l7::locality::Locality;
 
 /// One address behind a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
     /// The address.
     pub(crate) address: String,
@@ -14,6 +15,19 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     /// Whether a sidecar is there to take Istio's mutual TLS.
     pub(crate) mesh: bool,
+    /// Where it is, as far as is known.
+    pub(crate) locality: Locality,
+}
+
+/// Endpoints that are asked alike.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// Asked only if there is none to be asked of a smaller one; from zero, without gaps.
+    pub(crate) priority: u32,
+    /// Its share, if places have shares.
+    pub(crate) weight: Option<u32>,
+    /// The endpoints.
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// How a cluster speaks to its endpoints.
@@ -47,12 +61,13 @@ pub(crate) struct Cluster {
     pub(crate) outlier_detection: Option<Value>,
     /// `lb_policy`; round robin unless said.
     pub(crate) lb_policy: Option<&'static str>,
+    /// Where the endpoints are asked in an order, or by shares; all are alike otherwise.
+    pub(crate) places: Vec<Place>,
 }
 
 impl Cluster {
     /// `envoy.config.cluster.v3.Cluster`
     pub(crate) fn to_value(&self) -> Value {
-        let endpoints: Vec<Value> = self.endpoints.iter().map(lb_endpoint).collect();
         let mut cluster = json!({
             "name": self.name,
             "type": "STATIC",
@@ -60,7 +75,7 @@ impl Cluster {
             "lb_policy": self.lb_policy.unwrap_or("ROUND_ROBIN"),
             "load_assignment": {
                 "cluster_name": self.name,
-                "endpoints": if endpoints.is_empty() { json!([]) } else { json!([{ "lb_endpoints": endpoints }]) },
+                "endpoints": self.assigned(),
             },
             // Half of the endpoints being ejected must not send traffic to the ejected ones.
             "common_lb_config": { "healthy_panic_threshold": {} },
@@ -82,7 +97,34 @@ impl Cluster {
         if let Some(outlier) = &self.outlier_detection {
             cluster["outlier_detection"] = outlier.clone();
         }
+        if self.places.iter().any(|place| place.weight.is_some()) {
+            cluster["common_lb_config"]["locality_weighted_lb_config"] = json!({});
+        }
         cluster
+    }
+
+    /// `envoy.config.endpoint.v3.LocalityLbEndpoints`, of which Envoy has no two of one name.
+    fn assigned(&self) -> Vec<Value> {
+        let all = |endpoints: &[Endpoint]| endpoints.iter().map(lb_endpoint).collect::<Value>();
+        if self.places.is_empty() {
+            let known = (!self.endpoints.is_empty()).then_some(&self.endpoints);
+            let known = known.into_iter();
+            return known
+                .map(|known| json!({ "lb_endpoints": all(known) }))
+                .collect();
+        }
+        let place = |(index, place): (usize, &Place)| {
+            let mut value = json!({
+                "locality": { "region": index.to_string() },
+                "priority": place.priority,
+                "lb_endpoints": all(&place.endpoints),
+            });
+            if let Some(weight) = place.weight {
+                value["load_balancing_weight"] = json!(weight);
+            }
+            value
+        };
+        self.places.iter().enumerate().map(place).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::registry::{Mesh, Workload};
+use super::tokens;
 use super::types::security::{
     AuthorizationAction, AuthorizationPolicy, Condition, Operation, Rule, Source,
 };
@@ -81,18 +82,24 @@ fn rbac(action: AuthorizationAction, policies: &[&AuthorizationPolicy], http: bo
 /// Whether a rule asks something of the request that only HTTP tells.
 fn of_http(rule: &Rule) -> bool {
     let mut operations = rule.to.iter().flatten().map(|to| &to.operation);
+    let mut sources = rule.from.iter().flatten().map(|from| &from.source);
     let mut conditions = rule.when.iter().flatten();
-    operations.any(|asked| {
-        let lists = [
-            &asked.hosts,
-            &asked.not_hosts,
-            &asked.methods,
-            &asked.not_methods,
-            &asked.paths,
-            &asked.not_paths,
-        ];
-        lists.iter().any(|list| list.is_some())
-    }) || conditions.any(|condition| header_of(condition).is_some())
+    let by_token = sources.any(|source| {
+        source.request_principals.is_some() || source.not_request_principals.is_some()
+    });
+    by_token
+        || operations.any(|asked| {
+            let lists = [
+                &asked.hosts,
+                &asked.not_hosts,
+                &asked.methods,
+                &asked.not_methods,
+                &asked.paths,
+                &asked.not_paths,
+            ];
+            lists.iter().any(|list| list.is_some())
+        })
+        || conditions.any(|condition| Attribute::of(condition).of_http())
 }
 
 fn rule_of(rule: &Rule, home: &str, http: bool) -> Value {
@@ -101,7 +108,9 @@ fn rule_of(rule: &Rule, home: &str, http: bool) -> Value {
         .flat_map(|condition| when(condition, http))
         .collect();
     let sources = rule.from.iter().flatten();
-    let mut sources: Vec<Vec<Value>> = sources.map(|from| source(&from.source, home)).collect();
+    let mut sources: Vec<Vec<Value>> = sources
+        .map(|from| source(&from.source, home, http))
+        .collect();
     if sources.is_empty() {
         sources.push(Vec::new());
     }
@@ -119,8 +128,8 @@ fn rule_of(rule: &Rule, home: &str, http: bool) -> Value {
     json!({ "principals": principals.collect::<Vec<_>>(), "permissions": permissions })
 }
 
-/// The conditions on the client, all of which must hold.
-fn source(source: &Source, home: &str) -> Vec<Value> {
+/// The conditions on the client, all of which must hold; not on its token, where it is not HTTP.
+fn source(source: &Source, home: &str, http: bool) -> Vec<Value> {
     let names = |names: &Option<Vec<String>>, of: fn(&str) -> Value| {
         alternatives(names.as_deref(), of, "or_ids", "ids")
     };
@@ -128,17 +137,20 @@ fn source(source: &Source, home: &str) -> Vec<Value> {
         let of = |name: &str| of_account(name, home);
         alternatives(names.as_deref(), of, "or_ids", "ids")
     };
-    [
+    let of_http = [
+        names(&source.request_principals, of_request_principal),
+        names(&source.not_request_principals, of_request_principal).map(not_id),
+    ];
+    let of_any = [
         accounts(&source.service_accounts),
         accounts(&source.not_service_accounts).map(not_id),
         names(&source.principals, of_principal),
         names(&source.not_principals, of_principal).map(not_id),
         names(&source.namespaces, of_namespace),
         names(&source.not_namespaces, of_namespace).map(not_id),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    let of_http = of_http.into_iter().filter(|_| http);
+    of_http.chain(of_any).flatten().collect()
 }
 
 /// The conditions on the request, all of which must hold; on its port only, where it is not HTTP.
@@ -162,21 +174,44 @@ fn operation(operation: &Operation, http: bool) -> Vec<Value> {
     of_http.chain(ports).flatten().collect()
 }
 
-/// The header that a condition is on, if it is on one.
-fn header_of(condition: &Condition) -> Option<&str> {
-    let name = condition.key.strip_prefix("request.headers[")?;
-    name.strip_suffix(']')
+/// What a condition is on.
+enum Attribute<'a> {
+    Header(&'a str),
+    Token(tokens::Attribute<'a>),
+    Principal,
+    Namespace,
+}
+
+impl<'a> Attribute<'a> {
+    fn of(condition: &'a Condition) -> Self {
+        let key = condition.key.as_str();
+        let header = key
+            .strip_prefix("request.headers[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        match (header, tokens::Attribute::of(key)) {
+            (Some(name), _) => Self::Header(name),
+            (None, Some(token)) => Self::Token(token),
+            (None, None) if key == "source.principal" => Self::Principal,
+            (None, None) => Self::Namespace,
+        }
+    }
+
+    /// Whether only HTTP tells it.
+    fn of_http(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Token(_))
+    }
 }
 
 fn when(condition: &Condition, http: bool) -> Vec<Value> {
-    let header = header_of(condition);
-    if header.is_some() && !http {
+    let attribute = Attribute::of(condition);
+    if attribute.of_http() && !http {
         return Vec::new();
     }
-    let of = |value: &str| match header {
-        Some(name) => of_header(name, value),
-        None if condition.key == "source.principal" => of_principal(value),
-        None => of_namespace(value),
+    let of = |value: &str| match &attribute {
+        Attribute::Header(name) => of_header(name, value),
+        Attribute::Token(token) => token.is(value, string_matcher),
+        Attribute::Principal => of_principal(value),
+        Attribute::Namespace => of_namespace(value),
     };
     let values = alternatives(condition.values.as_deref(), of, "or_ids", "ids");
     let others = alternatives(condition.not_values.as_deref(), of, "or_ids", "ids");
@@ -212,6 +247,10 @@ fn not_rule(condition: Value) -> Value {
 
 fn of_principal(name: &str) -> Value {
     authenticated(&format!("spiffe://{}", wildcard(name)))
+}
+
+fn of_request_principal(name: &str) -> Value {
+    tokens::Attribute::Principal.is(name, string_matcher)
 }
 
 /// An account, whatever the trust domain.

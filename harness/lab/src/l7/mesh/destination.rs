@@ -12,7 +12,7 @@ use super::types::destination_rule::{
     ClientTls, ConsistentHash, SimpleLoadBalancer, TlsMode, TrafficPolicy,
 };
 use super::types::security::MutualTlsMode;
-use super::{CERTIFICATES, inbound, inject, route};
+use super::{CERTIFICATES, inbound, inject, locality, route};
 use crate::l7::cluster::protocol;
 use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol};
 use crate::l7::envoy::listener::upstream_tls;
@@ -54,7 +54,13 @@ pub(super) fn clusters(
         protocol: protocol(port),
         ..Cluster::default()
     };
-    let mut made = vec![finish(whole, port, &host, None, &accounts, &[policy])];
+    let called = Called {
+        client,
+        port,
+        host: &host,
+        accounts: &accounts,
+    };
+    let mut made = vec![finish(whole, &called, None, &[policy])];
     for subset in rule
         .iter()
         .flat_map(|rule| rule.spec.subsets.iter().flatten())
@@ -75,14 +81,7 @@ pub(super) fn clusters(
             ..Cluster::default()
         };
         let policies = [subset.traffic_policy.as_ref(), policy];
-        made.push(finish(
-            part,
-            port,
-            &host,
-            Some(&subset.name),
-            &accounts,
-            &policies,
-        ));
+        made.push(finish(part, &called, Some(&subset.name), &policies));
     }
     made
 }
@@ -170,15 +169,23 @@ fn hashed(hash: &ConsistentHash) -> Option<Value> {
         .then(|| json!({ "connection_properties": { "source_ip": true } }))
 }
 
+/// What is called by whom.
+struct Called<'a> {
+    client: &'a Workload,
+    port: &'a ServicePort,
+    host: &'a str,
+    /// The identities behind the host.
+    accounts: &'a [String],
+}
+
 /// Adds mutual TLS and policies; where two policies say something, the first does.
 fn finish(
     mut cluster: Cluster,
-    port: &ServicePort,
-    host: &str,
+    called: &Called<'_>,
     subset: Option<&str>,
-    accounts: &[String],
     policies: &[Option<&TrafficPolicy>],
 ) -> Value {
+    let (port, host) = (called.port, called.host);
     let policies = || policies.iter().flatten();
     let tls = policies().find_map(|policy| policy.tls.as_ref());
     cluster.tls = tls.and_then(|tls| originated(tls, cluster.protocol));
@@ -190,7 +197,7 @@ fn finish(
             subset.unwrap_or_default()
         );
         let named = tls.and_then(|tls| tls.subject_alt_names.as_deref());
-        let accounts = named.unwrap_or(accounts);
+        let accounts = named.unwrap_or(called.accounts);
         cluster.mutual_tls = Some(mutual_tls(cluster.protocol, kind_of(port), &sni, accounts));
     }
     let balancer = policies().find_map(|policy| policy.load_balancer.as_ref());
@@ -236,6 +243,12 @@ fn finish(
         }
         cluster.outlier_detection = Some(value);
     }
+    let ejects = cluster.outlier_detection.is_some();
+    let setting = policies().find_map(|policy| {
+        let balancer = policy.load_balancer.as_ref()?;
+        balancer.locality_lb_setting.as_ref()
+    });
+    cluster.places = locality::spread(setting, ejects, called.client, &cluster.endpoints);
     cluster.to_value()
 }
 

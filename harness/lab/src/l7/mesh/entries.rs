@@ -6,16 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::destination::originated;
+use super::locality;
 use super::outbound::routes;
 use super::registry::{Mesh, Workload, cluster_name, fqdn, host_covers, resolve_host};
 use super::sidecar::Egress;
 use super::types::service_entry::{Resolution, WorkloadEntry};
 use crate::l7::envoy::Snapshot;
-use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol};
+use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol, original_destination};
+use crate::l7::envoy::listener::upstream_tls;
 use crate::l7::envoy::route::VirtualHost;
+use crate::l7::locality::Locality;
 
 /// Hosts that VirtualServices route though no Service has them: on port 80, as in Istio.
 pub(super) fn foreign_hosts(
@@ -63,10 +66,8 @@ pub(super) fn service_entries(
     snapshot: &mut Snapshot,
 ) {
     for entry in &mesh.service_entries {
-        let named = entry.spec.resolution == Some(Resolution::Dns);
-        if !named && entry.spec.resolution != Some(Resolution::Static) {
-            continue;
-        }
+        let resolution = entry.spec.resolution.unwrap_or(Resolution::None);
+        let named = resolution == Resolution::Dns;
         for port in entry.spec.ports.iter().flatten() {
             let protocol = port
                 .protocol
@@ -76,7 +77,9 @@ pub(super) fn service_entries(
             let Ok(number) = u16::try_from(port.number) else {
                 continue;
             };
-            if !matches!(protocol.as_str(), "HTTP" | "HTTP2" | "GRPC") {
+            let http = matches!(protocol.as_str(), "HTTP" | "HTTP2" | "GRPC");
+            // A rule may lead to any port of an entry whose clients know where they go.
+            if !http && resolution != Resolution::None {
                 continue;
             }
             let endpoint = |endpoint: &WorkloadEntry| {
@@ -90,6 +93,7 @@ pub(super) fn service_entries(
                     address: endpoint.address.clone(),
                     port: target,
                     mesh: false,
+                    locality: Locality::parse(endpoint.locality.as_deref().unwrap_or_default()),
                 })
             };
             let namespace = entry.namespace().unwrap_or_default();
@@ -111,10 +115,9 @@ pub(super) fn service_entries(
                 let mut cluster = Cluster {
                     name: cluster_name(number, None, &host),
                     endpoints: known.iter().filter_map(endpoint).collect(),
-                    protocol: if protocol == "HTTP" {
-                        Protocol::Http1
-                    } else {
-                        Protocol::Http2
+                    protocol: match protocol.as_str() {
+                        "HTTP2" | "GRPC" => Protocol::Http2,
+                        _ => Protocol::Http1,
                     },
                     ..Cluster::default()
                 };
@@ -122,12 +125,23 @@ pub(super) fn service_entries(
                 let policy = rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
                 let tls = policy.and_then(|policy| policy.tls.as_ref());
                 cluster.tls = tls.and_then(|tls| originated(tls, cluster.protocol));
-                let mut cluster = cluster.to_value();
-                if named {
-                    cluster["type"] = json!("STRICT_DNS");
-                    cluster["dns_lookup_family"] = json!("V4_PREFERRED");
+                let balancer = policy.and_then(|policy| policy.load_balancer.as_ref());
+                let ejects = policy.is_some_and(|policy| policy.outlier_detection.is_some());
+                let setting = balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref());
+                cluster.places = locality::spread(setting, ejects, client, &cluster.endpoints);
+                let mut value = cluster.to_value();
+                match resolution {
+                    Resolution::Static => {}
+                    Resolution::Dns => {
+                        value["type"] = json!("STRICT_DNS");
+                        value["dns_lookup_family"] = json!("V4_PREFERRED");
+                    }
+                    Resolution::None => value = where_it_went(&cluster, port.target_port),
                 }
-                snapshot.clusters.push(cluster);
+                snapshot.clusters.push(value);
+                if !http {
+                    continue;
+                }
                 hosts.entry(number).or_default().push(VirtualHost {
                     name: format!("{host}:{number}/entry"),
                     domains: vec![host.clone()],
@@ -136,4 +150,16 @@ pub(super) fn service_entries(
             }
         }
     }
+}
+
+/// The cluster that goes on to where its client was going, though maybe to another port there.
+fn where_it_went(cluster: &Cluster, port: Option<u32>) -> Value {
+    let mut value = original_destination(&cluster.name, cluster.protocol, None);
+    if let Some(context) = &cluster.tls {
+        value["transport_socket"] = upstream_tls(context.clone());
+    }
+    if let Some(port) = port {
+        value["original_dst_lb_config"] = json!({ "upstream_port_override": port });
+    }
+    value
 }

@@ -4,13 +4,17 @@
 //! TLS, plain HTTP, or anything else. Whatever passes goes to the port it was sent to, from
 //! 127.0.0.6, which the redirection lets through.
 
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::destination::own_certificate;
 use super::outbound::BLACK_HOLE;
-use super::registry::{Mesh, Workload};
+use super::registry::{Kind, Mesh, Workload, kind_of, ports};
 use super::types::security::MutualTlsMode;
-use super::{CERTIFICATES, INBOUND_PORT, INBOUND_SOURCE, PROBE_PORT, authorization};
+use super::{CERTIFICATES, INBOUND_PORT, INBOUND_SOURCE, authorization, probes, tokens};
 use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::cluster::{Protocol, original_destination};
 use crate::l7::envoy::listener::{
@@ -25,8 +29,6 @@ use kube::ResourceExt;
 
 /// The cluster that connects to where a connection was sent.
 const PASSTHROUGH: &str = "InboundPassthroughCluster";
-/// The cluster and listener of the kubelet's probes.
-const PROBES: &str = "InboundProbes";
 /// Istio's root namespace, whose policies hold everywhere.
 pub(super) const ROOT_NAMESPACE: &str = "istio-system";
 const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -37,67 +39,47 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload) -> Snapshot {
     let source = json!({
         "source_address": { "address": INBOUND_SOURCE.to_string(), "port_value": 0 },
     });
-    let mut probes = original_destination(PROBES, Protocol::Http1, None);
-    probes["original_dst_lb_config"] = json!({ "use_http_header": true });
+    let mut clusters = vec![original_destination(
+        PASSTHROUGH,
+        Protocol::SameAsDownstream,
+        Some(source),
+    )];
+    clusters.extend(probes::clusters(workload));
     Snapshot {
-        listeners: vec![listener(mesh, workload), probe_listener()],
-        clusters: vec![
-            original_destination(PASSTHROUGH, Protocol::SameAsDownstream, Some(source)),
-            probes,
-        ],
+        listeners: vec![listener(mesh, workload), probes::listener(workload)],
+        clusters,
         ..Snapshot::default()
     }
 }
 
-/// The listener of the kubelet's HTTP probes, which injection sends here: outside mutual TLS and
-/// policies, to the port of the application that [`super::ORIGINAL_DESTINATION_HEADER`] names. (The header stays
-/// on the request: Envoy takes it off before it looks for it, if told to.)
-fn probe_listener() -> Value {
-    let route = Route {
-        name: PROBES.to_owned(),
-        action: Action::Forward(Forward {
-            clusters: vec![WeightedCluster {
-                name: PROBES.to_owned(),
-                weight: 1,
-                ..WeightedCluster::default()
-            }],
-            ..Forward::default()
-        }),
-        ..Route::default()
-    };
-    let host = VirtualHost {
-        name: PROBES.to_owned(),
-        domains: vec!["*".to_owned()],
-        routes: vec![route],
-    };
-    let manager = HttpConnectionManager {
-        stat_prefix: "probes",
-        routes: Routes::Inline(route_configuration(PROBES, &[host])),
-        server_name: None,
-        ..HttpConnectionManager::default()
-    };
-    json!({
-        "name": PROBES,
-        "address": address("0.0.0.0", PROBE_PORT),
-        "traffic_direction": "INBOUND",
-        "filter_chains": [{ "filters": [manager.filter()] }],
-    })
-}
-
 fn listener(mesh: &Mesh, workload: &Workload) -> Value {
-    let policy = authorization::filters(mesh, workload);
-    let manager = http_manager(
-        policy
-            .iter()
-            .map(|rbac| http_filter("envoy.filters.http.rbac", "rbac.v3.RBAC", rbac.clone()))
-            .collect(),
-    );
+    let policies = authorization::filters(mesh, workload).into_iter();
+    let policies =
+        policies.map(|rbac| http_filter("envoy.filters.http.rbac", "rbac.v3.RBAC", rbac));
+    // Who asks is known before it is asked what they may.
+    let filters = tokens::filter(mesh, workload).into_iter().chain(policies);
+    let manager = http_manager(filters.collect());
     let network = authorization::network_filters(mesh, workload);
     let bytes = |mut filters: Vec<Value>| {
         filters.push(tcp_proxy(PASSTHROUGH));
         filters
     };
     let modes = modes(mesh, workload);
+    let unseen = unseen(mesh, workload);
+    let looking = |mut filter: Value| {
+        let mut ports = unseen
+            .iter()
+            .map(|port| json!({ "destination_port_range": { "start": port, "end": port + 1 } }));
+        match unseen.len() {
+            0 => {}
+            1 => filter["filter_disabled"] = ports.next().unwrap_or_default(),
+            _ => {
+                filter["filter_disabled"] =
+                    json!({ "or_match": { "rules": ports.collect::<Vec<_>>() } })
+            }
+        }
+        filter
+    };
     // A connection to this port itself was not redirected; passing it on would be a loop.
     let mut chains = vec![json!({
         "name": "virtualInbound-blackhole",
@@ -152,13 +134,43 @@ fn listener(mesh: &Mesh, workload: &Workload) -> Value {
         "name": "virtualInbound",
         "address": address("0.0.0.0", INBOUND_PORT),
         "traffic_direction": "INBOUND",
-        "listener_filters": [original_dst(), tls_inspector(), http_inspector()],
+        "listener_filters": [original_dst(), looking(tls_inspector()), looking(http_inspector())],
         // As Istio's default: a client that is slow to speak must not lose its routes and its mutual TLS
         // to a guess. A server that speaks first needs a port whose protocol is declared.
         "listener_filters_timeout": "0s",
         "continue_on_listener_filters_timeout": true,
         "filter_chains": chains,
     })
+}
+
+/// The ports of which nothing has to be found out: they are for bytes, and never for mutual TLS. Their
+/// servers may speak first.
+fn unseen(mesh: &Mesh, workload: &Workload) -> BTreeSet<u16> {
+    let selects = |service: &Service| {
+        let selector = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.as_ref());
+        selector.is_some_and(|selector| {
+            let mut labels = selector.iter();
+            !selector.is_empty()
+                && labels.all(|(key, value)| workload.labels.get(key) == Some(value))
+        })
+    };
+    let services = mesh
+        .services
+        .iter()
+        .filter(|(namespace, _, service)| *namespace == workload.namespace && selects(service));
+    let ports = services.flat_map(|(_, _, service)| ports(service));
+    let declared = ports.filter(|port| kind_of(port) == Some(Kind::Tcp));
+    let numbers = declared.filter_map(|port| match port.target_port {
+        Some(IntOrString::Int(number)) => u16::try_from(number).ok(),
+        Some(IntOrString::String(_)) => None,
+        None => u16::try_from(port.port).ok(),
+    });
+    numbers
+        .filter(|number| mode(mesh, workload, *number) == MutualTlsMode::Disable)
+        .collect()
 }
 
 fn http_manager(filters: Vec<Value>) -> Value {

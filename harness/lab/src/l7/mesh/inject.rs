@@ -5,15 +5,15 @@
 //! stays), as Istio has it since 1.27: the application starts after it and ends before it.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, HTTPHeader, Pod,
-    Probe, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, Pod, Probe,
+    SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::registry::Workload;
-use super::{CERTIFICATES, DIRECTORY, ORIGINAL_DESTINATION_HEADER, PROBE_PORT};
+use super::{CERTIFICATES, DIRECTORY, probes};
 use crate::l7::cluster::TLS_MODE;
 use crate::l7::envoy::READY_PORT;
 use crate::l7::envoy::bootstrap::{arguments, environment};
@@ -43,7 +43,8 @@ pub(super) fn workload_of(pod: &Pod, namespace: &str) -> Option<Workload> {
         return None;
     }
     let account = spec.service_account_name.as_deref().unwrap_or("default");
-    Some(Workload::new(namespace, account, pod.labels()))
+    let probed = probes::of_pod(pod);
+    Some(Workload::new(namespace, account, pod.labels()).probed(probed))
 }
 
 /// The workload of a pod that has a sidecar.
@@ -63,6 +64,7 @@ pub(super) fn injected_workload(pod: &Pod) -> Option<Workload> {
         return None;
     }
     let workload = Workload::new(&pod.namespace()?, account, pod.labels());
+    let workload = workload.probed(probes::of_injected(pod));
     let volumes = pod
         .spec
         .iter()
@@ -112,6 +114,7 @@ pub(super) fn inject(pod: &mut Pod, workload: &Workload) {
         .as_ref()
         .and_then(|spec| spec.containers.first())
         .map(|first| first.name.clone());
+    let rewritten = probes::are_rewritten(pod);
     let annotations = pod.annotations_mut();
     annotations.insert(
         STATUS.to_owned(),
@@ -130,8 +133,8 @@ pub(super) fn inject(pod: &mut Pod, workload: &Workload) {
             .or_insert(first);
     }
     let Some(spec) = &mut pod.spec else { return };
-    for container in &mut spec.containers {
-        redirect_probes(container);
+    if rewritten {
+        spec.containers.iter_mut().for_each(probes::redirect);
     }
     // Before all others, so that the application's own init containers go through the mesh, too.
     let redirection = Container {
@@ -159,38 +162,6 @@ pub(super) fn inject(pod: &mut Pod, workload: &Workload) {
         }),
         ..Volume::default()
     });
-}
-
-/// Sends a container's HTTP probes by way of the sidecar's own port: the kubelet has no certificate of
-/// the mesh, so where mutual TLS is STRICT it would be refused, and no policy is meant for it.
-/// Envoy's own header says where the probe is to go on to. (TCP probes reach the sidecar at any rate,
-/// and say no more than that, with Istio's default of old, too.)
-fn redirect_probes(container: &mut Container) {
-    let ports = container.ports.clone().unwrap_or_default();
-    let probes = [
-        &mut container.liveness_probe,
-        &mut container.readiness_probe,
-        &mut container.startup_probe,
-    ];
-    let gets = probes
-        .into_iter()
-        .flatten()
-        .filter_map(|probe| probe.http_get.as_mut());
-    for get in gets.filter(|get| get.host.is_none() && get.scheme.as_deref() != Some("HTTPS")) {
-        let port = match &get.port {
-            IntOrString::Int(port) => Some(*port),
-            IntOrString::String(name) => ports
-                .iter()
-                .find(|port| port.name.as_ref() == Some(name))
-                .map(|port| port.container_port),
-        };
-        let Some(port) = port else { continue };
-        get.port = IntOrString::Int(i32::from(PROBE_PORT));
-        get.http_headers.get_or_insert_default().push(HTTPHeader {
-            name: ORIGINAL_DESTINATION_HEADER.to_owned(),
-            value: format!("127.0.0.1:{port}"),
-        });
-    }
 }
 
 /// What Envoy is started with. As in Istio, a connection by which something comes after what its
@@ -333,36 +304,5 @@ mod tests {
             pod.annotations()["kubectl.kubernetes.io/default-container"],
             "web"
         );
-    }
-
-    #[test]
-    fn http_probes_go_by_way_of_the_sidecar() {
-        for (probe, expected) in [
-            ("{httpGet: {path: /x, port: 8080}}", Some("127.0.0.1:8080")),
-            ("{httpGet: {path: /x, port: web}}", Some("127.0.0.1:8081")),
-            ("{httpGet: {path: /x, port: unknown}}", None),
-            ("{httpGet: {path: /x, port: 8080, scheme: HTTPS}}", None),
-            ("{tcpSocket: {port: 8080}}", None),
-        ] {
-            let yaml = format!(
-                "{{metadata: {{name: a, namespace: default}}, spec: {{containers: [{{name: web, ports: [{{name: web, containerPort: 8081}}], readinessProbe: {probe}}}]}}}}"
-            );
-            let before = pod(&yaml);
-            let mut after = before.clone();
-            inject(&mut after, &workload_of(&before, "default").unwrap());
-            let of = |pod: &Pod| {
-                pod.spec.as_ref().unwrap().containers[0]
-                    .readiness_probe
-                    .clone()
-            };
-            let Some(expected) = expected else {
-                assert_eq!(of(&after), of(&before), "{probe}");
-                continue;
-            };
-            let get = of(&after).unwrap().http_get.unwrap();
-            assert_eq!(get.port, IntOrString::Int(i32::from(PROBE_PORT)));
-            assert_eq!(get.path.as_deref(), Some("/x"));
-            assert_eq!(get.http_headers.unwrap()[0].value, expected);
-        }
     }
 }

@@ -12,13 +12,16 @@ mod filters;
 mod identity;
 mod inbound;
 mod inject;
+mod locality;
 mod outbound;
+mod probes;
 pub(crate) mod redirect;
 mod registry;
 mod route;
 mod sidecar;
 #[cfg(test)]
 mod tests;
+mod tokens;
 pub(crate) mod types;
 mod webhook;
 
@@ -28,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse};
@@ -40,6 +43,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::identity::Authority;
 use self::registry::{Mesh, Workload, oldest_first};
 use self::types::destination_rule::DestinationRule;
+use self::types::request_authentication::RequestAuthentication;
 use self::types::security::{AuthorizationPolicy, PeerAuthentication};
 use self::types::service_entry::ServiceEntry;
 use self::types::sidecar::Sidecar;
@@ -60,10 +64,8 @@ use crate::builtin::BuiltinContext;
 pub(crate) const OUTBOUND_PORT: u16 = 15001;
 /// Where redirected connections to the pod come in.
 pub(crate) const INBOUND_PORT: u16 = 15006;
-/// Where the kubelet's HTTP probes come in.
+/// Where the kubelet's probes come in.
 pub(crate) const PROBE_PORT: u16 = 15020;
-/// Where such a probe is to go on to; only the listener of [`PROBE_PORT`] heeds it.
-const ORIGINAL_DESTINATION_HEADER: &str = "x-envoy-original-dst-host";
 /// The mark of the sidecar's own connections.
 pub(crate) const MARK: u32 = 1337;
 /// Where the sidecar connects to its application from.
@@ -105,6 +107,7 @@ fn one_a_group(workloads: &mut BTreeSet<Workload>) {
 struct Stores {
     namespaces: Store<Namespace>,
     pods: Store<Pod>,
+    nodes: Store<Node>,
     services: Store<Service>,
     slices: Store<EndpointSlice>,
     virtual_services: Store<VirtualService>,
@@ -113,6 +116,7 @@ struct Stores {
     sidecars: Store<Sidecar>,
     peer_authentications: Store<PeerAuthentication>,
     authorization_policies: Store<AuthorizationPolicy>,
+    request_authentications: Store<RequestAuthentication>,
     service_routes: gamma::Stores,
 }
 
@@ -151,6 +155,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
     let stores = Stores {
         namespaces: world.watch(Api::all(client.clone())),
         pods: world.watch(Api::all(client.clone())),
+        nodes: world.watch(Api::all(client.clone())),
         services: world.watch(Api::all(client.clone())),
         slices: world.watch(Api::all(client.clone())),
         virtual_services: world.watch(Api::all(client.clone())),
@@ -159,6 +164,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         sidecars: world.watch(Api::all(client.clone())),
         peer_authentications: world.watch(Api::all(client.clone())),
         authorization_policies: world.watch(Api::all(client.clone())),
+        request_authentications: world.watch(Api::all(client.clone())),
         service_routes: gamma::Stores::watch(&mut world, &client),
     };
     let configurations: Store<MutatingWebhookConfiguration> = world.watch(Api::all(client.clone()));
@@ -303,7 +309,8 @@ impl Istiod {
     fn mesh(&self) -> Mesh {
         let stores = &self.stores;
         let services = Services::new(stores.services.state(), stores.slices.state())
-            .with_pods(stores.pods.state());
+            .with_pods(stores.pods.state())
+            .with_nodes(stores.nodes.state());
         Mesh {
             service_routes: stores.service_routes.routes(&services),
             services,
@@ -313,7 +320,25 @@ impl Istiod {
             sidecars: oldest_first(stores.sidecars.state()),
             peer_authentications: oldest_first(stores.peer_authentications.state()),
             authorization_policies: oldest_first(stores.authorization_policies.state()),
+            request_authentications: oldest_first(stores.request_authentications.state()),
         }
+    }
+
+    /// The workloads of the pods that there are; and the groups of those proxies that are told more than
+    /// they know of themselves.
+    fn running(&self, services: &Services) -> (BTreeSet<Workload>, BTreeMap<String, String>) {
+        let mut places = BTreeMap::new();
+        let pods = self.stores.pods.state().into_iter();
+        let workloads = pods.filter_map(|pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            let workload = inject::injected_workload(&pod)?.at(services.locality(Some(&pod), node));
+            if workload.group() != workload.admitted_group() {
+                let proxy = format!("{}.{}", pod.name_any(), workload.namespace);
+                places.insert(proxy, workload.group());
+            }
+            Some(workload)
+        });
+        (workloads.collect(), places)
     }
 
     /// Brings what every workload is told up to date; what failed is returned and tried again at the
@@ -329,17 +354,13 @@ impl Istiod {
             .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
             .map(|namespace| (namespace.name_any(), namespace.uid().unwrap_or_default()))
             .collect();
-        let mut workloads: BTreeSet<Workload> = self
-            .stores
-            .pods
-            .state()
-            .iter()
-            .filter_map(|pod| inject::injected_workload(pod))
-            .collect();
+        let (mut workloads, places) = self.running(&mesh.services);
+        let named: BTreeSet<String> = workloads.iter().map(Workload::admitted_group).collect();
         {
             let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
             admitted.retain(|workload| {
-                !workloads.contains(workload) && active.contains_key(&workload.namespace)
+                !named.contains(&workload.admitted_group())
+                    && active.contains_key(&workload.namespace)
             });
             workloads.extend(admitted.iter().cloned());
         }
@@ -368,8 +389,9 @@ impl Istiod {
                 errors.push(error);
             }
         }
-        self.xds
-            .retain(&workloads.iter().map(Workload::group).collect());
+        let groups = workloads.iter().map(Workload::group);
+        self.xds.retain(&groups.chain(named).collect());
+        self.xds.place(places);
         if errors.is_empty() {
             *told = Some(Told {
                 mesh,
@@ -386,15 +408,14 @@ impl Istiod {
         mesh: &Mesh,
         workload: &Workload,
     ) -> anyhow::Result<()> {
-        let group = workload.group();
         let start = bootstrap_files(&Bootstrap {
-            group: &group,
+            group: &workload.admitted_group(),
             control_plane: (&self.namespace, SERVICE, XDS_PORT),
             mark: Some(MARK),
         });
         // A sidecar has the clusters of all Services, whether or not its routes lead there.
         self.xds
-            .publish(&group, translate(mesh, workload), Vec::new);
+            .publish(&workload.group(), translate(mesh, workload), Vec::new);
         let labels = [("app.kubernetes.io/managed-by", "istiod")];
         let metadata = metadata(&workload.namespace, &workload.config_map(), &labels);
         publisher.apply(&config_map(metadata, start)).await?;

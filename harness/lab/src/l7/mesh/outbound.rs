@@ -47,6 +47,7 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
     let egress = Egress::of(mesh, client);
     let policy = egress.policy();
     snapshot.listeners.push(entrance(policy));
+    let aliases = aliases(mesh, client);
     let mut hosts: BTreeMap<u16, Vec<VirtualHost>> = BTreeMap::new();
     for (namespace, name, service) in mesh.services.iter() {
         if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
@@ -62,9 +63,11 @@ pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
                 // Its clusters stay: a rule for another host may lead there.
                 Some(_) if !egress.imports(namespace, &host) => {}
                 Some(Kind::Http) => {
+                    let mut domains = domains(namespace, name, service, client);
+                    domains.extend(aliases.get(&host).cloned().unwrap_or_default());
                     hosts.entry(number).or_default().push(VirtualHost {
                         name: format!("{host}:{number}"),
-                        domains: domains(namespace, name, service, client),
+                        domains,
                         routes: routes(mesh, client, &host, number),
                     });
                 }
@@ -203,6 +206,20 @@ fn domains(namespace: &str, name: &str, service: &Service, client: &Workload) ->
     }
     domains.extend(cluster_ip(service).map(str::to_owned));
     domains
+}
+
+/// The other names of Services, by Services of type ExternalName.
+fn aliases(mesh: &Mesh, client: &Workload) -> BTreeMap<String, Vec<String>> {
+    let mut aliases: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (namespace, name, service) in mesh.services.iter() {
+        let host = fqdn(namespace, name);
+        let target = mesh.resolved(host.clone());
+        if target != host {
+            let names = domains(namespace, name, service, client);
+            aliases.entry(target).or_default().extend(names);
+        }
+    }
+    aliases
 }
 
 /// The routes of a host: its VirtualService's, or those of the Gateway API, or the Service itself.

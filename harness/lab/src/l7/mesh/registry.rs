@@ -3,13 +3,15 @@
 //! Start from [`Mesh`], the state of the mesh at one moment, and [`Workload`], the pod that a
 //! configuration is for. Names follow Istio's: `outbound|80|v1|backend.default.svc.cluster.local`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
 
+use super::probes::Asked;
 use super::types::destination_rule::DestinationRule;
+use super::types::request_authentication::RequestAuthentication;
 use super::types::security::{AuthorizationPolicy, PeerAuthentication};
 use super::types::service_entry::ServiceEntry;
 use super::types::sidecar::Sidecar;
@@ -17,6 +19,7 @@ use super::types::virtual_service::VirtualService;
 use crate::l7::cluster::{Services, same_objects};
 use crate::l7::envoy::fingerprint;
 use crate::l7::gateway::gamma::ServiceRoutes;
+use crate::l7::locality::Locality;
 use crate::topology::CLUSTER_DOMAIN;
 
 /// The state of the mesh at one moment.
@@ -36,6 +39,8 @@ pub(super) struct Mesh {
     pub(super) peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// AuthorizationPolicies.
     pub(super) authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+    /// RequestAuthentications.
+    pub(super) request_authentications: Vec<Arc<RequestAuthentication>>,
     /// Routes of the Gateway API whose parents are Services.
     pub(super) service_routes: ServiceRoutes,
 }
@@ -50,6 +55,10 @@ impl Mesh {
             && same_objects(&self.sidecars, &other.sidecars)
             && same_objects(&self.peer_authentications, &other.peer_authentications)
             && same_objects(&self.authorization_policies, &other.authorization_policies)
+            && same_objects(
+                &self.request_authentications,
+                &other.request_authentications,
+            )
             && self.service_routes.same(&other.service_routes)
     }
 }
@@ -72,6 +81,10 @@ pub(super) struct Workload {
     pub(super) service_account: String,
     /// Its labels, without those that tell pods of one workload apart.
     pub(super) labels: BTreeMap<String, String>,
+    /// What its sidecars ask of it for the kubelet.
+    pub(super) probes: BTreeSet<Asked>,
+    /// Where it is, as far as is known.
+    pub(super) locality: Locality,
     /// The name of its ConfigMap.
     config_map: String,
 }
@@ -99,14 +112,31 @@ impl Workload {
             .filter(|(key, _)| !OF_ONE_POD.contains(&key.as_str()) && !ours(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        let told = serde_json::to_string(&labels).unwrap_or_default();
-        let fingerprint = fingerprint(&format!("{service_account}\n{told}"));
         Self {
+            config_map: String::new(),
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
+            probes: BTreeSet::new(),
+            locality: Locality::of_pod(&labels).unwrap_or_default(),
             labels,
-            config_map: format!("istio-proxy-{fingerprint}"),
         }
+        .named()
+    }
+
+    /// The same, of pods whose sidecars ask this of them.
+    pub(super) fn probed(self, probes: BTreeSet<Asked>) -> Self {
+        Self { probes, ..self }.named()
+    }
+
+    /// Named by all that tells it from others.
+    fn named(self) -> Self {
+        let told = serde_json::to_string(&self.labels).unwrap_or_default();
+        let mut told = format!("{}\n{told}", self.service_account);
+        if !self.probes.is_empty() {
+            told.push_str(&format!("\n{:?}", self.probes));
+        }
+        let config_map = format!("istio-proxy-{}", fingerprint(&told));
+        Self { config_map, ..self }
     }
 
     /// The same, of a pod that mounts this ConfigMap: the labels that it had when it was admitted chose
@@ -116,14 +146,28 @@ impl Workload {
         Self { config_map, ..self }
     }
 
-    /// Whether its labels are those that it was admitted with.
-    pub(super) fn as_admitted(&self) -> bool {
-        *self == Self::new(&self.namespace, &self.service_account, &self.labels)
+    /// The same, of pods on nodes that say where they are.
+    pub(super) fn at(self, locality: Locality) -> Self {
+        Self { locality, ..self }
     }
 
-    /// What its sidecars are told as.
-    pub(super) fn group(&self) -> String {
+    /// Whether its labels are those that it was admitted with.
+    pub(super) fn as_admitted(&self) -> bool {
+        self.config_map == self.clone().named().config_map
+    }
+
+    /// What its sidecars are told as, before it is known where they run: so they call themselves.
+    pub(super) fn admitted_group(&self) -> String {
         format!("{}/{}", self.namespace, self.config_map)
+    }
+
+    /// What its sidecars are told as: where nodes differ, those of each locality by themselves.
+    pub(super) fn group(&self) -> String {
+        let group = self.admitted_group();
+        match Locality::of_pod(&self.labels).is_none() && self.locality.is_known() {
+            true => format!("{group}@{}", self.locality),
+            false => group,
+        }
     }
 
     /// The name of its ConfigMap.
@@ -231,6 +275,20 @@ impl Mesh {
                 })
         };
         named(true).or_else(|| named(false))
+    }
+
+    /// The host itself, or the Service that it is another name of: one of type ExternalName may name one.
+    pub(super) fn resolved(&self, host: String) -> String {
+        let find = |host: &str| {
+            let (namespace, name) = service_of(host)?;
+            self.services.find(namespace, name)
+        };
+        let spec = find(&host).and_then(|service| service.spec.as_ref());
+        let target = spec.and_then(|spec| spec.external_name.as_deref());
+        match target.map(|name| name.trim_end_matches('.')) {
+            Some(target) if find(target).is_some() => target.to_owned(),
+            _ => host,
+        }
     }
 
     /// The DestinationRule for a host: the client's namespace's own before the Service's, before

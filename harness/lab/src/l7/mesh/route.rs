@@ -140,6 +140,7 @@ struct Context<'a> {
 impl Context<'_> {
     fn cluster(&self, destination: &Destination) -> String {
         let host = resolve_host(&destination.host, self.namespace);
+        let host = self.mesh.resolved(host);
         let named = destination.port.as_ref().map(|port| port.number);
         let port = self.mesh.destination_port(&host, named, self.port);
         cluster_name(port, destination.subset.as_deref(), &host)

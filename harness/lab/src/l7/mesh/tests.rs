@@ -450,3 +450,47 @@ fn what_a_sidecar_does_not_import_is_nobodys() {
     let entrance = &snapshot.listeners[0]["default_filter_chain"]["filters"][0]["typed_config"];
     assert_eq!(entrance["cluster"], "BlackHoleCluster");
 }
+
+#[test]
+fn tokens_are_looked_at_before_policies() {
+    const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"MdsgYffHHDxHTVdC7rYLgvMmj_wCCoCrxidn3Ui0VjA","y":"Smt50vNC2kyj5ucJnVMDHP28AyBv9INoBj_R0W_dqSk"}]}"#;
+    let mut mesh = mesh(json!({ "hosts": ["other"] }));
+    let object = |name: &str, spec: Value| json!({ "metadata": { "name": name, "namespace": "default" }, "spec": spec });
+    mesh.request_authentications = vec![
+        parse(object(
+            "one",
+            json!({ "jwtRules": [{
+            "issuer": "a.example", "audiences": ["x"], "jwks": KEYS,
+            "fromHeaders": [{ "name": "x-a", "prefix": "Token " }], "fromParams": ["a"], "fromCookies": ["a"],
+            "outputPayloadToHeader": "x-payload", "forwardOriginalToken": true,
+            "outputClaimToHeaders": [{ "header": "x-sub", "claim": "sub" }],
+        }] }),
+        )),
+        parse(object(
+            "two",
+            json!({ "jwtRules": [{
+            "issuer": "b.example", "jwksUri": "http://backend.default/keys",
+        }, {
+            "issuer": "c.example", "jwks": "{\"keys\":[]}",
+        }] }),
+        )),
+    ];
+    mesh.authorization_policies = vec![parse(object(
+        "some",
+        json!({ "rules": [{
+        "from": [{ "source": { "requestPrincipals": ["a.example/*"], "notRequestPrincipals": ["*/x"] } }],
+        "when": [{ "key": "request.auth.claims[a][b]", "values": ["c", "d*"] }],
+    }] }),
+    ))];
+    let snapshot = translate(&mesh, &client());
+    assert_envoy_accepts(&snapshot);
+    let is_entrance = |listener: &&Value| listener["name"] == "virtualInbound";
+    let inbound = snapshot.listeners.iter().find(is_entrance).unwrap();
+    let inbound = inbound.to_string();
+    let at = |text: &str| inbound.find(text).unwrap();
+    assert!(at("envoy.filters.http.jwt_authn") < at("envoy.filters.http.rbac"));
+    // Of a token nothing is known where bytes are not HTTP: such a rule allows nothing there.
+    let network = inbound.split("envoy.filters.network.rbac").nth(1).unwrap();
+    let network = network.split("tcp_proxy").next().unwrap();
+    assert!(!network.contains("jwt_authn"), "{network}");
+}

@@ -57,6 +57,8 @@ struct Known {
 struct State {
     groups: BTreeMap<String, Arc<Configuration>>,
     proxies: HashMap<Proxy, Known>,
+    /// The groups of proxies that call themselves of another, by the proxies' ids.
+    places: BTreeMap<String, String>,
     requests: u64,
 }
 
@@ -122,6 +124,37 @@ impl Xds {
             proxies
                 .filter(|(proxy, _)| proxy.group == group)
                 .for_each(|(_, known)| known.changed.notify_waiters());
+        }
+    }
+
+    /// Says which group a proxy is of, where it is another than it says itself.
+    pub(crate) fn place(&self, places: BTreeMap<String, String>) {
+        let mut state = self.state();
+        let State {
+            proxies,
+            places: before,
+            ..
+        } = &mut *state;
+        if *before == places {
+            return;
+        }
+        proxies.retain(|proxy, known| {
+            let stays = before.get(&proxy.id) == places.get(&proxy.id);
+            if !stays {
+                // What it waits for is another group's: it is to ask anew.
+                known.changed.notify_waiters();
+            }
+            stays
+        });
+        *before = places;
+    }
+
+    /// A proxy of this id that calls itself of this group.
+    fn proxy(&self, id: String, group: String) -> Proxy {
+        let placed = self.state().places.get(&id).cloned();
+        Proxy {
+            group: placed.unwrap_or(group),
+            id,
         }
     }
 

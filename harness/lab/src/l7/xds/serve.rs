@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde::Deserialize;
 
-use super::{Proxy, Subject, Xds};
+use super::{Subject, Xds};
 
 /// `envoy.service.discovery.v3.DiscoveryRequest`, so far as it matters here.
 #[derive(Deserialize)]
@@ -38,10 +38,7 @@ impl Xds {
     }
 
     async fn discover(&self, request: DiscoveryRequest, subject: Subject) -> Response {
-        let proxy = Proxy {
-            group: request.node.cluster,
-            id: request.node.id,
-        };
+        let proxy = self.proxy(request.node.id, request.node.cluster);
         match self.ask(proxy, subject, &request.version_info).await {
             Some(response) => {
                 ([(header::CONTENT_TYPE, "application/json")], response).into_response()

@@ -7,6 +7,7 @@
 mod container;
 pub(super) mod env;
 mod files;
+mod health;
 pub(super) mod instance;
 mod probe;
 mod security;

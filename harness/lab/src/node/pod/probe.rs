@@ -1,6 +1,6 @@
 //! Probes: asking a container whether it has started, lives, and is ready.
 //!
-//! Start from [`run`]. HTTP and TCP are asked from the node's network namespace, as a kubelet asks.
+//! Start from [`run`]. HTTP, TCP and gRPC are asked from the node's network namespace, as a kubelet asks.
 //! A probe that has not yet succeeded is also tried between its periods, so that a pod is ready as
 //! soon as it can be; only tries at the period's beat count as failures. What follows from a result
 //! is the container's affair.
@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::health;
 use crate::node::process::Process;
 use crate::os::dial;
 use crate::os::netns::NetNs;
@@ -134,7 +135,13 @@ async fn ask(probe: &Probe, target: &Target) -> Result<(), String> {
     if let Some(exec) = &probe.exec {
         return command(&exec.command.clone().unwrap_or_default(), target).await;
     }
-    Err("the lab has no gRPC probes: use httpGet, tcpSocket or exec".to_owned())
+    if let Some(grpc) = &probe.grpc {
+        let address = address(None, &IntOrString::Int(grpc.port), target)?;
+        let stream = dial::tcp(&target.node, address).await?;
+        let service = grpc.service.as_deref().unwrap_or_default();
+        return health::check(stream, address, service).await;
+    }
+    Err("a probe that asks nothing".to_owned())
 }
 
 /// Runs a command in the container; its output is the reason for failing.

@@ -72,6 +72,46 @@ pub(crate) struct LoadBalancer {
     /// What is alike goes to one endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) consistent_hash: Option<ConsistentHash>,
+    /// Near and far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) locality_lb_setting: Option<LocalityLbSetting>,
+}
+
+/// What follows from where endpoints are. Without it the near come first, of a service whose endpoints are
+/// ejected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct LocalityLbSetting {
+    /// Whether anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) enabled: Option<bool>,
+    /// Shares of places, by the client's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) distribute: Option<Vec<Distribute>>,
+    /// The region that comes next, by the client's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failover: Option<Vec<Failover>>,
+}
+
+/// Shares of places: `REGION/ZONE/SUBZONE`, with `*` at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Distribute {
+    /// Where clients are.
+    #[serde(default)]
+    pub(crate) from: String,
+    /// The places, and how much of a hundred each gets.
+    #[serde(default)]
+    pub(crate) to: BTreeMap<String, u32>,
+}
+
+/// The region that comes next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Failover {
+    /// The clients' region.
+    #[serde(default)]
+    pub(crate) from: String,
+    /// The region.
+    #[serde(default)]
+    pub(crate) to: String,
 }
 
 /// What is hashed: one of these.

@@ -5,6 +5,7 @@
 //! those of <https://istio.io/latest/docs/reference/config/>.
 
 pub(crate) mod destination_rule;
+pub(crate) mod request_authentication;
 pub(crate) mod security;
 pub(crate) mod service_entry;
 pub(crate) mod sidecar;
@@ -57,6 +58,10 @@ mod tests {
             (sidecar::Sidecar::crd(), &["v1beta1", "v1alpha3"]),
             (security::PeerAuthentication::crd(), &["v1beta1"]),
             (security::AuthorizationPolicy::crd(), &["v1beta1"]),
+            (
+                request_authentication::RequestAuthentication::crd(),
+                &["v1beta1"],
+            ),
         ]
         .into_iter()
         .map(|(mut crd, older)| {

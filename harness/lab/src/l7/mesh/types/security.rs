@@ -111,8 +111,11 @@ pub(crate) struct Rule {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Condition {
-    /// The attribute: `request.headers[NAME]`, `source.principal` or `source.namespace`.
-    #[schemars(regex(pattern = r"^(request\.headers\[[^]]+\]|source\.(principal|namespace))$"))]
+    /// The attribute: `request.headers[NAME]`, `source.principal` or `source.namespace`, or of the request's
+    /// token `request.auth.principal`, `.audiences`, `.presenter` or `.claims[NAME]`, nested ones in brackets each.
+    #[schemars(regex(
+        pattern = r"^(request\.headers\[[^]]+\]|request\.auth\.(principal|audiences|presenter|claims(\[[^]]+\])+)|source\.(principal|namespace))$"
+    ))]
     pub(crate) key: String,
     /// Values, any of which it must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,6 +142,12 @@ pub(crate) struct Source {
     /// Identities, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) not_principals: Option<Vec<String>>,
+    /// Who a token is of, and for whom: `ISSUER/SUBJECT`, with `*` at one end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_principals: Option<Vec<String>>,
+    /// The same, none of which it may have; `*` is any token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_request_principals: Option<Vec<String>>,
     /// Accounts: `NAMESPACE/ACCOUNT`, or one of the policy's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) service_accounts: Option<Vec<String>>,

@@ -71,4 +71,7 @@ pub(crate) struct WorkloadEntry {
     /// Its ports by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ports: Option<BTreeMap<String, u32>>,
+    /// Where it is: `REGION/ZONE/SUBZONE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) locality: Option<String>,
 }
