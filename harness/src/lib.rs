@@ -22,6 +22,7 @@ pub mod scope;
 mod script;
 pub mod settings;
 pub mod stack;
+pub mod token;
 pub mod verdict;
 pub mod wait;
 mod web;

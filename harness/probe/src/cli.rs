@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -51,6 +52,26 @@ pub(crate) struct ServeFlags {
     /// HTTP/1.1 and h2 by prior knowledge [default: 8080, unless another kind of port is given].
     #[arg(long, env = "PROBE_HTTP", value_name = "PORT,…", value_delimiter = ',')]
     pub(crate) http: Vec<u16>,
+    /// The same at 127.0.0.1 alone.
+    #[arg(
+        long,
+        env = "PROBE_HTTP_LOCAL",
+        value_name = "PORT,…",
+        value_delimiter = ','
+    )]
+    pub(crate) http_local: Vec<u16>,
+    /// The same at the pod's own address alone, which is POD_IP.
+    #[arg(
+        long,
+        env = "PROBE_HTTP_OWN",
+        value_name = "PORT,…",
+        value_delimiter = ',',
+        requires = "pod_ip"
+    )]
+    pub(crate) http_own: Vec<u16>,
+    /// The pod's own address.
+    #[arg(long, env = "POD_IP", value_name = "ADDRESS", hide = true)]
+    pub(crate) pod_ip: Option<IpAddr>,
     /// The same over TLS.
     #[arg(long, env = "PROBE_TLS", value_name = "PORT,…", value_delimiter = ',')]
     pub(crate) tls: Vec<u16>,
@@ -81,6 +102,14 @@ pub(crate) struct ServeFlags {
     /// TCP echo.
     #[arg(long, env = "PROBE_TCP", value_name = "PORT,…", value_delimiter = ',')]
     pub(crate) tcp: Vec<u16>,
+    /// TCP that says who it is at once.
+    #[arg(
+        long,
+        env = "PROBE_TCP_FIRST",
+        value_name = "PORT,…",
+        value_delimiter = ','
+    )]
+    pub(crate) tcp_first: Vec<u16>,
     /// UDP.
     #[arg(long, env = "PROBE_UDP", value_name = "PORT,…", value_delimiter = ',')]
     pub(crate) udp: Vec<u16>,

@@ -19,6 +19,8 @@ pub enum Need {
     Alone,
     /// At least so many schedulable nodes.
     Nodes(usize),
+    /// Schedulable nodes in at least so many zones, by their labels.
+    Zones(usize),
     /// An implementation of `type: LoadBalancer`.
     LoadBalancer,
     /// One whose addresses are no cluster IPs, so that they are subject to `externalTrafficPolicy` and
@@ -85,6 +87,18 @@ impl Cluster {
                 let are = if found == 1 { "is" } else { "are" };
                 (found < wanted)
                     .then(|| format!("needs {wanted} schedulable nodes; there {are} {found}"))
+            }
+            Need::Zones(wanted) => {
+                let nodes = Api::<Node>::all(self.client.clone())
+                    .list(&ListParams::default())
+                    .await
+                    .doing(|| "looking at the nodes' zones".to_owned())?;
+                let nodes = nodes.items.iter().filter(|node| schedulable(node));
+                let zones: BTreeSet<_> = nodes.filter_map(zone).collect();
+                let found = zones.len();
+                (found < wanted).then(|| {
+                    format!("needs nodes in {wanted} zones ({ZONE}); those of {found} are known")
+                })
             }
             Need::LoadBalancer | Need::BalancerAddress => match &self.load_balancer {
                 Balancer::None(why) => {
@@ -159,6 +173,13 @@ impl Cluster {
             }
         })
     }
+}
+
+/// The label of a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+fn zone(node: &Node) -> Option<&String> {
+    node.metadata.labels.as_ref()?.get(ZONE)
 }
 
 /// Whether a class says that its controller does something (GEP-2162).

@@ -98,6 +98,7 @@ const ISTIO: Kinds = &[
     ("networking.istio.io", "v1", "Sidecar"),
     ("security.istio.io", "v1", "PeerAuthentication"),
     ("security.istio.io", "v1", "AuthorizationPolicy"),
+    ("security.istio.io", "v1", "RequestAuthentication"),
 ];
 
 const GATEWAY: Kinds = &[

@@ -108,10 +108,12 @@ impl Client {
             reply.sha256 = hex(&digest.finalize());
         }
         if !self.spec.connect_only {
-            writer
-                .shutdown()
-                .await
-                .map_err(|error| of_io(Stage::Body, "ending our side", &error))?;
+            if !self.spec.silent {
+                writer
+                    .shutdown()
+                    .await
+                    .map_err(|error| of_io(Stage::Body, "ending our side", &error))?;
+            }
             progress.stage = Stage::Body;
             reply.answer = Some(answer(&mut reader).await?);
         }

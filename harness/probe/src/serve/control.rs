@@ -14,6 +14,8 @@ pub(crate) struct Control {
     pub(crate) delay: Duration,
     /// So many bytes instead of the answer.
     pub(crate) size: Option<u64>,
+    /// This instead of the answer.
+    pub(crate) body: Option<String>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// Turn readiness on or off.
     pub(crate) ready: Option<bool>,
@@ -64,6 +66,7 @@ impl Control {
                 "status" => control.status = status(&value)?,
                 "delay_ms" => control.delay = Duration::from_millis(number()?),
                 "size" => control.size = Some(number()?),
+                "body" => control.body = Some(value.into_owned()),
                 "header" => control.headers.push(header(&value)?),
                 "count" => control.count = Some(value.into_owned()),
                 "hold" => control.hold = Some(value.into_owned()),
@@ -112,7 +115,7 @@ mod tests {
     fn controls_are_in_the_path_and_in_the_query() {
         let control = get(
             "/status/404",
-            "delay_ms=20&size=3&header=a:b%20c&header=A:%20d&x&count=n&first=2",
+            "delay_ms=20&size=3&body=%7B%7D&header=a:b%20c&header=A:%20d&x&count=n&first=2",
         )
         .unwrap();
         assert_eq!(control.count.as_deref(), Some("n"));
@@ -121,6 +124,7 @@ mod tests {
         assert_eq!(control.status, StatusCode::NOT_FOUND);
         assert_eq!(control.delay, Duration::from_millis(20));
         assert_eq!(control.size, Some(3));
+        assert_eq!(control.body.as_deref(), Some("{}"));
         let headers: Vec<_> = control
             .headers
             .iter()

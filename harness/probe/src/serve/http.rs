@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::control::Control;
+use super::health::{self, Called};
 use super::state::State;
 use super::{Stopping, stopped};
 use crate::client::told;
@@ -33,7 +34,7 @@ const FILL: Bytes = Bytes::from_static(&[b'.'; 16 * 1024]);
 /// How much of a held body is a part.
 const HELD: usize = 1024;
 
-type Answered = Either<Either<Full<Bytes>, Held>, Either<Filler, Empty<Bytes>>>;
+type Answered = Either<Either<Full<Bytes>, Held>, Either<Filler, Either<Called, Empty<Bytes>>>>;
 
 /// Where a connection is from and what is spoken on it.
 #[derive(Debug, Clone)]
@@ -111,7 +112,7 @@ where
 
 async fn answer(state: &State, peer: Peer, mut request: Request<Incoming>) -> Response<Answered> {
     if let Some(opened) = super::websocket::open(&mut request) {
-        let mut response = opened.map(|body| Either::Right(Either::Right(body)));
+        let mut response = opened.map(|body| Either::Right(Either::Right(Either::Right(body))));
         introduce(state, &mut response);
         return response;
     }
@@ -121,6 +122,8 @@ async fn answer(state: &State, peer: Peer, mut request: Request<Incoming>) -> Re
             StatusCode::METHOD_NOT_ALLOWED,
             "this is no proxy: it does not CONNECT".into(),
         ),
+        Ok(_) if head.uri.path() == health::CHECK => health::answer(state.ready())
+            .map(|body| Either::Right(Either::Right(Either::Left(body)))),
         Ok(length) => respond(state, peer, &head, length).await,
         Err(error) => refusal(
             StatusCode::BAD_REQUEST,
@@ -185,8 +188,11 @@ async fn respond(
                 count,
                 ..tell(state, peer, head, body_length)
             };
-            // What it is made of always serialises.
-            let json = serde_json::to_vec(&answer).unwrap_or_default();
+            let json = match control.body {
+                Some(body) => body.into_bytes(),
+                // What it is made of always serialises.
+                None => serde_json::to_vec(&answer).unwrap_or_default(),
+            };
             (
                 Either::Left(Either::Left(Full::new(json.into()))),
                 "application/json",
@@ -251,7 +257,10 @@ fn bodiless(method: &Method, response: Response<Answered>) -> Response<Answered>
     if !none && let Some(length) = body.size_hint().exact() {
         head.headers.insert(CONTENT_LENGTH, length.into());
     }
-    Response::from_parts(head, Either::Right(Either::Right(Empty::new())))
+    Response::from_parts(
+        head,
+        Either::Right(Either::Right(Either::Right(Empty::new()))),
+    )
 }
 
 /// A body in two parts: the second comes when it is let go.

@@ -5,6 +5,7 @@
 //! in flight, and is gone within [`GRACE`].
 
 mod control;
+mod health;
 mod http;
 mod state;
 mod tcp;
@@ -102,13 +103,24 @@ async fn start(
     servers: &mut JoinSet<()>,
 ) -> Result<Listening, Trouble> {
     let mut listening = Listening::default();
-    let others = [&flags.tls, &flags.tcp, &flags.udp];
+    let others = [
+        &flags.http_local,
+        &flags.http_own,
+        &flags.tls,
+        &flags.tcp,
+        &flags.tcp_first,
+        &flags.udp,
+    ];
     let http = match flags.http.is_empty() && others.iter().all(|ports| ports.is_empty()) {
         true => vec![DEFAULT_PORT],
         false => flags.http.clone(),
     };
-    for port in http {
-        let (listener, address) = listen(port)?;
+    let local = flags.http_local.iter();
+    let local = local.map(|port| listen_at((Ipv4Addr::LOCALHOST, *port).into()));
+    let own = flags.http_own.iter().zip(flags.pod_ip.iter().cycle());
+    let own = own.map(|(port, address)| listen_at((*address, *port).into()));
+    for opened in http.into_iter().map(listen).chain(local).chain(own) {
+        let (listener, address) = opened?;
         listening.http.push(address);
         let state = Arc::clone(state);
         servers.spawn(accept(
@@ -140,6 +152,14 @@ async fn start(
             tcp::echo(Arc::clone(&state), stream)
         }));
     }
+    for port in &flags.tcp_first {
+        let (listener, address) = listen(*port)?;
+        listening.tcp.push(address);
+        let state = Arc::clone(state);
+        servers.spawn(accept(listener, stopping.clone(), move |stream, _| {
+            tcp::speak(Arc::clone(&state), stream)
+        }));
+    }
     for port in &flags.udp {
         let (socket, address) = udp::bind(*port).map_err(|error| no_port("UDP", *port, &error))?;
         listening.udp.push(address);
@@ -160,6 +180,22 @@ fn announce(listening: &Listening) -> Result<(), Trouble> {
 
 fn no_port(kind: &str, port: u16, error: &io::Error) -> Trouble {
     Trouble::Other(format!("listening on {kind} port {port}: {error}"))
+}
+
+/// On one address.
+fn listen_at(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Trouble> {
+    let open = || -> io::Result<(TcpListener, SocketAddr)> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    open().map_err(|error| no_port("TCP", address.port(), &error))
 }
 
 /// On every address of both families, or of IPv4 alone where there is no IPv6.

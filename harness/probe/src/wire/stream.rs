@@ -28,6 +28,10 @@ pub struct TcpSpec {
     #[serde(default)]
     #[cfg_attr(feature = "bin", arg(long))]
     pub connect_only: bool,
+    /// Say nothing, not even that there is nothing to be said: for servers that speak first.
+    #[serde(default)]
+    #[cfg_attr(feature = "bin", arg(long, conflicts_with = "bytes"))]
+    pub silent: bool,
     /// How many connections.
     #[serde(default = "one")]
     #[cfg_attr(feature = "bin", arg(long, default_value_t = 1))]
@@ -55,6 +59,7 @@ impl TcpSpec {
             bytes: 0,
             hold_ms: 0,
             connect_only: false,
+            silent: false,
             count: 1,
             concurrency: 1,
             timeout_ms: five_seconds(),

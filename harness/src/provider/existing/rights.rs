@@ -124,7 +124,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         layer: Some(Layer::Mesh),
         group: "security.istio.io",
-        resources: &["authorizationpolicies", "peerauthentications"],
+        resources: &[
+            "authorizationpolicies",
+            "peerauthentications",
+            "requestauthentications",
+        ],
         verbs: MAKE,
     },
     Rule {
