@@ -103,6 +103,8 @@ pub const CHANCE: Ledger = Ledger(&[
     ("mesh::hashes_by_cookie", &[Coverage]),
     ("mesh::sets_hosts_by_several_destinations", &[Coverage]),
     ("mesh::ejects_failing_endpoints", &[Coverage]),
+    ("mesh::near_endpoints_come_first", &[Coverage]),
+    ("mesh::shares_by_locality", SHARES),
     (
         "gateway::splits_by_weight",
         &[Split, Time, Connection, Address],

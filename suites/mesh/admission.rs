@@ -313,6 +313,66 @@ const CHECKS: &[Check] = &[
             ))
         },
     },
+    Check {
+        id: "mesh::refuses_empty_audiences",
+        claim: "A rule for tokens of an audience without a name is refused.",
+        source: "istio: pilot/validation_test.go, Validation",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(invalid(
+                scope,
+                REQUEST_AUTHENTICATION,
+                "audiences",
+                "jwtRules: [{issuer: a.example, audiences: [\"\"]}]",
+            ))
+        },
+    },
+    Check {
+        id: "mesh::refuses_key_addresses_of_other_schemes",
+        claim: "Keys to be fetched by anything but HTTP are refused.",
+        source: "istio: pilot/validation_test.go, Validation",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(invalid(
+                scope,
+                REQUEST_AUTHENTICATION,
+                "jwksUri",
+                "jwtRules: [{issuer: a.example, jwksUri: \"file:///etc/keys\"}]",
+            ))
+        },
+    },
+    Check {
+        id: "mesh::refuses_places_without_a_name",
+        claim: "A token in a header without a name is refused.",
+        source: "istio: pilot/validation_test.go, Validation",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(invalid(
+                scope,
+                REQUEST_AUTHENTICATION,
+                "fromHeaders",
+                "jwtRules: [{issuer: a.example, fromHeaders: [{name: \"\"}]}]",
+            ))
+        },
+    },
+    Check {
+        id: "mesh::refuses_claims_for_no_header",
+        claim: "A claim to be told in what is no header is refused.",
+        source: "istio: pilot/validation_test.go, Validation",
+        needs: &[],
+        manifest: None,
+        run: |scope| {
+            Box::pin(invalid(
+                scope,
+                REQUEST_AUTHENTICATION,
+                "header",
+                "jwtRules: [{issuer: a.example, outputClaimToHeaders: [{header: \"a b\", claim: sub}]}]",
+            ))
+        },
+    },
 ];
 
 /// A kind and its API.
@@ -324,6 +384,7 @@ const SERVICE_ENTRY: Kind = ("networking.istio.io/v1", "ServiceEntry");
 const SIDECAR: Kind = ("networking.istio.io/v1", "Sidecar");
 const PEER_AUTHENTICATION: Kind = ("security.istio.io/v1", "PeerAuthentication");
 const AUTHORIZATION_POLICY: Kind = ("security.istio.io/v1", "AuthorizationPolicy");
+const REQUEST_AUTHENTICATION: Kind = ("security.istio.io/v1", "RequestAuthentication");
 
 async fn invalid(scope: &Scope, (api, kind): Kind, field: &str, spec: &str) -> Outcome {
     let name = name(scope);

@@ -2,25 +2,30 @@
 //!
 //! Start from [`SUITE`], the gates; `split` judges weights, `matching` which requests rules take, `routing`
 //! and `remaking` what they do to them and `percentages` to a share of them, `resilience` retries, mirrors and limits, `destinations` what is
-//! said of where they go, `transport` how they get there, `egress` where they may go and
+//! said of where they go, `localities` which of them are near, `transport` how they get there, `probes` how the kubelet does, `ports` to which port, `egress` where they may go and
 //! `outside` who is there, `names` what hosts are called; `security` identities,
-//! `authorization` and `accounts` who may ask for what; `admission` what the API refuses. In the fixture `client` has a
+//! `authorization` and `accounts` who may ask for what, `tokens` and `claims` by what token; `admission` what the API refuses. In the fixture `client` has a
 //! sidecar, `outsider` and `legacy` have none; `backend-v1` and `backend-v2` serve. Every VirtualService has a host of its own.
 
 pub(crate) mod accounts;
 pub(crate) mod admission;
 pub(crate) mod authorization;
+pub(crate) mod claims;
 pub(crate) mod destinations;
 pub(crate) mod egress;
+pub(crate) mod localities;
 pub(crate) mod matching;
 pub(crate) mod names;
 pub(crate) mod outside;
 pub(crate) mod percentages;
+pub(crate) mod ports;
+pub(crate) mod probes;
 pub(crate) mod remaking;
 pub(crate) mod resilience;
 pub(crate) mod routing;
 pub(crate) mod security;
 pub(crate) mod split;
+pub(crate) mod tokens;
 pub(crate) mod transport;
 
 use std::collections::BTreeMap;

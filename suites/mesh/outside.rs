@@ -5,7 +5,7 @@
 
 use serde_json::json;
 use strata::wire::{Reply, RequestSpec};
-use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, expect_eq};
+use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq};
 
 use super::security::explain;
 use super::{by_address, client, explain_host, get};
@@ -43,6 +43,30 @@ const CHECKS: &[Check] = &[
         run: |scope| Box::pin(speaks_tls_to_a_named_host(scope)),
     },
     Check {
+        id: "mesh::speaks_tls_to_where_its_client_went",
+        claim: "A client's plain requests for a ServiceEntry's host that is not resolved go where it went, at the entry's port there, in TLS where a DestinationRule says so.",
+        source: "istio: tlsOriginationCases, NONE",
+        needs: &[],
+        manifest: Some("mesh/speaks_tls_to_where_its_client_went.yaml"),
+        run: |scope| Box::pin(speaks_tls_to_where_its_client_went(scope)),
+    },
+    Check {
+        id: "mesh::speaks_tls_at_the_port_of_a_rule",
+        claim: "A rule for a host that is not resolved leads to another port there, which is spoken to in TLS where a DestinationRule says so.",
+        source: "istio: tlsOriginationCases, Redirect NONE",
+        needs: &[],
+        manifest: Some("mesh/speaks_tls_at_the_port_of_a_rule.yaml"),
+        run: |scope| Box::pin(speaks_tls_at_the_port_of_a_rule(scope)),
+    },
+    Check {
+        id: "mesh::rules_lead_to_external_names",
+        claim: "A rule leads to a Service of type ExternalName as to the Service that it names: by mutual TLS.",
+        source: "istio: externalNameCases, routed",
+        needs: &[],
+        manifest: Some("mesh/rules_lead_to_external_names.yaml"),
+        run: |scope| Box::pin(rules_lead_to_external_names(scope)),
+    },
+    Check {
         id: "mesh::mirrors_to_a_host_outside",
         claim: "A request is mirrored to a ServiceEntry's host outside the mesh.",
         source: "istio: pilot/mirror_test.go, MirroringExternalService",
@@ -60,7 +84,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         id: "mesh::external_names_are_followed",
-        claim: "A Service of type ExternalName leads to the Service that it names, whether it has a port of its own or not.",
+        claim: "A Service of type ExternalName leads to the Service that it names, by mutual TLS, whether it has a port of its own or not.",
         source: "istio: externalNameCases, without port; istio: externalNameCases, with port",
         needs: &[],
         manifest: Some("mesh/external_names_are_followed.yaml"),
@@ -131,7 +155,17 @@ async fn speaks_tls_to_a_named_host(scope: &Scope) -> Outcome {
     let host = outside(scope);
     // What has this name has port 443 for TLS.
     scope.apply(&entry(scope, 443)).await?;
-    let rule = json!({
+    scope.apply(&in_tls(&host)).await?;
+    let spec = RequestSpec {
+        url: format!("http://{host}/"),
+        ..by_address(scope, "legacy", "/").await?
+    };
+    settles_sealed(scope, &client, &spec).await
+}
+
+/// A rule that has a host spoken to in TLS.
+fn in_tls(host: &str) -> String {
+    json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
         "metadata": { "name": "outside" },
@@ -139,22 +173,121 @@ async fn speaks_tls_to_a_named_host(scope: &Scope) -> Outcome {
             "host": host,
             "trafficPolicy": { "tls": { "mode": "SIMPLE", "sni": "named.example.com", "insecureSkipVerify": true } },
         },
-    });
-    scope.apply(&rule.to_string()).await?;
-    let spec = RequestSpec {
-        url: format!("http://{host}/"),
-        ..by_address(scope, "legacy", "/").await?
-    };
+    })
+    .to_string()
+}
+
+/// Judges that a request reaches `legacy` in TLS, with the server name of [`in_tls`].
+async fn settles_sealed(scope: &Scope, client: &Vantage, spec: &RequestSpec) -> Outcome {
     let outcome = scope
         .eventually(Eventually {
-            what: &format!("GET http://{host}/: the answer, and the server name that the server was told in TLS"),
-            expected: ("200 by legacy".to_owned(), Some("named.example.com".to_owned())),
+            what: &format!(
+                "GET {}: the answer, and the server name that the server was told in TLS",
+                spec.url
+            ),
+            expected: (
+                "200 by legacy".to_owned(),
+                Some("named.example.com".to_owned()),
+            ),
             observe: async || {
-                let reply = client.request(&spec).await?.0.into_iter().next();
+                let reply = client.request(spec).await?.0.into_iter().next();
                 let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
                 Ok(sealed(&reply))
             },
-            likely: "the client's sidecar does not know hosts that are found by name, or not their rules",
+            likely: "the client's sidecar does not know the entry's host, or not its rules",
+        })
+        .await;
+    explain(scope, outcome).await
+}
+
+/// Judges a host that is not resolved, as a client sees it that goes to the fixture's `legacy`.
+async fn unresolved(scope: &Scope, ports: serde_json::Value) -> Outcome {
+    let client = client(scope).await?;
+    let host = outside(scope);
+    let entry = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": { "name": "outside" },
+        "spec": { "hosts": [host], "ports": ports, "resolution": "NONE" },
+    });
+    scope.apply(&entry.to_string()).await?;
+    scope.apply(&in_tls(&host)).await?;
+    let legacy = super::of_fixture(scope, "app=legacy").await?;
+    let address = legacy.pod().map(|pod| pod.ip);
+    let address = address.ok_or_else(|| NoVerdict::new("Pod legacy has no address"))?;
+    let spec = RequestSpec {
+        connect_to: Some(std::net::SocketAddr::new(address, 8080).to_string()),
+        ..RequestSpec::get(format!("http://{host}:8080/"))
+    };
+    settles_sealed(scope, &client, &spec).await
+}
+
+async fn speaks_tls_to_where_its_client_went(scope: &Scope) -> Outcome {
+    let port = json!({ "number": 8080, "name": "http", "protocol": "HTTP", "targetPort": 8443 });
+    unresolved(scope, json!([port])).await
+}
+
+async fn speaks_tls_at_the_port_of_a_rule(scope: &Scope) -> Outcome {
+    let host = outside(scope);
+    let rule = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": { "name": "outside" },
+        "spec": {
+            "hosts": [host],
+            "http": [{ "route": [{ "destination": { "host": host, "port": { "number": 443 } } }] }],
+        },
+    });
+    scope.apply(&rule.to_string()).await?;
+    let ports = json!([
+        { "number": 8080, "name": "http", "protocol": "HTTP" },
+        { "number": 443, "name": "https", "protocol": "HTTPS", "targetPort": 8443 },
+    ]);
+    unresolved(scope, ports).await
+}
+
+async fn rules_lead_to_external_names(scope: &Scope) -> Outcome {
+    let client = client(scope).await?;
+    let target = format!("backend-v1.{}.svc.cluster.local", scope.fixture());
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": "elsewhere" },
+        "spec": {
+            "type": "ExternalName",
+            "externalName": target,
+            "ports": [{ "name": "http", "port": 80 }],
+        },
+    });
+    scope.apply(&service.to_string()).await?;
+    let name = scope.namespace();
+    let rule = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": { "name": "led" },
+        "spec": {
+            "hosts": [format!("led.{name}.example")],
+            "http": [{ "route": [{ "destination": {
+                "host": format!("elsewhere.{name}.svc.cluster.local"), "port": { "number": 80 },
+            } }] }],
+        },
+    });
+    scope.apply(&rule.to_string()).await?;
+    // The connection is for another pod: who answers says where it was led.
+    let spec = RequestSpec {
+        url: format!("http://led.{name}.example/"),
+        ..by_address(scope, "backend-v2", "/").await?
+    };
+    let outcome = scope
+        .eventually(Eventually {
+            what: "a request that a rule leads to Service elsewhere, which is another name of backend-v1: the answer, and the identity told",
+            expected: ("200 by backend-v1".to_owned(), super::spiffe(scope, "client")),
+            observe: async || {
+                let reply = client.request(&spec).await?.0.into_iter().next();
+                let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
+                Ok((said::said(&reply), super::identity(&reply)))
+            },
+            likely: "the client's sidecar takes an ExternalName for a host without endpoints",
         })
         .await;
     explain(scope, outcome).await
@@ -217,12 +350,13 @@ async fn external_names_are_followed(scope: &Scope) -> Outcome {
     }
     let outcome = scope
         .eventually(Eventually {
-            what: "GET of the Services without-port and with-port, both of which are other names of backend-v1",
-            expected: ["200 by backend-v1"; 2].map(str::to_owned),
+            what: "GET of the Services without-port and with-port, both of which are other names of backend-v1: the answers, and the identities told",
+            expected: [(); 2].map(|()| ("200 by backend-v1".to_owned(), super::spiffe(scope, "client"))),
             observe: async || {
                 let ask = async |name: &str| {
                     let url = format!("http://{name}.{}/", scope.namespace());
-                    Ok::<_, NoVerdict>(said::said(&client.get(url).await?))
+                    let reply = client.get(url).await?;
+                    Ok::<_, NoVerdict>((said::said(&reply), super::identity(&reply)))
                 };
                 Ok([ask("without-port").await?, ask("with-port").await?])
             },

@@ -298,7 +298,7 @@ async fn ejects_failing_endpoints(scope: &Scope) -> Outcome {
     };
     settled(["good", "bad"]).await?;
     let rule = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: web},
-        spec: {host: web, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 10m, maxEjectionPercent: 100}}}}";
+        spec: {host: web, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}, outlierDetection: {consecutive5xxErrors: 2, baseEjectionTime: 10m, maxEjectionPercent: 100}}}}";
     scope.apply(rule).await?;
     settled(["good", "good"]).await
 }

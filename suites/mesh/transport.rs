@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use strata::wire::{RequestSpec, TcpSpec};
+use strata::wire::TcpSpec;
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq};
 
 use super::security::{callers, cut_off, explain};
@@ -105,14 +105,6 @@ const CHECKS: &[Check] = &[
         needs: &[],
         manifest: Some("mesh/workload_overrides_namespace.yaml"),
         run: |scope| Box::pin(workload_overrides_namespace(scope)),
-    },
-    Check {
-        id: "mesh::probes_pass_under_strict",
-        claim: "The kubelet, which has no identity, learns by HTTP whether a pod under mTLS STRICT is ready, and when it no longer is.",
-        source: "istio: security/mtls_healthcheck_test.go, MtlsHealthCheck",
-        needs: &[],
-        manifest: Some("mesh/probes_pass_under_strict.yaml"),
-        run: |scope| Box::pin(probes_pass_under_strict(scope)),
     },
 ];
 
@@ -281,42 +273,4 @@ async fn workload_overrides_namespace(scope: &Scope) -> Outcome {
         })
         .await;
     explain(scope, outcome).await
-}
-
-async fn probes_pass_under_strict(scope: &Scope) -> Outcome {
-    let (client, outsider) = callers(scope).await?;
-    let host = format!("web.{}", scope.namespace());
-    let turn = async |ready: bool| {
-        let spec = RequestSpec {
-            method: "POST".to_owned(),
-            ..RequestSpec::get(format!("http://127.0.0.1:8080/ready/{ready}"))
-        };
-        let pods = scope
-            .list::<k8s_openapi::api::core::v1::Pod>("app=web")
-            .await?;
-        let own = pods.first().and_then(strata::PodView::of);
-        let own = own.ok_or_else(|| NoVerdict::new("Pod web has no address"))?;
-        scope.from_pod(&own).request(&spec).await
-    };
-    let settled = async |expected: [&str; 2]| {
-        let outcome = scope
-            .eventually(Eventually {
-                what: &format!("GET http://{host}/ from inside the mesh, and from outside it"),
-                expected: expected.map(str::to_owned),
-                observe: async || {
-                    let inside = said::said(&client.get(format!("http://{host}/")).await?);
-                    let outside = said::said(&outsider.get(format!("http://{host}/")).await?);
-                    Ok([inside, cut_off(outside)])
-                },
-                likely: "the sidecar does not let the kubelet's probes through, or answers them itself",
-            })
-            .await;
-        explain(scope, outcome).await
-    };
-    settled(["200 by web", "cut off"]).await?;
-    turn(false).await?;
-    // Of a Service without a ready endpoint nobody gets anything.
-    settled(["503", "refused"]).await?;
-    turn(true).await?;
-    settled(["200 by web", "cut off"]).await
 }

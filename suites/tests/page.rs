@@ -34,6 +34,7 @@ fn need(need: &Need) -> String {
     match need {
         Need::Alone => "no check beside it".to_owned(),
         Need::Nodes(count) => format!("{count} schedulable nodes"),
+        Need::Zones(count) => format!("nodes in {count} zones"),
         Need::LoadBalancer => "load balancers".to_owned(),
         Need::BalancerAddress => "load balancers with addresses of their own".to_owned(),
         Need::Outside => "a vantage outside".to_owned(),
