@@ -169,7 +169,9 @@ fn documents_name_no_namespace_and_pods_end_soon() {
                 "Deployment" | "DaemonSet" | "StatefulSet" => &document["spec"]["template"]["spec"],
                 _ => continue,
             };
-            assert_eq!(pod["terminationGracePeriodSeconds"], 1, "{at}");
+            // Whoever goes on serving is given that time beside.
+            let soon = 1 + drains(pod) / 1000;
+            assert_eq!(pod["terminationGracePeriodSeconds"], soon, "{at}");
             for container in pod["containers"].as_array().unwrap() {
                 assert_eq!(container["image"], "strata.dev/probe:v1", "{at}");
                 assert_eq!(container["imagePullPolicy"], "IfNotPresent", "{at}");
@@ -177,6 +179,14 @@ fn documents_name_no_namespace_and_pods_end_soon() {
             }
         }
     }
+}
+
+/// For how many milliseconds a pod goes on serving when it is told to end.
+fn drains(pod: &Value) -> u64 {
+    let mut arguments = pod["containers"][0]["args"].as_array().into_iter().flatten();
+    let drain = arguments.find(|argument| *argument == "--drain-ms");
+    let value = drain.and_then(|_| arguments.next()?.as_str()?.parse().ok());
+    value.unwrap_or(0)
 }
 
 /// Pods that break the Pod Security Standard `restricted`, and why they have to.
