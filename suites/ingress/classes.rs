@@ -31,13 +31,13 @@ const CHECKS: &[Check] = &[
 ];
 
 const DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
-/// A class that nobody serves. It is newer than any that was there, and comes before them by its name, since
-/// times of creation are told in seconds.
+/// A class that nobody serves, newer than any that was there. By its name it comes last: who takes the first
+/// by name does not take it.
 const ANOTHER: &str = r#"
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata:
-  name: another
+  name: the-newer
   annotations: {ingressclass.kubernetes.io/is-default-class: "true"}
 spec: {controller: strata.dev/nobody}
 "#;
@@ -63,10 +63,10 @@ async fn newest_default_class_is_taken(scope: &Scope) -> Outcome {
     scope.apply(ANOTHER).await?;
     let likely = "the admission plugin takes the first class that it finds, or refuses to choose, as before Kubernetes 1.26";
     let when = format!(
-        "while another is the default one beside {}",
+        "while the-newer is the default one beside {}",
         before.join(", ")
     );
-    given(scope, &when, "another", likely).await
+    given(scope, &when, "the-newer", likely).await
 }
 
 /// The classes that are marked as the default one.
