@@ -183,7 +183,10 @@ fn documents_name_no_namespace_and_pods_end_soon() {
 
 /// For how many milliseconds a pod goes on serving when it is told to end.
 fn drains(pod: &Value) -> u64 {
-    let mut arguments = pod["containers"][0]["args"].as_array().into_iter().flatten();
+    let mut arguments = pod["containers"][0]["args"]
+        .as_array()
+        .into_iter()
+        .flatten();
     let drain = arguments.find(|argument| *argument == "--drain-ms");
     let value = drain.and_then(|_| arguments.next()?.as_str()?.parse().ok());
     value.unwrap_or(0)

@@ -123,14 +123,16 @@ async fn in_vain(scope: &Scope, control: &str, pod: Value, likely: &str) -> Outc
         .unwrap_or_default()
         .to_owned();
     scope.apply(&pod.to_string()).await?;
-    let what = format!("the kubelet has probed Pod {name}");
-    wait::until(&what, CREATE, async || {
-        Ok(match found(scope, &name).await? {
-            UNKNOWN => Progress::NotYet("it has not, or not often".to_owned()),
-            _ => Progress::Ready(()),
+    for name in [control, &name] {
+        let what = format!("the kubelet has probed Pod {name}");
+        wait::until(&what, CREATE, async || {
+            Ok(match found(scope, name).await? {
+                UNKNOWN => Progress::NotYet("it has not, or not often".to_owned()),
+                _ => Progress::Ready(()),
+            })
         })
-    })
-    .await?;
+        .await?;
+    }
     let outcome = expect_eq(
         format!("what the kubelet makes of Pods {control} and {name} by their probes"),
         &["ready", "not ready"],

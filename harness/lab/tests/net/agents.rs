@@ -89,9 +89,9 @@ impl Agents {
         }
         let links = net.nodes.iter().map(|node| node.link.clone()).collect();
         let (outside, cancel) = (net.outside.clone(), CancellationToken::new());
-        let (nft, client) = (net.nft.clone(), client.clone());
+        let (nft, admin) = (net.nft.clone(), client.clone());
         tasks.spawn(balancer::balance(
-            outside, nft, links, FAMILIES, client, cancel,
+            outside, nft, links, FAMILIES, admin, cancel,
         ));
         Self {
             client,

@@ -6,6 +6,7 @@
 //! than `nft` can send; then it goes in [steps](self::steps) that each leave every chain whole.
 
 mod build;
+mod outline;
 mod ruleset;
 mod steps;
 
@@ -80,11 +81,7 @@ impl Table {
                 return Ok(None);
             }
             Some(before) => self.update(&wanted, &before, say).await?,
-            None => {
-                self.apply(&wanted.replace(), || wanted.steps(None, true))
-                    .await?;
-                "wrote all rules"
-            }
+            None => self.begin(&wanted).await?,
         };
         self.applied = Some(wanted);
         Ok(Some(done))
@@ -99,6 +96,34 @@ impl Table {
             self.nft.apply(&self.netns, &step).await?;
         }
         Ok(())
+    }
+
+    /// Says everything to a kernel of which nothing is known. What an earlier process left goes on serving until it is
+    /// replaced, part by part where all is too long for one transaction.
+    async fn begin(&self, wanted: &Ruleset) -> anyhow::Result<&'static str> {
+        if let Some(left) = self.left(wanted).await {
+            let steps = || wanted.steps(Some(&left), true);
+            match self.apply(&wanted.rewrite(&left), steps).await {
+                Ok(()) => return Ok("took over all rules"),
+                Err(error) => tracing::debug!("what was left cannot be taken over: {error:#}"),
+            }
+        }
+        self.apply(&wanted.replace(), || wanted.steps(None, true))
+            .await?;
+        Ok("wrote all rules")
+    }
+
+    /// What an earlier process left, as far as it has to be known to be taken over.
+    async fn left(&self, wanted: &Ruleset) -> Option<Ruleset> {
+        let list = [
+            "--terse",
+            "list",
+            "table",
+            word(wanted.family),
+            wanted.table,
+        ];
+        let listed = self.nft.run(&self.netns, &list, "").await.ok()?;
+        Ruleset::outline(wanted.family, wanted.table, &listed)
     }
 
     async fn update(
