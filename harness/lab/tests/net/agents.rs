@@ -182,8 +182,8 @@ pub(super) async fn cases(net: &Net, pods: &[Pod]) {
     services(net, pods, &mut agents).await;
     deleted_rules(net, pods, &mut agents).await;
     flows(net, pods, &mut agents).await;
-    load_balancer(net, pods, &mut agents).await;
     connections_keep_their_node(net, pods, &mut agents).await;
+    load_balancer(net, pods, &mut agents).await;
 }
 
 async fn overlay(net: &Net, pods: &[Pod], agents: &mut Agents) {
@@ -320,9 +320,9 @@ async fn load_balancer(net: &Net, pods: &[Pod], agents: &mut Agents) {
         "externalTrafficPolicy": "Local",
         "healthCheckNodePort": 31999,
     } });
-    agents
-        .service(&net.public("front", "10.96.7.3", local))
-        .await;
+    let (params, local) = (PatchParams::default(), Patch::Merge(local));
+    let patched = agents.services().patch("front", &params, &local).await;
+    patched.unwrap();
     agents.slice(&net.slice("front", "TCP", &[&pods[1]])).await;
     let health = |netns: &NetNs, ip: IpAddr| {
         let mut stream = connect(netns, net.at(ip, 31999)).ok()?;
@@ -353,10 +353,8 @@ async fn load_balancer(net: &Net, pods: &[Pod], agents: &mut Agents) {
 /// A connection that goes to any node goes on by the one that it began with, also when the outside looks its route up
 /// anew, as the kernel does after a retransmission or when any route changes.
 async fn connections_keep_their_node(net: &Net, pods: &[Pod], agents: &mut Agents) {
-    let anywhere = Patch::Merge(json!({ "spec": { "externalTrafficPolicy": "Cluster" } }));
-    let params = PatchParams::default();
-    let patched = agents.services().patch("front", &params, &anywhere).await;
-    patched.unwrap();
+    let front = net.public("front", "10.96.7.3", json!({}));
+    agents.service(&front).await;
     let mut slice = net.slice("front", "TCP", &[&pods[1]]);
     slice.ports.as_mut().unwrap()[0].port = Some(9000);
     agents.slice(&slice).await;
