@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::json;
-use strata::wire::{TcpSpec, UdpSpec};
+use strata::wire::{FailureKind, TcpSpec, UdpSpec};
 use strata::{
     Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, Vantage, expect_eq,
 };
@@ -109,12 +109,30 @@ const CHECKS: &[Check] = &[
 
 /// Who answers the next datagram of the flow from this port; one that is lost is noticed soon.
 async fn next(from: &Vantage, to: &str, port: u16) -> Result<String, NoVerdict> {
-    let spec = UdpSpec {
+    Ok(said::udp(&from.udp(&flow(to, port)).await?))
+}
+
+/// The next datagram of the flow from this port.
+fn flow(to: &str, port: u16) -> UdpSpec {
+    UdpSpec {
         source_port: Some(port),
         timeout_ms: 500,
         ..UdpSpec::new(to)
-    };
-    Ok(said::udp(&from.udp(&spec).await?))
+    }
+}
+
+/// What comes of datagrams where nobody is to answer. A host tells each address of what it refuses no more
+/// often than once a second (RFC 1812 §4.3.2.8; `icmp_ratelimit` of Linux), so one that is lost says nothing
+/// until those of the next two seconds are lost, too.
+async fn refusal(from: &Vantage, datagram: &UdpSpec) -> Result<String, NoVerdict> {
+    let lost = FailureKind::TimedOut.to_string();
+    for _ in 0..2000 / datagram.timeout_ms {
+        let said = said::udp(&from.udp(datagram).await?);
+        if said != lost {
+            return Ok(said);
+        }
+    }
+    Ok(lost)
 }
 
 async fn follows_its_backend(scope: &Scope) -> Outcome {
@@ -169,7 +187,7 @@ async fn node_port_is_gone(scope: &Scope) -> Outcome {
             .eventually(Eventually {
                 what: &what,
                 expected: expected.to_owned(),
-                observe: async || Ok(said::udp(&outside.udp(&spec).await?)),
+                observe: async || refusal(&outside, &spec).await,
                 likely: "the node's rules still lead the port to the pods of the Service that had it",
             })
             .await
@@ -194,7 +212,14 @@ async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
     };
     scale(0).await?;
     for (from, to, port) in &ways {
-        leads(scope, from, to, *port, "refused").await?;
+        scope
+            .eventually(Eventually {
+                what: &format!("what comes of datagrams from port {port} of {} to {to}, without an endpoint", from.name()),
+                expected: "refused".to_owned(),
+                observe: async || refusal(from, &flow(to, *port)).await,
+                likely: "the node drops what is for a Service without endpoints, or still sends it to the pod that was one",
+            })
+            .await?;
     }
     scale(1).await?;
     let new = only(scope.ready_pods("app=web").await?)?;

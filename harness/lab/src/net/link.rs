@@ -6,6 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -26,6 +27,11 @@ use crate::topology::IpFamily;
 
 /// The name of the one interface that a pod or node has beside its loopback.
 pub(super) const ETH0: &str = "eth0";
+
+/// How long an address may take until it answers; as long as the CNI project's plugins wait.
+const SETTLES: Duration = Duration::from_secs(10);
+/// How soon an address is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
 /// One namespace's links.
 #[derive(Clone)]
@@ -146,18 +152,46 @@ impl Links {
         Ok(())
     }
 
-    /// Gives an interface an address.
+    /// Gives an interface an address, and waits until it answers there: the kernel joins the group in which an
+    /// address of IPv6 is looked for (RFC 4861 §7.2.1) a moment later, in a queue of its own, and on a busy
+    /// machine neighbours gave up before it had. Until then the address is tentative, though nobody is asked
+    /// whether they have it: `accept_dad` is off wherever this is used.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, or it is not ready within [`SETTLES`].
     pub(super) async fn address(
         &self,
         index: u32,
         address: IpAddr,
         prefix: u8,
     ) -> anyhow::Result<()> {
-        let mut request = self.0.address().add(index, address, prefix);
-        // Nobody else has it, and it must not wait for a second until that is sure (RFC 4862 §5.4).
-        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        let request = self.0.address().add(index, address, prefix);
         let added = request.replace().execute().await;
-        added.map_err(|error| failed("add address", address, error))
+        added.map_err(|error| failed("add address", address, error))?;
+        if address.is_ipv4() {
+            return Ok(());
+        }
+        let settles = async {
+            while self.is_tentative(index, address).await? {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(SETTLES, settles)
+            .await
+            .with_context(|| format!("address {address} is still tentative after {SETTLES:?}"))?
+    }
+
+    async fn is_tentative(&self, index: u32, address: IpAddr) -> anyhow::Result<bool> {
+        let request = self.0.address().get();
+        let request = request
+            .set_link_index_filter(index)
+            .set_address_filter(address);
+        let found = request.execute().try_collect::<Vec<_>>().await;
+        let found = found.map_err(|error| failed("look at address", address, error))?;
+        let tentative = AddressHeaderFlags::Tentative;
+        let mut flags = found.iter().map(|found| found.header.flags);
+        Ok(flags.any(|flags| flags.contains(tentative)))
     }
 
     /// Takes a route away, if it is there.
