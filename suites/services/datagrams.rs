@@ -54,7 +54,7 @@ const CHECKS: &[Check] = &[
         claim: "A flow of datagrams that begins while a Service has no endpoint is served once there is one, at its cluster IP and at its node port.",
         source: "Kubernetes: pkg/proxy/conntrack, stale entries of a Service whose first endpoint appears",
         needs: &[Need::Outside],
-        manifest: Some("services/replaced_server.yaml"),
+        manifest: Some("services/late_server.yaml"),
         run: |scope| Box::pin(is_older_than_its_endpoint(scope)),
     },
     Check {
@@ -199,18 +199,13 @@ async fn node_port_is_gone(scope: &Scope) -> Outcome {
 }
 
 async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
-    let (client, outside) = (client(scope).await?, scope.outside()?);
+    let (client, outside) = (scope.pod("app=client").await?, scope.outside()?);
     let web = scope.get("web").await?;
     let (_, node) = addresses(&scope.nodes().await?)?.remove(0);
     let ways = [
         (&client, format!("{}:7001", address(&web)), 21003),
         (&outside, format!("{node}:{}", node_port(&web)), 21004),
     ];
-    let scale = async |replicas: u32| {
-        let patch = json!({ "spec": { "replicas": replicas } });
-        scope.merge::<Deployment>("web", patch).await.map(drop)
-    };
-    scale(0).await?;
     for (from, to, port) in &ways {
         scope
             .eventually(Eventually {
@@ -221,7 +216,8 @@ async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
             })
             .await?;
     }
-    scale(1).await?;
+    let one = json!({ "spec": { "replicas": 1 } });
+    scope.merge::<Deployment>("web", one).await?;
     let new = only(scope.ready_pods("app=web").await?)?;
     for (from, to, port) in &ways {
         leads(scope, from, to, *port, &new.name).await?;
