@@ -26,21 +26,48 @@ pub(super) struct UdpService {
     pub(super) endpoints: BTreeSet<(IpAddr, u16)>,
 }
 
-/// Deletes the entries of flows to these Services that lead to none of their endpoints.
-pub(super) fn forget_stale(netns: &NetNs, services: &BTreeSet<UdpService>) -> io::Result<()> {
+/// Deletes the entries of flows to Services that lead to none of their endpoints, where that can have become so
+/// since they were as `before`: to read all entries is dear.
+pub(super) fn forget_stale(
+    netns: &NetNs,
+    before: &BTreeSet<UdpService>,
+    now: &BTreeSet<UdpService>,
+) -> io::Result<()> {
+    let services = unsettled(before, now);
     if services.is_empty() {
         return Ok(());
     }
+    let families: BTreeSet<IpFamily> = services.iter().map(|service| service.family).collect();
     netns.run(|| {
         let mut socket = Socket::new(libc::NETLINK_NETFILTER as isize)?;
         socket.bind_auto()?;
-        for flow in flows(&socket)? {
-            if flow.is_stale(services) {
-                delete(&socket, &flow)?;
+        for family in families {
+            for flow in flows(&socket, family)? {
+                if flow.is_stale(&services) {
+                    delete(&socket, &flow)?;
+                }
             }
         }
         Ok(())
     })
+}
+
+/// Those that are new, have lost an endpoint, or have their first: of what has only more endpoints than before, no
+/// flow leads elsewhere.
+fn unsettled<'a>(
+    before: &'a BTreeSet<UdpService>,
+    now: &'a BTreeSet<UdpService>,
+) -> Vec<&'a UdpService> {
+    let settled = |service: &UdpService| {
+        let known = before
+            .iter()
+            .find(|known| known.front == service.front && known.family == service.family);
+        known.is_some_and(|known| {
+            !known.endpoints.is_empty() && known.endpoints.is_subset(&service.endpoints)
+        })
+    };
+    let changed = now.difference(before);
+    changed.filter(|service| !settled(service)).collect()
 }
 
 /// What is needed of an entry: the first packet's direction and the answer's.
@@ -54,7 +81,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn is_stale(&self, services: &BTreeSet<UdpService>) -> bool {
+    fn is_stale(&self, services: &[&UdpService]) -> bool {
         self.protocol == UDP
             && services.iter().any(|service| {
                 let (ip, port) = service.front;
@@ -88,7 +115,15 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 /// The bits of an attribute's type that say how it is to be read.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// A message about entries of a family, or, where it is `AF_UNSPEC`, of all.
+/// The kernel's number of a family.
+const fn number(family: IpFamily) -> i32 {
+    match family {
+        IpFamily::V4 => libc::AF_INET,
+        IpFamily::V6 => libc::AF_INET6,
+    }
+}
+
+/// A message about entries of a family.
 fn request(kind: u16, flags: i32, family: i32, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + GENERIC + attributes.len()).unwrap_or_default();
     let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or_default();
@@ -106,8 +141,8 @@ fn send(socket: &Socket, message: &[u8]) -> io::Result<()> {
     socket.send_to(message, &SocketAddr::new(0, 0), 0).map(drop)
 }
 
-fn flows(socket: &Socket) -> io::Result<Vec<Flow>> {
-    let all = request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, libc::AF_UNSPEC, &[]);
+fn flows(socket: &Socket, family: IpFamily) -> io::Result<Vec<Flow>> {
+    let all = request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, number(family), &[]);
     send(socket, &all)?;
     let mut flows = Vec::new();
     loop {
@@ -124,11 +159,13 @@ fn flows(socket: &Socket) -> io::Result<Vec<Flow>> {
 
 fn delete(socket: &Socket, flow: &Flow) -> io::Result<()> {
     let tuple = attribute(CTA_TUPLE_ORIG, &flow.tuple);
-    let family = match flow.to.0 {
-        IpAddr::V4(_) => libc::AF_INET,
-        IpAddr::V6(_) => libc::AF_INET6,
-    };
-    let this = request(IPCTNL_MSG_CT_DELETE, libc::NLM_F_ACK, family, &tuple);
+    let family = IpFamily::of(flow.to.0);
+    let this = request(
+        IPCTNL_MSG_CT_DELETE,
+        libc::NLM_F_ACK,
+        number(family),
+        &tuple,
+    );
     send(socket, &this)?;
     let (datagram, _) = socket.recv_from_full()?;
     for (kind, body) in messages(&datagram) {
@@ -276,10 +313,11 @@ mod tests {
             to,
             answered_by: by,
         };
-        let services = BTreeSet::from([
+        let services = [
             service((Some(cluster_ip), 53), &[2, 3]),
             service((None, 30053), &[2]),
-        ]);
+        ];
+        let services: Vec<_> = services.iter().collect();
         for (what, to, by, stale) in [
             ("to an endpoint", (cluster_ip, 53), (ip(2), 5353), false),
             ("to one that is gone", (cluster_ip, 53), (ip(4), 5353), true),
@@ -295,6 +333,55 @@ mod tests {
             ("pod to pod", (ip(9), 53), (ip(9), 53), false),
         ] {
             assert_eq!(flow(to, by).is_stale(&services), stale, "{what}");
+        }
+    }
+
+    #[test]
+    fn flows_are_looked_at_of_services_that_can_have_lost_one() {
+        let service = |front: u16, endpoints: &[u8]| UdpService {
+            family: IpFamily::V4,
+            front: (None, front),
+            endpoints: endpoints
+                .iter()
+                .map(|last| (IpAddr::from([10, 244, 1, *last]), 5353))
+                .collect(),
+        };
+        for (what, before, now, looked_at) in [
+            ("new", vec![], vec![service(1, &[])], true),
+            (
+                "as before",
+                vec![service(1, &[2])],
+                vec![service(1, &[2])],
+                false,
+            ),
+            (
+                "one more",
+                vec![service(1, &[2])],
+                vec![service(1, &[2, 3])],
+                false,
+            ),
+            (
+                "the first",
+                vec![service(1, &[])],
+                vec![service(1, &[2])],
+                true,
+            ),
+            (
+                "one less",
+                vec![service(1, &[2, 3])],
+                vec![service(1, &[2])],
+                true,
+            ),
+            (
+                "another",
+                vec![service(1, &[2])],
+                vec![service(1, &[3])],
+                true,
+            ),
+            ("gone", vec![service(1, &[2])], vec![], false),
+        ] {
+            let (before, now) = (BTreeSet::from_iter(before), BTreeSet::from_iter(now));
+            assert_eq!(!unsettled(&before, &now).is_empty(), looked_at, "{what}");
         }
     }
 }

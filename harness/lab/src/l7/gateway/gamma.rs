@@ -115,19 +115,20 @@ impl ServiceRoutes {
         naming: Naming,
     ) -> Option<Vec<EnvoyRoute>> {
         let input = self.input.as_deref()?;
-        let all = input.routes_by_age();
+        // Most Services have none, and everything is asked for each of them.
+        let all = input.those_by_age(|route| {
+            let mut parents = route.spec.parent_refs.iter().flatten();
+            parents.any(|parent| names(parent, route, service, port))
+        });
         let parented = |own: bool| -> Vec<(usize, &Route)> {
-            let named = all.iter().copied().enumerate().filter(|(_, route)| {
-                let mut parents = route.spec.parent_refs.iter().flatten();
-                parents.any(|parent| names(parent, route, service, port))
-            });
             let home = |route: &Route| route.namespace().as_deref() == Some(service.0);
             let of_client = |route: &Route| route.namespace().as_deref() == Some(client);
             let wanted = |route: &Route| match own {
                 true => of_client(route) && !home(route),
                 false => home(route),
             };
-            named.filter(|(_, route)| wanted(route)).collect()
+            let aged = all.iter().copied().enumerate();
+            aged.filter(|(_, route)| wanted(route)).collect()
         };
         let consumers = parented(true);
         let routes = match consumers.is_empty() {
@@ -205,10 +206,13 @@ fn names(
     (namespace, name): (&str, &str),
     port: u16,
 ) -> bool {
-    let of = parent.namespace.clone().or_else(|| route.namespace());
-    is_service(parent)
-        && parent.name == name
-        && of.as_deref() == Some(namespace)
+    let of = parent
+        .namespace
+        .as_ref()
+        .or(route.metadata.namespace.as_ref());
+    parent.name == name
+        && is_service(parent)
+        && of.is_some_and(|of| of == namespace)
         && parent.port.is_none_or(|own| own == i32::from(port))
 }
 

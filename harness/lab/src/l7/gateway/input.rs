@@ -88,12 +88,15 @@ impl Input {
 
     /// The routes, oldest first, then by namespace and name: the order in which ties are decided.
     pub(super) fn routes_by_age(&self) -> Vec<&Route> {
-        let mut routes: Vec<&Route> = self
-            .routes
-            .iter()
-            .filter(|route| route.metadata.deletion_timestamp.is_none())
-            .collect();
-        routes.sort_by_key(|route| {
+        self.those_by_age(|_| true)
+    }
+
+    /// The same of some.
+    pub(super) fn those_by_age(&self, wanted: impl Fn(&Route) -> bool) -> Vec<&Route> {
+        let stays = |route: &&Route| route.metadata.deletion_timestamp.is_none();
+        let routes = self.routes.iter().filter(stays);
+        let mut routes: Vec<&Route> = routes.filter(|route| wanted(route)).collect();
+        routes.sort_by_cached_key(|route| {
             let created = route.metadata.creation_timestamp.as_ref();
             let name = format!(
                 "{}/{}",

@@ -63,7 +63,7 @@ use super::publish::Publisher;
 use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
-use super::xds::Xds;
+use super::xds::{Shared, Xds};
 use crate::builtin::BuiltinContext;
 
 /// `spec.controllerName` of the GatewayClasses that are ours.
@@ -291,7 +291,9 @@ impl Controller {
         let (group, services) = (provision::group(translated.gateway), services.clone());
         let snapshot = translated.snapshot.clone();
         self.xds
-            .publish(&group, snapshot, move || services.every_cluster());
+            .publish(&group, &Shared::default(), snapshot, move || {
+                services.every_cluster()
+            });
         // A Service must have a port.
         if !serves {
             return Ok(());

@@ -28,7 +28,7 @@ use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
-use super::xds::Xds;
+use super::xds::{Shared, Xds};
 use crate::builtin::BuiltinContext;
 
 /// `spec.controller` of the IngressClasses that are ours.
@@ -126,7 +126,9 @@ impl Controller {
         self.publisher.apply(&config_map(of_envoy, start)).await?;
         let services = input.services.clone();
         self.xds
-            .publish(GROUP, snapshot, move || services.every_cluster());
+            .publish(GROUP, &Shared::default(), snapshot, move || {
+                services.every_cluster()
+            });
         let addresses = addresses(input.services.find(&self.namespace, ENVOY));
         for ingress in input.served() {
             write_status(&self.client, ingress, &addresses).await?;

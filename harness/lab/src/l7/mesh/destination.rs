@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, ServicePort};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::registry::{Kind, Mesh, Workload, cluster_name, fqdn, kind_of};
+use super::registry::{Client, Kind, Mesh, cluster_name, fqdn, kind_of};
 use super::types::destination_rule::{
     ClientTls, ConsistentHash, SimpleLoadBalancer, TlsMode, TrafficPolicy,
 };
@@ -21,7 +21,7 @@ use crate::topology::CLUSTER_DOMAIN;
 /// The clusters of a Service's port: the whole, and each subset.
 pub(super) fn clusters(
     mesh: &Mesh,
-    client: &Workload,
+    client: &Client,
     (namespace, name): (&str, &str),
     port: &ServicePort,
 ) -> Vec<Value> {
@@ -119,7 +119,7 @@ fn endpoints_of<'a>(
 /// How requests for a host are hashed, where its DestinationRule says so, in Envoy's form.
 pub(super) fn hash_policy(
     mesh: &Mesh,
-    client: &Workload,
+    client: &Client,
     host: &str,
     subset: Option<&str>,
 ) -> Option<Value> {
@@ -137,7 +137,7 @@ pub(super) fn hash_policy(
 }
 
 /// How long connections for bytes may be idle, where a host's DestinationRule says so.
-pub(super) fn idle_timeout(mesh: &Mesh, client: &Workload, host: &str) -> Option<String> {
+pub(super) fn idle_timeout(mesh: &Mesh, client: &Client, host: &str) -> Option<String> {
     let policy = mesh
         .destination_rule(host, client)?
         .spec
@@ -171,7 +171,7 @@ fn hashed(hash: &ConsistentHash) -> Option<Value> {
 
 /// What is called by whom.
 struct Called<'a> {
-    client: &'a Workload,
+    client: &'a Client,
     port: &'a ServicePort,
     host: &'a str,
     /// The identities behind the host.

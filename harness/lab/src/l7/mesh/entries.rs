@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::destination::originated;
 use super::locality;
 use super::outbound::routes;
-use super::registry::{Mesh, Workload, cluster_name, fqdn, host_covers, resolve_host};
+use super::registry::{Client, Mesh, cluster_name, fqdn, host_covers, resolve_host};
 use super::sidecar::Egress;
 use super::types::service_entry::{Resolution, WorkloadEntry};
 use crate::l7::envoy::Snapshot;
@@ -23,7 +23,7 @@ use crate::l7::locality::Locality;
 /// Hosts that VirtualServices route though no Service has them: on port 80, as in Istio.
 pub(super) fn foreign_hosts(
     mesh: &Mesh,
-    client: &Workload,
+    client: &Client,
     egress: Egress<'_>,
     hosts: &mut BTreeMap<u16, Vec<VirtualHost>>,
 ) {
@@ -60,7 +60,7 @@ pub(super) fn foreign_hosts(
 /// Hosts of ServiceEntries, for HTTP. Bytes go where they were going: the mesh allows any.
 pub(super) fn service_entries(
     mesh: &Mesh,
-    client: &Workload,
+    client: &Client,
     egress: Egress<'_>,
     hosts: &mut BTreeMap<u16, Vec<VirtualHost>>,
     snapshot: &mut Snapshot,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::registry::Workload;
+use super::registry::Client;
 use super::types::destination_rule::{Failover, LocalityLbSetting};
 use crate::l7::envoy::cluster::{Endpoint, Place};
 use crate::l7::locality::Locality;
@@ -15,7 +15,7 @@ use crate::l7::locality::Locality;
 pub(super) fn spread(
     setting: Option<&LocalityLbSetting>,
     ejects: bool,
-    client: &Workload,
+    client: &Client,
     endpoints: &[Endpoint],
 ) -> Vec<Place> {
     let own = &client.locality;
@@ -111,9 +111,11 @@ mod tests {
         }
     }
 
-    fn client(locality: &str) -> Workload {
-        let labels = [("istio-locality".to_owned(), locality.to_owned())].into();
-        Workload::new("default", "default", &labels)
+    fn client(locality: &str) -> Client {
+        Client {
+            locality: Locality::parse(locality),
+            ..Client::default()
+        }
     }
 
     /// The addresses by priority and weight.
@@ -127,7 +129,7 @@ mod tests {
             endpoint("farther", "r3/z1/a"),
             endpoint("nowhere", ""),
         ];
-        let places = spread(Some(&setting), ejects, &client("r1.z1.a"), &endpoints);
+        let places = spread(Some(&setting), ejects, &client("r1/z1/a"), &endpoints);
         places
             .into_iter()
             .map(|place| {

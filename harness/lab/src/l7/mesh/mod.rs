@@ -6,6 +6,7 @@
 //! [`redirect`]'s. Rule: a ConfigMap and certificate are there before the pod that mounts them.
 
 mod authorization;
+mod client;
 mod destination;
 mod entries;
 mod filters;
@@ -27,7 +28,7 @@ mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -49,14 +50,13 @@ use self::types::service_entry::ServiceEntry;
 use self::types::sidecar::Sidecar;
 use self::types::virtual_service::VirtualService;
 use super::cluster::Services;
-use super::envoy::Snapshot;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::gateway::{gamma, mesh_status};
 use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
-use super::xds::Xds;
+use super::xds::{Shared, Xds};
 use crate::api::webhook::Handler;
 use crate::builtin::BuiltinContext;
 
@@ -86,15 +86,6 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const CONTROLLER: &str = "istio.io/gateway-controller";
 /// The root certificate, in every namespace, as Istio has it.
 const ROOT_CONFIG_MAP: &str = "istio-ca-root-cert";
-
-/// What one kind of sidecar is told.
-fn translate(mesh: &Mesh, workload: &Workload) -> Snapshot {
-    let mut snapshot = outbound::outbound(mesh, workload);
-    let inbound = inbound::inbound(mesh, workload);
-    snapshot.listeners.extend(inbound.listeners);
-    snapshot.clusters.extend(inbound.clusters);
-    snapshot
-}
 
 /// Keeps of the workloads that are told as one the one whose labels are as they were: a pod whose labels
 /// change is told by its new ones if there is no other of its kind.
@@ -136,6 +127,8 @@ struct Istiod {
     xds: Xds,
     /// istiod's own namespace.
     namespace: String,
+    /// What clients are told of where their connections go.
+    outbound: Mutex<BTreeMap<registry::Client, Arc<Shared>>>,
     /// Workloads whose pods were admitted; they may not be in the store yet.
     admitted: Mutex<BTreeSet<Workload>>,
 }
@@ -184,6 +177,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         publisher: tokio::sync::Mutex::new(publisher),
         xds: Xds::new(context.log.clone()),
         namespace,
+        outbound: Mutex::default(),
         admitted: Mutex::default(),
     });
     started.send_replace(Some(istiod.clone()));
@@ -281,7 +275,8 @@ impl Istiod {
         let mut publisher = self.publisher.lock().await;
         // The namespace may have been deleted and made again since the last time.
         publisher.forget("ConfigMap", &workload.namespace, &workload.config_map());
-        self.publish(&mut publisher, &mesh, workload).await
+        let shared = self.share(&mesh, workload.client(&mesh));
+        self.publish(&mut publisher, &mesh, workload, &shared).await
     }
 
     /// Issues the certificate of a workload's ServiceAccount, unless there is one of this authority.
@@ -381,14 +376,23 @@ impl Istiod {
             let before = before.as_ref();
             before.is_some_and(|before| before.workloads.contains(workload))
         };
+        let mut made = BTreeMap::new();
         for workload in workloads
             .iter()
             .filter(|workload| active.contains_key(&workload.namespace) && !known(workload))
         {
-            if let Err(error) = self.publish(&mut publisher, &mesh, workload).await {
+            let client = workload.client(&mesh);
+            let shared = made
+                .entry(client.clone())
+                .or_insert_with(|| self.share(&mesh, client));
+            let published = self.publish(&mut publisher, &mesh, workload, shared);
+            if let Err(error) = published.await {
                 errors.push(error);
             }
         }
+        let clients = workloads.iter().map(|it| it.client(&mesh));
+        let clients: BTreeSet<registry::Client> = clients.collect();
+        self.outbound().retain(|client, _| clients.contains(client));
         let groups = workloads.iter().map(Workload::group);
         self.xds.retain(&groups.chain(named).collect());
         self.xds.place(places);
@@ -402,11 +406,25 @@ impl Istiod {
         errors
     }
 
+    fn outbound(&self) -> MutexGuard<'_, BTreeMap<registry::Client, Arc<Shared>>> {
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a client is told of where its connections go.
+    fn share(&self, mesh: &Mesh, client: registry::Client) -> Arc<Shared> {
+        let before = self.outbound().get(&client).cloned();
+        let snapshot = outbound::outbound(mesh, &client);
+        let shared = Arc::new(self.xds.share(snapshot, before.as_deref()));
+        self.outbound().insert(client, shared.clone());
+        shared
+    }
+
     async fn publish(
         &self,
         publisher: &mut Publisher,
         mesh: &Mesh,
         workload: &Workload,
+        shared: &Shared,
     ) -> anyhow::Result<()> {
         let start = bootstrap_files(&Bootstrap {
             group: &workload.admitted_group(),
@@ -414,8 +432,8 @@ impl Istiod {
             mark: Some(MARK),
         });
         // A sidecar has the clusters of all Services, whether or not its routes lead there.
-        self.xds
-            .publish(&workload.group(), translate(mesh, workload), Vec::new);
+        let own = inbound::inbound(mesh, workload);
+        self.xds.publish(&workload.group(), shared, own, Vec::new);
         let labels = [("app.kubernetes.io/managed-by", "istiod")];
         let metadata = metadata(&workload.namespace, &workload.config_map(), &labels);
         publisher.apply(&config_map(metadata, start)).await?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::destination::{clusters, hash_policy, idle_timeout};
 use super::entries::{foreign_hosts, service_entries};
-use super::registry::{Kind, Mesh, Workload, cluster_name, fqdn, kind_of, ports, service_of};
+use super::registry::{Client, Kind, Mesh, cluster_name, fqdn, kind_of, ports, service_of};
 use super::sidecar::{Egress, OutboundPolicy};
 use super::{OUTBOUND_PORT, route};
 use crate::l7::envoy::Snapshot;
@@ -30,7 +30,7 @@ pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 
 /// The sidecar's outbound listeners, routes and clusters.
-pub(super) fn outbound(mesh: &Mesh, client: &Workload) -> Snapshot {
+pub(super) fn outbound(mesh: &Mesh, client: &Client) -> Snapshot {
     let mut snapshot = Snapshot::default();
     snapshot.clusters.push(original_destination(
         PASSTHROUGH,
@@ -157,7 +157,7 @@ fn http_listener(port: u16, routes: String, policy: OutboundPolicy) -> Value {
 /// The listener of a Service's port for bytes. A headless Service has no address to listen for.
 fn tcp_listener(
     mesh: &Mesh,
-    client: &Workload,
+    client: &Client,
     service: &Service,
     host: &str,
     port: u16,
@@ -195,7 +195,7 @@ fn cluster_ip(service: &Service) -> Option<&str> {
 }
 
 /// The names by which a client may call a Service.
-fn domains(namespace: &str, name: &str, service: &Service, client: &Workload) -> Vec<String> {
+fn domains(namespace: &str, name: &str, service: &Service, client: &Client) -> Vec<String> {
     let mut domains = vec![
         fqdn(namespace, name),
         format!("{name}.{namespace}"),
@@ -209,7 +209,7 @@ fn domains(namespace: &str, name: &str, service: &Service, client: &Workload) ->
 }
 
 /// The other names of Services, by Services of type ExternalName.
-fn aliases(mesh: &Mesh, client: &Workload) -> BTreeMap<String, Vec<String>> {
+fn aliases(mesh: &Mesh, client: &Client) -> BTreeMap<String, Vec<String>> {
     let mut aliases: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (namespace, name, service) in mesh.services.iter() {
         let host = fqdn(namespace, name);
@@ -223,7 +223,7 @@ fn aliases(mesh: &Mesh, client: &Workload) -> BTreeMap<String, Vec<String>> {
 }
 
 /// The routes of a host: its VirtualService's, or those of the Gateway API, or the Service itself.
-pub(super) fn routes(mesh: &Mesh, client: &Workload, host: &str, port: u16) -> Vec<Route> {
+pub(super) fn routes(mesh: &Mesh, client: &Client, host: &str, port: u16) -> Vec<Route> {
     let parented = || {
         let routes = &mesh.service_routes;
         let naming =

@@ -89,6 +89,17 @@ pub(super) struct Workload {
     config_map: String,
 }
 
+/// Who opens connections: all that where they go depends on, beside the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Client {
+    /// Its namespace.
+    pub(super) namespace: String,
+    /// Those of its labels that something in the mesh asks for.
+    pub(super) labels: BTreeMap<String, String>,
+    /// Where it is, as far as is known.
+    pub(super) locality: Locality,
+}
+
 impl Workload {
     /// The workload of a pod with these labels.
     pub(super) fn new(
@@ -242,7 +253,7 @@ pub(super) fn host_covers(pattern: &str, host: &str) -> bool {
 impl Mesh {
     /// The VirtualService for a host in sidecars: the one that names it exactly before one that
     /// covers it, the older before the younger.
-    pub(super) fn virtual_service(&self, host: &str, client: &Workload) -> Option<&VirtualService> {
+    pub(super) fn virtual_service(&self, host: &str, client: &Client) -> Option<&VirtualService> {
         let visible = |object: &&VirtualService| {
             let namespace = object.namespace().unwrap_or_default();
             let exported = object.spec.export_to.as_ref().is_none_or(|to| {
@@ -293,11 +304,7 @@ impl Mesh {
 
     /// The DestinationRule for a host: the client's namespace's own before the Service's, before
     /// any other.
-    pub(super) fn destination_rule(
-        &self,
-        host: &str,
-        client: &Workload,
-    ) -> Option<&DestinationRule> {
+    pub(super) fn destination_rule(&self, host: &str, client: &Client) -> Option<&DestinationRule> {
         let home = service_of(host).map(|(namespace, _)| namespace);
         let rank = |object: &DestinationRule| {
             let namespace = object.namespace().unwrap_or_default();

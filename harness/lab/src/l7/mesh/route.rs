@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::destination::hash_policy;
 use super::filters;
-use super::registry::{Mesh, Workload, cluster_name, resolve_host};
+use super::registry::{Client, Mesh, cluster_name, resolve_host};
 use super::types::virtual_service::{
     DerivePort, Destination, Headers, HttpMatchRequest, HttpRetry, HttpRoute, Percent,
     StringMatch as Matching, VirtualService,
@@ -27,7 +27,7 @@ const RETRY_ON: &str =
 /// The routes of a VirtualService for requests to a port.
 pub(super) fn routes(
     mesh: &Mesh,
-    client: &Workload,
+    client: &Client,
     object: &VirtualService,
     port: u16,
 ) -> Vec<Route> {
@@ -49,7 +49,7 @@ pub(super) fn routes(
 
 /// The clusters that a VirtualService sends a Service's connections to, in Envoy's form; none if
 /// it says nothing of them.
-pub(super) fn tcp_targets(mesh: &Mesh, client: &Workload, host: &str, port: u16) -> Vec<Value> {
+pub(super) fn tcp_targets(mesh: &Mesh, client: &Client, host: &str, port: u16) -> Vec<Value> {
     let Some(object) = mesh.virtual_service(host, client) else {
         return Vec::new();
     };
@@ -132,7 +132,7 @@ fn weights<'a>(destinations: &[(&'a Destination, Option<i32>)]) -> Vec<(&'a Dest
 /// Whose rule is translated, and for whom.
 struct Context<'a> {
     mesh: &'a Mesh,
-    client: &'a Workload,
+    client: &'a Client,
     namespace: &'a str,
     port: u16,
 }

@@ -6,7 +6,7 @@
 use kube::ResourceExt;
 
 use super::inbound::ROOT_NAMESPACE;
-use super::registry::{Mesh, Workload, host_covers};
+use super::registry::{Client, Mesh, host_covers};
 pub(super) use super::types::sidecar::OutboundPolicy;
 use super::types::sidecar::SidecarSpec;
 
@@ -19,19 +19,19 @@ pub(super) struct Egress<'a> {
 }
 
 impl<'a> Egress<'a> {
-    /// A workload's.
-    pub(super) fn of(mesh: &'a Mesh, workload: &'a Workload) -> Self {
+    /// A client's.
+    pub(super) fn of(mesh: &'a Mesh, client: &'a Client) -> Self {
         let chosen = |namespace: &str, own: bool| {
             mesh.sidecars
                 .iter()
                 .find(|object| {
                     let selector = object.spec.workload_selector.as_ref();
                     object.namespace().as_deref() == Some(namespace)
-                        && selector.map_or(!own, |it| own && it.matches(&workload.labels))
+                        && selector.map_or(!own, |it| own && it.matches(&client.labels))
                 })
                 .map(|object| &object.spec)
         };
-        let namespace = &workload.namespace;
+        let namespace = &client.namespace;
         let spec = chosen(namespace, true)
             .or_else(|| chosen(namespace, false))
             .or_else(|| chosen(ROOT_NAMESPACE, false));
@@ -71,6 +71,7 @@ impl<'a> Egress<'a> {
 mod tests {
     use serde_json::json;
 
+    use super::super::registry::Workload;
     use super::*;
 
     #[test]
@@ -122,7 +123,10 @@ mod tests {
                 sidecars: sidecars.into_iter().cloned().collect(),
                 ..Mesh::default()
             };
-            assert_eq!(Egress::of(&mesh, &workload).policy(), expected);
+            assert_eq!(
+                Egress::of(&mesh, &workload.client(&mesh)).policy(),
+                expected
+            );
         }
     }
 }

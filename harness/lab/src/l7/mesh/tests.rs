@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::identity::{Authority, identity};
 use super::*;
+use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::validate::assert_accepted_with;
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
@@ -81,6 +82,15 @@ fn mesh(spec: Value) -> Mesh {
 fn client() -> Workload {
     let labels = BTreeMap::from([("app".to_owned(), "client".to_owned())]);
     Workload::new("default", "client", &labels)
+}
+
+/// What sidecars of a workload are told.
+fn translate(mesh: &Mesh, workload: &Workload) -> Snapshot {
+    let mut snapshot = outbound::outbound(mesh, &workload.client(mesh));
+    let inbound = inbound::inbound(mesh, workload);
+    snapshot.listeners.extend(inbound.listeners);
+    snapshot.clusters.extend(inbound.clusters);
+    snapshot
 }
 
 /// The virtual host of a domain on port 80.

@@ -84,7 +84,54 @@ impl Told {
         *last = Arc::downgrade(&made);
         made
     }
+
+    /// Resources of a type, by name.
+    fn resources(
+        &mut self,
+        kind: &'static str,
+        values: Vec<Value>,
+        before: Option<&BTreeMap<String, Arc<Resource>>>,
+    ) -> BTreeMap<String, Arc<Resource>> {
+        let named = |value: Value| {
+            let name = value["name"].as_str().unwrap_or_default().to_owned();
+            let known = before.and_then(|before| before.get(&name));
+            let resource = self.resource(kind, &name, value, known);
+            (name, resource)
+        };
+        values.into_iter().map(named).collect()
+    }
 }
+
+/// What proxies of several groups are told alike.
+#[derive(Default)]
+pub(crate) struct Shared {
+    clusters: BTreeMap<String, Arc<Resource>>,
+    listeners: BTreeMap<String, Arc<Resource>>,
+    routes: BTreeMap<String, Arc<Resources>>,
+}
+
+impl Shared {
+    /// A snapshot's, which is often much like the one before.
+    pub(super) fn new(snapshot: Snapshot, before: Option<&Self>, told: &mut Told) -> Self {
+        let none = Self::default();
+        let before = before.unwrap_or(&none);
+        let routes = snapshot.routes.into_iter().filter_map(|route| {
+            let name = route["name"].as_str()?.to_owned();
+            let known = before.routes.get(&name);
+            let routes = Resources::route(route, known.map(AsRef::as_ref), told);
+            Some((name, routes))
+        });
+        Self {
+            routes: routes.collect(),
+            clusters: told.resources(CLUSTER, snapshot.clusters, Some(&before.clusters)),
+            listeners: told.resources(LISTENER, snapshot.listeners, Some(&before.listeners)),
+        }
+    }
+}
+
+const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
+const LISTENER: &str = "envoy.config.listener.v3.Listener";
+const ROUTE: &str = "envoy.config.route.v3.RouteConfiguration";
 
 /// Resources of one type.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -95,20 +142,10 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    /// Those of an earlier time that are the same now are taken as they are.
-    fn of(kind: &'static str, values: Vec<Value>, before: Option<&Self>, told: &mut Told) -> Self {
-        let named = |value: Value| {
-            let name = value["name"].as_str().unwrap_or_default().to_owned();
-            let known = before.and_then(|before| before.items.get(&name));
-            let resource = told.resource(kind, &name, value, known);
-            (name, resource)
-        };
-        Self::from_items(values.into_iter().map(named).collect())
-    }
-
-    /// Clusters.
-    fn clusters(values: Vec<Value>, before: Option<&Self>, told: &mut Told) -> Self {
-        Self::of("envoy.config.cluster.v3.Cluster", values, before, told)
+    /// One route configuration; one of an earlier time that is the same is taken as it is.
+    fn route(value: Value, before: Option<&Self>, told: &mut Told) -> Arc<Self> {
+        let items = told.resources(ROUTE, vec![value], before.map(|before| &before.items));
+        Arc::new(Self::from_items(items))
     }
 
     fn from_items(items: BTreeMap<String, Arc<Resource>>) -> Self {
@@ -175,40 +212,35 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// A snapshot's, which is often much like the one before.
+    /// What is shared and the group's own, which is often much like the one before.
     pub(super) fn new(
-        snapshot: Snapshot,
+        shared: &Shared,
+        own: Snapshot,
         before: Option<&Self>,
         told: &mut Told,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) -> Self {
-        let listeners = Resources::of(
-            "envoy.config.listener.v3.Listener",
-            snapshot.listeners,
-            before.map(|before| &*before.listeners),
-            told,
-        );
+        let items = |of: fn(&Self) -> &Resources| before.map(|before| &of(before).items);
+        let mut clusters = shared.clusters.clone();
+        clusters.extend(told.resources(CLUSTER, own.clusters, items(|it| &it.clusters)));
+        let mut listeners = shared.listeners.clone();
+        listeners.extend(told.resources(LISTENER, own.listeners, items(|it| &it.listeners)));
+        let listeners = Resources::from_items(listeners);
         let named = listeners.named_routes();
-        let routes = snapshot
-            .routes
-            .into_iter()
-            .filter_map(|route| {
-                let name = route["name"].as_str()?.to_owned();
-                let kind = "envoy.config.route.v3.RouteConfiguration";
-                let before = before.and_then(|before| before.routes.get(&name));
-                let before = before.map(|before| &**before);
-                named.contains(&name).then(|| {
-                    let routes = Resources::of(kind, vec![route], before, told);
-                    (name, Arc::new(routes))
-                })
-            })
-            .collect();
+        let mut routes = shared.routes.clone();
+        routes.retain(|name, _| named.contains(name));
+        for route in own.routes {
+            let Some(name) = route["name"].as_str().map(str::to_owned) else {
+                continue;
+            };
+            if named.contains(&name) {
+                let known = before.and_then(|before| before.routes.get(&name));
+                let made = Resources::route(route, known.map(AsRef::as_ref), told);
+                routes.insert(name, made);
+            }
+        }
         Self {
-            clusters: Arc::new(Resources::clusters(
-                snapshot.clusters,
-                before.map(|before| &*before.clusters),
-                told,
-            )),
+            clusters: Arc::new(Resources::from_items(clusters)),
             listeners: Arc::new(listeners),
             routes,
             earlier: Box::new(earlier),
@@ -217,7 +249,7 @@ impl Configuration {
 
     /// The clusters that a proxy may have of an earlier configuration.
     pub(super) fn earlier(&self) -> Resources {
-        Resources::clusters((self.earlier)(), None, &mut Told::default())
+        Resources::from_items(Told::default().resources(CLUSTER, (self.earlier)(), None))
     }
 
     /// The clusters that its listeners and routes name.

@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub(crate) use self::configuration::Shared;
 use self::configuration::{Configuration, Resources, Told};
 use self::instance::{Instance, Subject};
 use super::envoy::Snapshot;
@@ -99,19 +100,25 @@ impl Xds {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what a group's proxies are to have. `earlier` are clusters that may have been named by
-    /// what another controller published before: a proxy whose clusters are not known keeps them
-    /// until its routes are.
+    /// What proxies of several groups are to have alike, made once; `before` is what they had of it.
+    pub(crate) fn share(&self, snapshot: Snapshot, before: Option<&Shared>) -> Shared {
+        Shared::new(snapshot, before, &mut self.told())
+    }
+
+    /// Sets what a group's proxies are to have: what is shared, and their own. `earlier` are clusters that may
+    /// have been named by what another controller published before: a proxy whose clusters are not known keeps
+    /// them until its routes are.
     pub(crate) fn publish(
         &self,
         group: &str,
-        snapshot: Snapshot,
+        shared: &Shared,
+        own: Snapshot,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) {
         let before = self.state().groups.get(group).cloned();
         let configuration = {
             let mut told = self.told();
-            Configuration::new(snapshot, before.as_deref(), &mut told, earlier)
+            Configuration::new(shared, own, before.as_deref(), &mut told, earlier)
         };
         let configuration = Arc::new(configuration);
         let mut state = self.state();

@@ -49,7 +49,13 @@ fn simple(target: &str) -> Configuration {
         routes: vec![route("r1", &[target])],
         ..Snapshot::default()
     };
-    Configuration::new(snapshot, None, &mut Told::default(), earlier)
+    Configuration::new(
+        &Shared::default(),
+        snapshot,
+        None,
+        &mut Told::default(),
+        earlier,
+    )
 }
 
 /// Any configuration in which every cluster that is named is there.
@@ -80,7 +86,13 @@ fn random(chance: &mut StdRng) -> Configuration {
     let bodies: Vec<u32> = named.iter().map(body).collect();
     let clusters = named.iter().zip(bodies);
     snapshot.clusters = clusters.map(|(name, body)| cluster(name, body)).collect();
-    Configuration::new(snapshot, None, &mut Told::default(), earlier)
+    Configuration::new(
+        &Shared::default(),
+        snapshot,
+        None,
+        &mut Told::default(),
+        earlier,
+    )
 }
 
 #[test]
@@ -91,11 +103,28 @@ fn what_did_not_change_is_taken_over_and_what_did_is_not() {
         routes: vec![route("r1", &["a", "b"])],
         ..Snapshot::default()
     };
-    let before = Configuration::new(snapshot(1), None, &mut Told::default(), earlier);
+    let before = Configuration::new(
+        &Shared::default(),
+        snapshot(1),
+        None,
+        &mut Told::default(),
+        earlier,
+    );
     for body in [1, 2] {
-        let alone = Configuration::new(snapshot(body), None, &mut Told::default(), earlier);
-        let after =
-            Configuration::new(snapshot(body), Some(&before), &mut Told::default(), earlier);
+        let alone = Configuration::new(
+            &Shared::default(),
+            snapshot(body),
+            None,
+            &mut Told::default(),
+            earlier,
+        );
+        let after = Configuration::new(
+            &Shared::default(),
+            snapshot(body),
+            Some(&before),
+            &mut Told::default(),
+            earlier,
+        );
         assert!(after.same(&alone));
         assert_eq!(after.clusters, alone.clusters);
         assert_eq!(after.same(&before), body == 1);
@@ -112,8 +141,8 @@ fn what_several_are_told_alike_is_made_once() {
         ..Snapshot::default()
     };
     let mut told = Told::default();
-    let one = Configuration::new(snapshot(1), None, &mut told, earlier);
-    let two = Configuration::new(snapshot(2), None, &mut told, earlier);
+    let one = Configuration::new(&Shared::default(), snapshot(1), None, &mut told, earlier);
+    let two = Configuration::new(&Shared::default(), snapshot(2), None, &mut told, earlier);
     let shared = one.clusters.shared_with(&two.clusters);
     assert_eq!(shared.collect::<Vec<_>>(), ["a"]);
     drop((one, two));
@@ -406,13 +435,13 @@ async fn a_request_waits_for_a_change_and_not_for_a_repetition() {
         let answer = xds.ask(proxy, Subject::Clusters, version).await.unwrap();
         serde_json::from_str::<Value>(&answer).unwrap()
     };
-    xds.publish("group", snapshot(1), Vec::new);
+    xds.publish("group", &Shared::default(), snapshot(1), Vec::new);
     let first = ask("").await;
     assert_eq!(first["resources"][0]["name"], "a");
     let version = first["version_info"].as_str().unwrap();
     let changes = async {
         for body in [1, 1, 2] {
-            xds.publish("group", snapshot(body), Vec::new);
+            xds.publish("group", &Shared::default(), snapshot(body), Vec::new);
             tokio::task::yield_now().await;
         }
     };

@@ -117,7 +117,7 @@ impl PortMap {
         pods.insert(id.to_owned(), mapped);
         self.nft.apply(&self.node, &rules(&pods)).await?;
         // What a pod before this one answered goes on to nobody.
-        Ok(conntrack::forget_stale(&self.node, &udp)?)
+        Ok(conntrack::forget_stale(&self.node, &BTreeSet::new(), &udp)?)
     }
 
     /// Leads them to the pod no more.

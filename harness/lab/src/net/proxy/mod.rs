@@ -212,7 +212,7 @@ impl Proxy {
         let udp = udp_services(ports.clone(), node);
         if udp != self.udp {
             // After the rules, so that what is forgotten is not learned again from the old ones.
-            conntrack::forget_stale(&self.netns, &udp)?;
+            conntrack::forget_stale(&self.netns, &self.udp, &udp)?;
             self.udp = udp;
         }
         let endpoints: usize = ports.clone().map(|port| port.endpoints.len()).sum();
