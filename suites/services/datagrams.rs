@@ -54,7 +54,7 @@ const CHECKS: &[Check] = &[
         claim: "A flow of datagrams that begins while a Service has no endpoint is served once there is one, at its cluster IP and at its node port.",
         source: "Kubernetes: pkg/proxy/conntrack, stale entries of a Service whose first endpoint appears",
         needs: &[Need::Outside],
-        manifest: Some("services/late_server.yaml"),
+        manifest: Some("services/udp_flow_is_older_than_its_endpoint.yaml"),
         run: |scope| Box::pin(is_older_than_its_endpoint(scope)),
     },
     Check {
