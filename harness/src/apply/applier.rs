@@ -209,8 +209,12 @@ impl Applier {
             self.claim(&mut object);
             self.not_others(&api, document).await.doing(doing)?;
         }
+        let lacking = match self.may_lack(&document.gvk) {
+            true => ValidationDirective::Warn,
+            false => ValidationDirective::Strict,
+        };
         let parameters = PatchParams {
-            field_validation: Some(ValidationDirective::Strict),
+            field_validation: Some(lacking),
             ..PatchParams::apply(FIELD_MANAGER).force()
         };
         wait::until("the API takes it", CREATE, async || {
@@ -281,6 +285,18 @@ impl Applier {
             })
         })
         .await
+    }
+
+    /// Whether fields and kinds of a group may be lacking.
+    pub(super) fn may_lack(&self, gvk: &GroupVersionKind) -> bool {
+        self.fit.definitions.may_lack(&gvk.group)
+    }
+
+    /// Whether the API serves a kind.
+    pub(super) async fn serves(&self, gvk: &GroupVersionKind) -> Result<bool, NoVerdict> {
+        let found = self.look_up(gvk).await;
+        let found = found.doing(|| format!("looking whether the API serves {}", gvk.kind))?;
+        Ok(found.is_some())
     }
 
     async fn look_up(&self, gvk: &GroupVersionKind) -> Result<Option<Served>, NoVerdict> {

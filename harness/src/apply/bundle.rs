@@ -9,10 +9,11 @@ use kube::Client;
 
 use super::webhook::is_configuration;
 use super::{Applier, Document, Manifest, ready};
+use crate::budget::Budget;
 use crate::verdict::NoVerdict;
 
 /// Applies a manifest stage by stage and waits until all of it works: definitions established,
-/// workloads and webhooks ready. `progress` is told what is waited for.
+/// workloads and webhooks ready, each stage within the budget. `progress` is told what is waited for.
 ///
 /// # Errors
 /// When the API refuses a document, or something never gets ready.
@@ -20,11 +21,12 @@ pub(crate) async fn install(
     applier: &Applier,
     client: &Client,
     manifest: &Manifest,
+    budget: Budget,
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<(), NoVerdict> {
     for stage in stages(manifest) {
         applier.apply(&stage).await?;
-        ready(client, &stage, None, progress).await?;
+        ready(client, &stage, None, budget, progress).await?;
     }
     Ok(())
 }

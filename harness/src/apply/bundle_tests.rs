@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use strata_lab::api::ApiServer;
 
 use super::*;
+use crate::budget::CREATE;
 use crate::settings::workspace;
 
 /// As large as Contour's gateway-provisioner v1.33.6 (manifests/assets.yaml).
@@ -114,7 +115,7 @@ async fn a_bundle_as_large_as_upstreams_is_installed_in_one_go_and_again() {
     let client = ApiServer::alone().unwrap().client("admin");
     for _ in 0..2 {
         let applier = Applier::new(client.clone(), Fit::default(), "run");
-        install(&applier, &client, &manifest, &|_| {})
+        install(&applier, &client, &manifest, CREATE, &|_| {})
             .await
             .unwrap();
         assert_eq!(there(&client, "GatewayClass").await, ["contour"]);

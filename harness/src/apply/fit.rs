@@ -6,6 +6,8 @@
 
 use serde_json::{Map, Value};
 
+use super::Definitions;
+
 /// The GatewayClass that manifests name.
 pub const GATEWAY_CLASS: &str = "contour";
 const PULL: &str = "IfNotPresent";
@@ -38,6 +40,8 @@ pub struct Fit {
     pub ingress_class: Option<String>,
     /// The class of Gateways that name [`GATEWAY_CLASS`].
     pub gateway_class: Option<String>,
+    /// Whose definitions it has of Gateway API's and Istio's kinds.
+    pub definitions: Definitions,
 }
 
 impl Fit {
@@ -105,6 +109,7 @@ mod tests {
             },
             ingress_class: Some("nginx".to_owned()),
             gateway_class: Some("eg".to_owned()),
+            definitions: Definitions::Ours,
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod applier;
 mod bundle;
+mod definitions;
 mod fit;
 mod manifest;
 mod namespace;
@@ -23,6 +24,7 @@ mod tests;
 pub use applier::{Applier, Refusal};
 pub(crate) use applier::{FIELD_MANAGER, Global};
 pub(crate) use bundle::install;
+pub use definitions::Definitions;
 pub use fit::{Fit, GATEWAY_CLASS, ProbeImage};
 pub use manifest::{Document, Manifest, ManifestError, NEEDS_ANNOTATION};
 pub use namespace::RUN_LABEL;

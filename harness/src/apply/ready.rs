@@ -16,7 +16,7 @@ use kube::{Client, ResourceExt};
 
 use super::webhook::answers;
 use super::{Document, Manifest};
-use crate::budget::CREATE;
+use crate::budget::Budget;
 use crate::pod::not_ready;
 use crate::verdict::{NoVerdict, NoVerdictKind};
 use crate::wait::{self, Progress};
@@ -26,32 +26,59 @@ use crate::wait::{self, Progress};
 /// what is still missing, as often as that changes.
 ///
 /// # Errors
-/// When one is not ready within [`CREATE`]; the reason names it and the pod that holds it up.
+/// When one is not ready within the budget; the reason names it and the pod that holds it up.
 pub(crate) async fn ready(
     client: &Client,
     manifest: &Manifest,
     into: Option<&str>,
+    budget: Budget,
     waiting: &(dyn Fn(&str) + Sync),
 ) -> Result<(), NoVerdict> {
     let workloads = manifest.documents.iter().filter_map(Workload::of);
     let workloads: Vec<_> = workloads.collect();
     let open: BTreeSet<_> = workloads.iter().map(Workload::name).collect();
-    let open = Mutex::new(open);
-    let tell = |open: &BTreeSet<String>| {
-        if let Some(names) = in_short(open) {
-            waiting(&format!("waiting for {names}"));
-        }
+    let open = Open {
+        names: Mutex::new(open),
+        waiting,
     };
-    tell(&open.lock().unwrap_or_else(PoisonError::into_inner));
-    let each = workloads.iter().map(|workload| async {
+    open.tell();
+    let each = workloads.iter().map(|workload| {
         let namespace = workload.document.namespace().or(into).unwrap_or("default");
-        workload.wait(client, namespace).await?;
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.remove(&workload.name());
-        tell(&open);
-        Ok::<_, NoVerdict>(())
+        open.until(workload, client, namespace, budget)
     });
+    let each: Vec<_> = each.collect();
     try_join_all(each).await.map(drop)
+}
+
+/// What is not ready yet, and who is told of it.
+struct Open<'a> {
+    names: Mutex<BTreeSet<String>>,
+    waiting: &'a (dyn Fn(&str) + Sync),
+}
+
+impl Open<'_> {
+    fn tell(&self) {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(names) = in_short(&names) {
+            (self.waiting)(&format!("waiting for {names}"));
+        }
+    }
+
+    async fn until(
+        &self,
+        workload: &Workload<'_>,
+        client: &Client,
+        namespace: &str,
+        budget: Budget,
+    ) -> Result<(), NoVerdict> {
+        workload.wait(client, namespace, budget).await?;
+        let names = self.names.lock();
+        let mut names = names.unwrap_or_else(PoisonError::into_inner);
+        names.remove(&workload.name());
+        drop(names);
+        self.tell();
+        Ok(())
+    }
 }
 
 /// A few names and the number of the others; nothing of nothing.
@@ -101,25 +128,32 @@ impl<'a> Workload<'a> {
         format!("{} {}", self.document.gvk.kind, self.document.name)
     }
 
-    async fn wait(&self, client: &Client, namespace: &str) -> Result<(), NoVerdict> {
+    async fn wait(
+        &self,
+        client: &Client,
+        namespace: &str,
+        budget: Budget,
+    ) -> Result<(), NoVerdict> {
         let name = &self.document.name;
         let what = format!("{} in {namespace} is ready", self.name());
         match self.kind {
             Kind::Definition => {
                 let api = Api::<CustomResourceDefinition>::all(client.clone());
                 let what = format!("the kind {name} is established");
-                wait::object(&what, CREATE, api, name, |it| told(it, established)).await
+                wait::object(&what, budget, api, name, |it| told(it, established)).await
             }
-            Kind::Mutating => answers::<MutatingWebhookConfiguration>(client, name).await,
-            Kind::Validating => answers::<ValidatingWebhookConfiguration>(client, name).await,
+            Kind::Mutating => answers::<MutatingWebhookConfiguration>(client, name, budget).await,
+            Kind::Validating => {
+                answers::<ValidatingWebhookConfiguration>(client, name, budget).await
+            }
             Kind::Pod => {
                 let api = Api::<Pod>::namespaced(client.clone(), namespace);
-                wait::object(&what, CREATE, api, name, |it| told(it, not_ready)).await
+                wait::object(&what, budget, api, name, |it| told(it, not_ready)).await
             }
             Kind::Deployment => {
                 let api = Api::<Deployment>::namespaced(client.clone(), namespace);
                 let mut selector = None;
-                let waited = wait::object(&what, CREATE, api, name, |it| {
+                let waited = wait::object(&what, budget, api, name, |it| {
                     selector = it
                         .and_then(|it| it.spec.as_ref())
                         .map(|it| it.selector.clone());
@@ -131,7 +165,7 @@ impl<'a> Workload<'a> {
             Kind::DaemonSet => {
                 let api = Api::<DaemonSet>::namespaced(client.clone(), namespace);
                 let mut selector = None;
-                let waited = wait::object(&what, CREATE, api, name, |it| {
+                let waited = wait::object(&what, budget, api, name, |it| {
                     selector = it
                         .and_then(|it| it.spec.as_ref())
                         .map(|it| it.selector.clone());
@@ -143,7 +177,7 @@ impl<'a> Workload<'a> {
             Kind::StatefulSet => {
                 let api = Api::<StatefulSet>::namespaced(client.clone(), namespace);
                 let mut selector = None;
-                let waited = wait::object(&what, CREATE, api, name, |it| {
+                let waited = wait::object(&what, budget, api, name, |it| {
                     selector = it
                         .and_then(|it| it.spec.as_ref())
                         .map(|it| it.selector.clone());

@@ -16,7 +16,7 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Document;
-use crate::budget::CREATE;
+use crate::budget::Budget;
 use crate::verdict::NoVerdict;
 use crate::wait::{self, Progress};
 
@@ -59,22 +59,23 @@ pub(super) fn is_configuration(document: &Document) -> bool {
 /// its owner's to keep.
 ///
 /// # Errors
-/// When that is not so within [`CREATE`].
+/// When that is not so within the budget.
 pub(super) async fn answers<K: Configuration>(
     client: &Client,
     name: &str,
+    budget: Budget,
 ) -> Result<(), NoVerdict> {
     let kind = K::kind(&()).into_owned();
     let what = format!("{kind} {name} says whose certificates to believe");
     let api = Api::<K>::all(client.clone());
-    let services = wait::object(&what, CREATE, api, name, believed).await?;
+    let services = wait::object(&what, budget, api, name, believed).await?;
     for (namespace, service) in services {
         let what = format!(
             "Service {namespace}/{service}, which {kind} {name} names, has a ready endpoint"
         );
         let api = Api::<EndpointSlice>::namespaced(client.clone(), &namespace);
         let of_it = watcher::Config::default().labels(&format!("{SERVICE_LABEL}={service}"));
-        wait::watched(&what, CREATE, api, of_it, endpoint).await?;
+        wait::watched(&what, budget, api, of_it, endpoint).await?;
     }
     Ok(())
 }

@@ -30,7 +30,8 @@ pub use crate::apply::NEEDS_ANNOTATION;
 pub use subject::Subject;
 
 use crate::apply::{self, Applier, Document, Manifest, RUN_LABEL, open_namespace};
-use crate::provider::{Cluster, Need};
+use crate::budget::CREATE;
+use crate::provider::{Addon, Cluster, Need};
 use crate::run::RunInfo;
 use crate::stack::Layer;
 use crate::verdict::{Doing as _, NoVerdict, NotPassed};
@@ -60,7 +61,7 @@ pub async fn bring_up(
     ] {
         if let Some(manifest) = manifest {
             progress(&format!("applying {what}"));
-            apply::install(&applier, client, manifest, progress).await?;
+            apply::install(&applier, client, manifest, CREATE, progress).await?;
         }
     }
     install(layer, cluster, progress).await?;
@@ -70,13 +71,14 @@ pub async fn bring_up(
         (RUN_LABEL.to_owned(), run.id.clone()),
         (LAYER_LABEL.to_owned(), layer.name().to_owned()),
     ]);
-    let fixture = &possible(&manifests.fixture, cluster).await?;
+    let fixture = possible(&manifests.fixture, cluster).await?;
+    let fixture = &applier.served_of(fixture).await?;
     let doing = || format!("bringing up the fixture of {layer}");
     open_namespace(&applier, client, &namespace, &labels, fixture)
         .await
         .doing(doing)?;
     applier.apply_into(&namespace, fixture).await.doing(doing)?;
-    apply::ready(client, fixture, Some(&namespace), progress)
+    apply::ready(client, fixture, Some(&namespace), CREATE, progress)
         .await
         .doing(doing)?;
     Ok(())
@@ -88,12 +90,14 @@ async fn install(
     cluster: &Cluster,
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<(), NoVerdict> {
-    match (layer, &cluster.ingress, &cluster.istio) {
-        (Layer::Ingress, Some(addon), _) => addon
-            .enable(progress)
-            .await
-            .doing(|| "bringing up the Ingress controller".to_owned()),
-        (Layer::Mesh, _, Some(istio)) => {
+    let enable = async |addon: &Option<Arc<dyn Addon>>, what: &str| match addon {
+        Some(addon) => (addon.enable(progress).await).doing(|| format!("bringing up {what}")),
+        None => Ok(()),
+    };
+    match (layer, &cluster.istio) {
+        (Layer::Ingress, _) => enable(&cluster.ingress, "the Ingress controller").await,
+        (Layer::Gateway, _) => enable(&cluster.gateway, "the Gateway controller").await,
+        (Layer::Mesh, Some(istio)) => {
             mesh::install::install(cluster, istio, mesh::install::LIMITS, progress).await
         }
         _ => Ok(()),

@@ -28,6 +28,8 @@ pub struct Cluster {
     pub load_balancer: Balancer,
     /// What brings up the Ingress layer, where that is not manifests.
     pub ingress: Option<Arc<dyn Addon>>,
+    /// What brings up the Gateway layer, where that is not manifests.
+    pub gateway: Option<Arc<dyn Addon>>,
     /// What brings up the mesh, where that is not manifests.
     pub istio: Option<Istio>,
     /// Whether it was made for the run, so that nobody else suffers from what is changed in all of it.
@@ -74,8 +76,8 @@ impl Balancer {
     }
 }
 
-/// A part of a cluster that its provider brings up by a command of its own.
-#[async_trait]
+/// A part of a cluster that its provider brings up in a way of its own.
+#[async_trait(?Send)]
 pub trait Addon: Send + Sync {
     /// Brings it up, and waits until it is.
     ///

@@ -85,7 +85,7 @@ pub(super) fn told(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     /// A run of some layers that have a fixture and nothing else.
-    fn run(layers: &[Layer]) -> RunInfo {
+    pub(in crate::provider) fn run(layers: &[Layer]) -> RunInfo {
         let dir = tempfile::tempdir().unwrap();
         for layer in layers {
             let folder = dir.path().join(layer.name());

@@ -84,6 +84,7 @@ impl Lab {
             versions,
             load_balancer: Balancer::Own,
             ingress: None,
+            gateway: None,
             istio: None,
             ours: true,
             layers: Layers::all(),
@@ -95,7 +96,7 @@ impl Lab {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Provider for Lab {
     fn name(&self) -> &'static str {
         "lab"

@@ -17,18 +17,6 @@ impl Layers {
         Self::default()
     }
 
-    /// A provider's, which brings up these alone.
-    #[must_use]
-    pub fn only(layers: &[Layer], provider: &str) -> Self {
-        let others = Layer::ALL
-            .into_iter()
-            .filter(|layer| !layers.contains(layer));
-        others.fold(Self::all(), |all, layer| {
-            let why = format!("this version does not bring up {layer} on {provider}");
-            all.without(layer, why)
-        })
-    }
-
     /// The same without a layer, and why.
     #[must_use]
     pub fn without(mut self, layer: Layer, why: impl Into<String>) -> Self {
@@ -49,13 +37,8 @@ mod tests {
 
     #[test]
     fn what_is_lacking_says_why() {
-        let layers = Layers::only(&[Layer::Cni, Layer::Services], "kind")
-            .without(Layer::Mesh, "there is no istiod");
+        let layers = Layers::all().without(Layer::Mesh, "there is no istiod");
         assert_eq!(layers.lacks(Layer::Cni), None);
         assert_eq!(layers.lacks(Layer::Mesh), Some("there is no istiod"));
-        assert_eq!(
-            layers.lacks(Layer::Gateway),
-            Some("this version does not bring up gateway on kind")
-        );
     }
 }

@@ -22,6 +22,7 @@ pub mod registry;
 pub(crate) mod step;
 mod this_machine;
 pub mod tools;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -95,7 +96,7 @@ pub struct Planned<'a> {
 }
 
 /// Makes a cluster and takes it away again.
-#[async_trait]
+#[async_trait(?Send)]
 pub trait Provider: Send + Sync {
     /// Its name, as `STRATA_PROVIDER` has it.
     fn name(&self) -> &'static str;

@@ -219,6 +219,7 @@ mod tests {
             outside: None,
             load_balancer: crate::provider::Balancer::none(),
             ingress: None,
+            gateway: None,
             istio: None,
             ours: true,
             layers: crate::provider::Layers::all(),

@@ -11,6 +11,7 @@ use kube::{Api, Resource};
 use super::objects::Object;
 use super::{Scope, suffix};
 use crate::apply::{self, Refusal};
+use crate::budget::CREATE;
 use crate::verdict::{Doing as _, NoVerdict};
 
 impl Scope {
@@ -51,7 +52,7 @@ impl Scope {
         self.open_namespace(&name, &manifest).await?;
         let globals = self.applier.apply_into(&name, &manifest).await?;
         self.remember(globals);
-        apply::ready(self.client(), &manifest, Some(&name), &|_| {}).await?;
+        apply::ready(self.client(), &manifest, Some(&name), CREATE, &|_| {}).await?;
         Ok(name)
     }
 

@@ -25,6 +25,7 @@ use self::former::Former;
 use rand::RngExt as _;
 
 use crate::apply::{self, Applier, Global, Manifest, RUN_LABEL, close_namespace, open_namespace};
+use crate::budget::CREATE;
 use crate::probe::Transcript;
 use crate::provider::Cluster;
 use crate::report::Drawn;
@@ -125,7 +126,14 @@ impl Scope {
         })?;
         self.open_namespace(&self.namespace, manifest).await?;
         self.apply_manifest(manifest).await?;
-        apply::ready(self.client(), manifest, Some(&self.namespace), &|_| {}).await
+        apply::ready(
+            self.client(),
+            manifest,
+            Some(&self.namespace),
+            CREATE,
+            &|_| {},
+        )
+        .await
     }
 
     async fn open_namespace(&self, name: &str, manifest: &Manifest) -> Result<(), NoVerdict> {

@@ -305,7 +305,7 @@ fn lacks(run: &Run) -> anyhow::Result<()> {
     for name in ["ingress::up", "ingress::gate"] {
         let skipped = ended.verdict(name, "skipped")?;
         ensure!(
-            skipped["reason"] == "this version does not bring up ingress on toy",
+            skipped["reason"] == "there is no ingress on toy",
             "{skipped:#}"
         );
     }

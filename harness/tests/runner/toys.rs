@@ -147,7 +147,7 @@ fn note(line: &str) {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Provider for Toy {
     fn name(&self) -> &'static str {
         "toy"
@@ -186,10 +186,16 @@ impl Provider for Toy {
             outside: None,
             load_balancer: Balancer::none(),
             ingress: None,
+            gateway: None,
             istio: None,
             ours: true,
             layers: match wrong().as_str() {
-                "lacks" => Layers::only(&[Layer::Cni, Layer::Services], "toy"),
+                "lacks" => {
+                    let above = [Layer::Ingress, Layer::Mesh, Layer::Gateway].into_iter();
+                    above.fold(Layers::all(), |all, layer| {
+                        all.without(layer, format!("there is no {layer} on toy"))
+                    })
+                }
                 _ => Layers::all(),
             },
             fit: Fit::default(),

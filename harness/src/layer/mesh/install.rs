@@ -224,6 +224,7 @@ esac
             outside: None,
             load_balancer: Balancer::none(),
             ingress: None,
+            gateway: None,
             istio: None,
             ours: true,
             layers: Layers::all(),

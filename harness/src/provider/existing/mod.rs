@@ -35,7 +35,7 @@ use super::memory::MemoryFile;
 use super::registry::{self, Target};
 use super::this_machine::ThisMachine;
 use super::{Cluster, Outside, Planned, Progress, Provider, image};
-use crate::apply::{Fit, ProbeImage};
+use crate::apply::{Definitions, Fit, ProbeImage};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
 use crate::verdict::NoVerdict;
@@ -176,6 +176,7 @@ impl Existing {
             probe: self.probe.clone(),
             ingress_class: found.ingress_class,
             gateway_class: found.gateway_class,
+            definitions: Definitions::Theirs,
         };
         let node_network = namespaces::open(&made.client, &fit, &run.id).await?;
         let outside: Option<Arc<dyn Outside>> = match found.outside {
@@ -191,6 +192,7 @@ impl Existing {
             load_balancer: sight.balancer(),
             versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
             ingress: None,
+            gateway: None,
             istio: None,
             ours: false,
             layers: found.layers,
@@ -210,7 +212,7 @@ impl Existing {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Provider for Existing {
     fn name(&self) -> &'static str {
         "existing"

@@ -7,6 +7,7 @@
 
 mod engine;
 mod outside;
+mod parts;
 
 #[cfg(test)]
 mod tests;
@@ -23,15 +24,16 @@ use tokio::sync::Mutex;
 
 use self::engine::Engine;
 use self::outside::Beside;
+use self::parts::{Parts, Plugin};
 use super::claim::{self, Claim};
 use super::image::Archive;
 use super::step::Step;
 use super::tools::{self, Tool};
-use super::{Balancer, Cluster, Istio, Layers, Progress, Provider, istio};
-use crate::apply::Fit;
+use super::{Cluster, Istio, Layers, Progress, Provider, istio};
+use crate::apply::{Definitions, Fit};
+use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
-use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// As kind itself waits for nodes to become Ready.
@@ -46,7 +48,6 @@ const EXPORT: Duration = Duration::from_secs(40);
 const NODES: &str = "nodes: [{role: control-plane}, {role: worker}, {role: worker}]";
 
 /// Makes a kind cluster and deletes it.
-#[derive(Debug)]
 pub(super) struct Kind {
     program: Option<PathBuf>,
     /// Where programs are looked for, and which engine is asked for.
@@ -55,6 +56,8 @@ pub(super) struct Kind {
     state: Option<PathBuf>,
     node_image: Option<String>,
     config: String,
+    plugin: Plugin,
+    assets: Assets,
     istio: istio::Wanted,
     report_dir: PathBuf,
     made: Mutex<Option<Made>>,
@@ -84,6 +87,8 @@ impl Kind {
             state: claim::folder("kind"),
             node_image: settings.node_image.clone(),
             config: config(settings)?,
+            plugin: plugin(settings)?,
+            assets: Assets::new(settings)?,
             istio: istio::Wanted::by(settings)?,
             report_dir: settings.report_dir.clone(),
             made: Mutex::default(),
@@ -98,10 +103,15 @@ impl Kind {
     ) -> anyhow::Result<Cluster> {
         // Looked for first: a program that was named and is none is said before anything is started.
         let istio = self.istio.find(run).await?;
+        let parts = Parts::find(self.plugin, &self.assets, run, progress).await?;
         let name = made.claim.name();
         progress("creating the kind cluster");
         let mut arguments = vec!["create", "cluster", "--name", name, "--config", "-"];
-        arguments.extend(["--retain", "--wait", READY]);
+        arguments.push("--retain");
+        if self.plugin == Plugin::Kindnet {
+            // No other is there as long as kind waits.
+            arguments.extend(["--wait", READY]);
+        }
         if let Some(image) = &self.node_image {
             arguments.extend(["--image", image]);
         }
@@ -115,14 +125,15 @@ impl Kind {
         load.argument(archive.path()).run().await?;
         progress("starting the vantage outside");
         let outside = Beside::start(&made.engine, name, archive.path()).await?;
-        self.described(made, outside, istio, progress).await
+        self.described(made, run, (outside, istio, parts), progress)
+            .await
     }
 
     async fn described(
         &self,
         made: &Made,
-        outside: Beside,
-        istio: Result<Istio, String>,
+        run: &RunInfo,
+        (outside, istio, parts): (Beside, Result<Istio, String>, Parts),
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
@@ -131,8 +142,10 @@ impl Kind {
         let client = super::client(&kubeconfig)
             .await
             .context("kind's kubeconfig is of no use")?;
+        parts.plugin(&client, run, progress).await?;
         progress("waiting for the system's own pods");
         super::settle(&client).await;
+        let load_balancer = parts.balancer(&made.engine, &client, run, progress).await;
         let kubernetes = client
             .apiserver_version()
             .await
@@ -142,9 +155,11 @@ impl Kind {
             ("kind".to_owned(), made.kind.version.to_string()),
             (made.engine.name().to_owned(), made.engine.version()),
         ]);
-        let own = [Layer::Cni, Layer::Services, Layer::Mesh];
-        let layers = Layers::only(&own, self.name());
-        let (layers, istio) = istio::told(istio, layers, &mut versions);
+        versions.extend(parts.versions());
+        let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
+        let of = (&client, run.id.as_str());
+        let kubernetes = versions["kubernetes"].clone();
+        let controllers = parts.controllers(&kubernetes, &load_balancer, layers, of);
         Ok(Cluster {
             client,
             kubeconfig: made.kubeconfig.clone(),
@@ -152,12 +167,16 @@ impl Kind {
             profile: self.profile(),
             versions,
             outside: Some(Arc::new(outside)),
-            load_balancer: Balancer::none(),
-            ingress: None,
+            load_balancer,
+            ingress: controllers.ingress,
+            gateway: controllers.gateway,
             istio,
             ours: true,
-            layers,
-            fit: Fit::default(),
+            layers: controllers.layers,
+            fit: Fit {
+                definitions: Definitions::Theirs,
+                ..Fit::default()
+            },
             node_network: Ok(()),
             pid_annotation: None,
             nsenter: Vec::new(),
@@ -165,7 +184,7 @@ impl Kind {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Provider for Kind {
     fn name(&self) -> &'static str {
         "kind"
@@ -255,17 +274,24 @@ async fn remove(kind: &Tool, engine: &Engine, claim: Claim) -> anyhow::Result<()
     claim.drop_it()
 }
 
+/// The CNI plugin that is asked for.
+fn plugin(settings: &Settings) -> Result<Plugin, BadInput> {
+    match settings.cni.as_deref() {
+        None | Some("kindnet") => Ok(Plugin::Kindnet),
+        Some("calico") => Ok(Plugin::Calico),
+        Some("none") => Ok(Plugin::Nothing),
+        Some(other) => Err(BadInput(format!(
+            "STRATA_CNI={other} is not a CNI that this version installs on kind; choose kindnet, which kind has, \
+             calico, or none"
+        ))),
+    }
+}
+
 /// kind's configuration (`kind.x-k8s.io/v1alpha4`).
 fn config(settings: &Settings) -> Result<String, BadInput> {
-    let cni = match settings.cni.as_deref() {
-        None | Some("kindnet") => "",
-        Some("none") => ", disableDefaultCNI: true",
-        Some(other) => {
-            return Err(BadInput(format!(
-                "STRATA_CNI={other} is not a CNI that this version installs on kind; choose kindnet, \
-                 which kind has, or none"
-            )));
-        }
+    let cni = match plugin(settings)? {
+        Plugin::Kindnet => "",
+        Plugin::Nothing | Plugin::Calico => ", disableDefaultCNI: true",
     };
     let family = settings.ip_family.as_deref().unwrap_or("ipv4");
     if !["ipv4", "dual"].contains(&family) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use ipnet::IpNet;
 
 use super::engine::Engine;
 use crate::provider::{Output, Outside};
@@ -14,6 +15,25 @@ const NETWORK: &str = "KIND_EXPERIMENTAL_DOCKER_NETWORK";
 const START: Duration = Duration::from_secs(60);
 /// Above the probe's own limit.
 const RUN: Duration = Duration::from_secs(80);
+
+/// The networks of kind's nodes, by their prefixes.
+///
+/// # Errors
+/// When the engine does not tell.
+pub(super) async fn subnets(engine: &Engine) -> anyhow::Result<Vec<IpNet>> {
+    let format = match engine.name() {
+        "podman" => "{{range .Subnets}}{{.Subnet}} {{end}}",
+        _ => "{{range .IPAM.Config}}{{.Subnet}} {{end}}",
+    };
+    let network = network();
+    let arguments = ["network", "inspect", "--format", format, &network];
+    let told = engine.step("looking at the nodes' network", START, &arguments);
+    super::parts::read(&told.run().await?)
+}
+
+fn network() -> String {
+    std::env::var(NETWORK).unwrap_or_else(|_| "kind".to_owned())
+}
 
 /// The container, which [`remove`] removes.
 #[derive(Debug)]
@@ -38,7 +58,7 @@ impl Beside {
     ) -> anyhow::Result<Self> {
         let load = engine.step("loading the probe's image", START, &["load", "--input"]);
         load.argument(archive).run().await?;
-        let network = std::env::var(NETWORK).unwrap_or_else(|_| "kind".to_owned());
+        let network = network();
         let container = container(cluster);
         let image = strata_probe::image::REFERENCE;
         let arguments = [

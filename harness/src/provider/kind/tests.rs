@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use super::*;
+use crate::provider::Balancer;
+use crate::stack::Layer;
 
 /// kind 0.27's words, as far as the provider uses them.
 const KIND: &str = r#"
@@ -32,6 +34,7 @@ case "$1" in
     load | run | rm | rmi) ;;
     ps) echo 0123456789ab ;;
     exec) cat; exit 7 ;;
+    network) echo '172.18.0.0/16 ' ;;
     *) echo "docker: unknown command: docker $1" >&2; exit 1 ;;
 esac
 "#;
@@ -96,6 +99,8 @@ impl Stage {
             state: Some(at("state")),
             node_image: Some("node:v1".to_owned()),
             config: config(&settings(&[])).unwrap(),
+            plugin: Plugin::Kindnet,
+            assets: assets(dir.path()),
             istio: istio::Wanted::by(&settings(&[])).unwrap(),
             report_dir: dir.path().to_owned(),
             made: Mutex::default(),
@@ -124,6 +129,13 @@ impl Stage {
             .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
             .collect()
     }
+}
+
+/// Assets of a folder that has none.
+fn assets(empty: &std::path::Path) -> Assets {
+    let empty = empty.join("assets");
+    std::fs::create_dir(&empty).unwrap();
+    Assets::new(&settings(&[("STRATA_ASSETS", empty.to_str().unwrap())])).unwrap()
 }
 
 fn settings(vars: &[(&str, &str)]) -> Settings {
@@ -168,6 +180,66 @@ async fn a_cluster_comes_and_goes_by_kinds_documented_commands() {
     assert!(
         given.contains("apiVersion: kind.x-k8s.io/v1alpha4"),
         "{given}"
+    );
+}
+
+#[tokio::test]
+async fn layers_whose_controllers_cannot_be_had_say_so() {
+    let stage = Stage::new();
+    let planned = istio::tests::run(&[Layer::Services, Layer::Ingress, Layer::Gateway]);
+    let run = RunInfo {
+        id: "abc".to_owned(),
+        ..planned
+    };
+    let cluster = stage.kind.create(&run, &|_| {}).await.unwrap();
+    let why = |layer| cluster.layers.lacks(layer).unwrap_or_default();
+    for (layer, asset, missing) in [
+        (
+            Layer::Ingress,
+            "ingress-nginx controller-v1.15.1",
+            "ingress-nginx-cloud",
+        ),
+        (
+            Layer::Gateway,
+            "contour v1.33.6",
+            "contour-gateway-provisioner",
+        ),
+    ] {
+        let why = why(layer);
+        assert!(
+            why.starts_with(&format!("{asset} cannot be had: ")),
+            "{why}"
+        );
+        assert!(why.contains(missing), "{why}");
+    }
+    assert_eq!(why(Layer::Services), "");
+    let Balancer::None(why) = &cluster.load_balancer else {
+        panic!("{:?}", cluster.load_balancer);
+    };
+    assert!(why.starts_with("metallb v0.16.1 cannot be had: "), "{why}");
+    assert!(stage.kind.destroy().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_plugin_that_a_person_chose_has_to_be_had() {
+    let mut stage = Stage::new();
+    stage.kind.plugin = Plugin::Calico;
+    let error = format!("{:#}", stage.create().await.unwrap_err());
+    let wanted = "STRATA_CNI=calico: calico v3.31.7 cannot be had: ";
+    assert!(error.starts_with(wanted), "{error}");
+    assert!(!stage.asked().iter().any(|line| line.contains("create")));
+    assert!(stage.kind.destroy().await.is_empty());
+}
+
+#[tokio::test]
+async fn load_balancers_share_the_network_that_the_engine_tells() {
+    let stage = Stage::new();
+    let engine = Engine::find(None, &stage.kind.path).await.unwrap();
+    let subnets = outside::subnets(&engine).await.unwrap();
+    assert_eq!(subnets, ["172.18.0.0/16".parse().unwrap()]);
+    assert_eq!(
+        stage.asked().last().unwrap(),
+        "docker network inspect --format {{range .IPAM.Config}}{{.Subnet}} {{end}} kind"
     );
 }
 
@@ -269,7 +341,7 @@ async fn an_engine_that_is_not_there_is_named() {
 #[test]
 fn what_kind_cannot_be_asked_for_is_refused() {
     let refused = |vars: &[(&str, &str)]| config(&settings(vars)).unwrap_err().0;
-    assert!(refused(&[("STRATA_CNI", "cilium")]).contains("choose kindnet"));
+    assert!(refused(&[("STRATA_CNI", "cilium")]).contains("calico, or none"));
     assert!(refused(&[("STRATA_IP_FAMILY", "ipv6")]).contains("neither ipv4 nor dual"));
     let asked = config(&settings(&[
         ("STRATA_CNI", "none"),

@@ -38,7 +38,7 @@ pub(super) struct IngressAddon {
     pub(super) limit: Duration,
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Addon for IngressAddon {
     async fn enable(&self, progress: Progress<'_>) -> anyhow::Result<()> {
         progress("enabling minikube's addon ingress: ingress-nginx, which its project has retired");

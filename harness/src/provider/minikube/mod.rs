@@ -38,8 +38,10 @@ use self::tunnel::Tunnel;
 use super::claim::{self, Claim};
 use super::image::Archive;
 use super::this_machine::ThisMachine;
+use super::upstream::{CONTOUR, Controller, Upstream};
 use super::{Addon, Balancer, Cluster, Layers, Outside, Progress, Provider, istio, reach, tools};
-use crate::apply::Fit;
+use crate::apply::{Definitions, Fit};
+use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
 use crate::stack::Layer;
@@ -81,7 +83,6 @@ impl Default for Limits {
 }
 
 /// Makes a minikube cluster and deletes it.
-#[derive(Debug)]
 pub(super) struct Minikube {
     program: Option<PathBuf>,
     /// Where `sudo` is looked for.
@@ -92,6 +93,7 @@ pub(super) struct Minikube {
     /// What `minikube start` is told of the cluster.
     wanted: Vec<String>,
     istio: istio::Wanted,
+    assets: Assets,
     report_dir: PathBuf,
     limits: Limits,
     made: Mutex<Option<Made>>,
@@ -120,6 +122,7 @@ impl Minikube {
                 .filter(|home| !home.is_empty()),
             wanted: wanted(settings)?,
             istio: istio::Wanted::by(settings)?,
+            assets: Assets::new(settings)?,
             report_dir: settings.report_dir.clone(),
             limits: Limits::default(),
             made: Mutex::default(),
@@ -158,6 +161,7 @@ impl Minikube {
     ) -> anyhow::Result<Cluster> {
         // Looked for first: a program that was named and is none is said before anything is started.
         let istio = self.istio.find(run).await?;
+        let contour = Upstream::planned(run, Layer::Gateway, &self.assets, CONTOUR, progress).await;
         let cli = Arc::clone(&made.cli);
         progress("creating the minikube cluster");
         self.start(&cli).await?;
@@ -180,9 +184,19 @@ impl Minikube {
             ("kubernetes".to_owned(), kubernetes.git_version),
             ("minikube".to_owned(), cli.tool.version.to_string()),
         ]);
-        let own = [Layer::Cni, Layer::Services, Layer::Ingress, Layer::Mesh];
-        let layers = Layers::only(&own, self.name());
-        let (layers, istio) = istio::told(istio, layers, &mut versions);
+        let (mut layers, istio) = istio::told(istio, Layers::all(), &mut versions);
+        let contour =
+            contour.and_then(|contour| contour.on(&versions["kubernetes"], &load_balancer));
+        let gateway = match contour {
+            Ok(contour) => {
+                versions.extend([contour.shown()]);
+                Some(Controller::gateway(contour, &client, &run.id))
+            }
+            Err(why) => {
+                layers = layers.without(Layer::Gateway, why);
+                None
+            }
+        };
         Ok(Cluster {
             kubeconfig: cli.kubeconfig.clone(),
             provider: self.name(),
@@ -191,10 +205,14 @@ impl Minikube {
             outside,
             load_balancer,
             ingress: Some(self.addon(&cli, &client)),
+            gateway,
             istio,
             ours: true,
             layers,
-            fit: Fit::default(),
+            fit: Fit {
+                definitions: Definitions::Theirs,
+                ..Fit::default()
+            },
             node_network: Ok(()),
             pid_annotation: None,
             nsenter: Vec::new(),
@@ -289,7 +307,7 @@ impl Minikube {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Provider for Minikube {
     fn name(&self) -> &'static str {
         "minikube"

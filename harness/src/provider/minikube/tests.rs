@@ -20,7 +20,7 @@ async fn a_cluster_comes_and_goes_by_minikubes_documented_commands() {
     assert_eq!(cluster.layers.lacks(Layer::Ingress), None);
     assert_eq!(
         cluster.layers.lacks(Layer::Gateway),
-        Some("this version does not bring up gateway on minikube")
+        Some("this run plans no gateway")
     );
     cluster
         .ingress

@@ -1,0 +1,284 @@
+//! What a cluster of kind lacks and is given: a CNI plugin, load balancers, an Ingress controller, Contour.
+//!
+//! Start from [`Parts::find`], before there is a cluster: what cannot be had is not missed half-way. MetalLB
+//! hands out addresses of the nodes' own network, which the vantage outside is on as well.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt as _};
+
+use super::engine::Engine;
+use super::outside;
+use crate::asset::Assets;
+use crate::budget::CREATE;
+use crate::provider::upstream::{CONTOUR, Controller, Part, Upstream};
+use crate::provider::{Addon, Balancer, Layers, Progress};
+use crate::run::RunInfo;
+use crate::stack::Layer;
+use crate::wait;
+
+const CALICO: Part = Part {
+    called: "calico",
+    asset: "calico",
+    kubernetes: "*",
+};
+const METALLB: Part = Part {
+    called: "metallb",
+    asset: "metallb",
+    kubernetes: "*",
+};
+/// Retired: best effort ended in March 2026.
+const NGINX: Part = Part {
+    called: "ingress-nginx",
+    asset: "ingress-nginx-cloud",
+    kubernetes: ">=1.21, <1.36",
+};
+
+/// How many addresses there are for load balancers: more than checks have at once.
+const ADDRESSES: u128 = 100;
+
+/// What the pods' network is made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plugin {
+    /// kind's own.
+    Kindnet,
+    /// Nothing: nodes never get ready.
+    Nothing,
+    /// Calico, by its project's manifest.
+    Calico,
+}
+
+/// What was found, or why not.
+#[derive(Debug)]
+pub(super) struct Parts {
+    plugin: Option<Upstream>,
+    metallb: Result<Upstream, String>,
+    nginx: Result<Upstream, String>,
+    contour: Result<Upstream, String>,
+}
+
+impl Parts {
+    /// Looks for what a run of these layers needs.
+    ///
+    /// # Errors
+    /// When the CNI plugin that a person chose cannot be had.
+    pub(super) async fn find(
+        plugin: Plugin,
+        assets: &Assets,
+        run: &RunInfo,
+        progress: Progress<'_>,
+    ) -> anyhow::Result<Self> {
+        let plugin = match plugin {
+            Plugin::Calico => {
+                let calico = Upstream::find(assets, CALICO, progress).await;
+                Some(calico.map_err(|why| anyhow::anyhow!("STRATA_CNI=calico: {why}"))?)
+            }
+            Plugin::Kindnet | Plugin::Nothing => None,
+        };
+        let (metallb, nginx, contour) = tokio::join!(
+            Upstream::planned(run, Layer::Services, assets, METALLB, progress),
+            Upstream::planned(run, Layer::Ingress, assets, NGINX, progress),
+            Upstream::planned(run, Layer::Gateway, assets, CONTOUR, progress),
+        );
+        Ok(Self {
+            plugin,
+            metallb,
+            nginx,
+            contour,
+        })
+    }
+
+    /// What will have been installed, with its version.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (String, String)> {
+        let found = [&self.metallb, &self.nginx, &self.contour];
+        let found = found.into_iter().filter_map(|part| part.as_ref().ok());
+        let all = found.chain(&self.plugin);
+        all.map(Upstream::shown)
+    }
+
+    /// Installs the CNI plugin that kind has not, and waits for the nodes, which wait for it.
+    ///
+    /// # Errors
+    /// When it does not come up, or a node does not.
+    pub(super) async fn plugin(
+        &self,
+        client: &Client,
+        run: &RunInfo,
+        progress: Progress<'_>,
+    ) -> anyhow::Result<()> {
+        let Some(plugin) = &self.plugin else {
+            return Ok(());
+        };
+        plugin.install((client, &run.id), None, progress).await?;
+        let nodes = Api::<Node>::all(client.clone());
+        let all = watcher::Config::default();
+        let ready = wait::watched(
+            "every node is ready",
+            CREATE,
+            nodes,
+            all,
+            |nodes| match nodes.iter().find(|node| !is_ready(node)) {
+                Some(node) => wait::Progress::NotYet(format!("{} is not", node.name_any())),
+                None => wait::Progress::Ready(()),
+            },
+        );
+        let ready = ready.await;
+        ready.map_err(|why| anyhow::anyhow!("{}: {}", why.doing(), why.because()))
+    }
+
+    /// Installs MetalLB, with addresses of the nodes' network; or says why there are no load balancers.
+    pub(super) async fn balancer(
+        &self,
+        engine: &Engine,
+        client: &Client,
+        run: &RunInfo,
+        progress: Progress<'_>,
+    ) -> Balancer {
+        let metallb = match &self.metallb {
+            Ok(metallb) => metallb,
+            Err(why) => return Balancer::None(why.clone()),
+        };
+        let installed = async {
+            let subnets = outside::subnets(engine).await?;
+            let pool = pool(&subnets)?;
+            let of = (client, run.id.as_str());
+            metallb.install(of, Some(&pool), progress).await
+        };
+        match installed.await {
+            Ok(()) => Balancer::Own,
+            Err(error) => {
+                let why = format!("metallb did not come up: {error:#}");
+                progress(&format!("no load balancers: {why}"));
+                Balancer::None(why)
+            }
+        }
+    }
+
+    /// What brings up Ingress and Gateway on a version of Kubernetes, with the layers that there are then.
+    pub(super) fn controllers(
+        self,
+        kubernetes: &str,
+        balancer: &Balancer,
+        mut layers: Layers,
+        (client, run): (&Client, &str),
+    ) -> Controllers {
+        type Make = fn(Upstream, &Client, &str) -> Arc<dyn Addon>;
+        let mut made = |layer, part: Result<Upstream, String>, make: Make| match part
+            .and_then(|part| part.on(kubernetes, balancer))
+        {
+            Ok(part) => Some(make(part, client, run)),
+            Err(why) => {
+                layers = std::mem::take(&mut layers).without(layer, why);
+                None
+            }
+        };
+        Controllers {
+            ingress: made(Layer::Ingress, self.nginx, Controller::ingress),
+            gateway: made(Layer::Gateway, self.contour, Controller::gateway),
+            layers,
+        }
+    }
+}
+
+/// What brings up layers, and which there are.
+pub(super) struct Controllers {
+    pub(super) ingress: Option<Arc<dyn Addon>>,
+    pub(super) gateway: Option<Arc<dyn Addon>>,
+    pub(super) layers: Layers,
+}
+
+fn is_ready(node: &Node) -> bool {
+    let status = node.status.iter();
+    let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+/// Objects that give MetalLB the last addresses of each network: engines hand out the first.
+///
+/// # Errors
+/// When there is no network that is large enough.
+fn pool(subnets: &[IpNet]) -> anyhow::Result<String> {
+    let ranges: Vec<String> = subnets.iter().filter_map(last_addresses).collect();
+    if ranges.is_empty() {
+        bail!("the nodes' network ({subnets:?}) has no addresses to spare");
+    }
+    Ok(format!(
+        "apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {{name: strata, namespace: metallb-system}}
+spec: {{addresses: {ranges:?}}}
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {{name: strata, namespace: metallb-system}}
+spec: {{ipAddressPools: [strata]}}
+"
+    ))
+}
+
+/// `FIRST-LAST`, without the very last, which is IPv4's broadcast address.
+fn last_addresses(subnet: &IpNet) -> Option<String> {
+    let size = 1_u128.checked_shl(u32::from(subnet.max_prefix_len() - subnet.prefix_len()));
+    if size.is_some_and(|size| size < 4 * ADDRESSES) {
+        return None;
+    }
+    let last = match subnet.broadcast() {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)),
+        IpAddr::V6(ip) => u128::from(ip),
+    };
+    let address = |number: u128| match subnet {
+        IpNet::V4(_) => IpAddr::V4(u32::try_from(number).unwrap_or_default().into()),
+        IpNet::V6(_) => IpAddr::V6(number.into()),
+    };
+    Some(format!(
+        "{}-{}",
+        address(last - ADDRESSES),
+        address(last - 1)
+    ))
+}
+
+/// Reads the networks that an engine tells, of which one may be of IPv6.
+///
+/// # Errors
+/// When one is none.
+pub(super) fn read(told: &str) -> anyhow::Result<Vec<IpNet>> {
+    let each = told.split_whitespace().map(|text| {
+        text.parse()
+            .with_context(|| format!("{text} is not a network"))
+    });
+    each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_balancers_have_the_last_addresses_of_the_nodes_network() {
+        let told = "fc00:f853:ccd:e793::/64 172.18.0.0/16 \n";
+        let pool = pool(&read(told).unwrap()).unwrap();
+        let line = pool
+            .lines()
+            .find(|line| line.contains("addresses"))
+            .unwrap();
+        assert_eq!(
+            line,
+            "spec: {addresses: [\"fc00:f853:ccd:e793:ffff:ffff:ffff:ff9b-fc00:f853:ccd:e793:ffff:ffff:ffff:fffe\", \
+             \"172.18.255.155-172.18.255.254\"]}"
+        );
+        crate::apply::Manifest::parse(&pool, "pool").unwrap();
+    }
+
+    #[test]
+    fn a_network_that_nodes_need_themselves_is_left_to_them() {
+        let small = read("192.168.3.0/24").unwrap();
+        let why = super::pool(&small).unwrap_err().to_string();
+        assert!(why.contains("no addresses to spare"), "{why}");
+        assert!(read("map[]").is_err());
+    }
+}
