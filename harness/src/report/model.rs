@@ -69,7 +69,8 @@ impl FalseAlarms {
         Self {
             budget: BUDGET,
             tests: drawn().count(),
-            bound: drawn().map(|drawn| drawn.alpha).sum(),
+            // The sum of nothing is -0.
+            bound: drawn().map(|drawn| drawn.alpha).sum::<f64>() + 0.0,
         }
     }
 }
