@@ -16,6 +16,7 @@ use crate::asset::Assets;
 use crate::budget::INSTALL;
 use crate::run::RunInfo;
 use crate::stack::Layer;
+use crate::verdict::NoVerdict;
 
 /// ingress-nginx does not call its class the default one, and Ingresses of the tutorial name none.
 const DEFAULT_INGRESS_CLASS: &str = "
@@ -150,7 +151,7 @@ impl Upstream {
         let applier = Applier::new(client.clone(), Fit::default(), run);
         for manifest in [&self.manifest].into_iter().chain(&more) {
             let installed = install(&applier, client, manifest, INSTALL, progress).await;
-            installed.map_err(|why| anyhow::anyhow!("{}: {}", why.doing(), why.because()))?;
+            installed.map_err(NoVerdict::into_error)?;
         }
         Ok(())
     }

@@ -57,6 +57,11 @@ impl NoVerdict {
         Self::new(chain(error))
     }
 
+    /// The error that one is where nobody is judged: for who makes clusters and installs into them.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        anyhow::anyhow!("{}: {}", self.doing(), self.because)
+    }
+
     pub(crate) fn deadline(after: Duration) -> Self {
         let because = format!("the check did not end within {} s", after.as_secs());
         Self::of(NoVerdictKind::Deadline, because)

@@ -20,6 +20,7 @@ use crate::provider::upstream::{CONTOUR, Controller, Part, Upstream};
 use crate::provider::{Addon, Balancer, Layers, Progress};
 use crate::run::RunInfo;
 use crate::stack::Layer;
+use crate::verdict::NoVerdict;
 use crate::wait;
 
 const CALICO: Part = Part {
@@ -127,8 +128,7 @@ impl Parts {
                 None => wait::Progress::Ready(()),
             },
         );
-        let ready = ready.await;
-        ready.map_err(|why| anyhow::anyhow!("{}: {}", why.doing(), why.because()))
+        ready.await.map_err(NoVerdict::into_error)
     }
 
     /// Installs MetalLB, with addresses of the nodes' network; or says why there are no load balancers.

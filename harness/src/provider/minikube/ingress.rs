@@ -57,7 +57,7 @@ impl Addon for IngressAddon {
         let api = Api::<Job>::namespaced(self.client.clone(), NAMESPACE);
         let what = "the admission webhook of ingress-nginx has its certificate";
         let done = wait::watched(what, CREATE, api, watcher::Config::default(), done).await;
-        done.map_err(|why| anyhow::anyhow!("{}: {}", why.doing(), why.because()))
+        done.map_err(NoVerdict::into_error)
             .context("the API would refuse every Ingress")
     }
 }

@@ -41,6 +41,17 @@ fn earlier() -> Vec<Value> {
     CLUSTERS.map(|name| cluster(name, 9)).to_vec()
 }
 
+/// What a group is told that nobody was told of before.
+fn alone(snapshot: Snapshot) -> Configuration {
+    Configuration::new(
+        &Shared::default(),
+        snapshot,
+        None,
+        &mut Told::default(),
+        earlier,
+    )
+}
+
 /// One route configuration that leads to a cluster.
 fn simple(target: &str) -> Configuration {
     let snapshot = Snapshot {
@@ -49,13 +60,7 @@ fn simple(target: &str) -> Configuration {
         routes: vec![route("r1", &[target])],
         ..Snapshot::default()
     };
-    Configuration::new(
-        &Shared::default(),
-        snapshot,
-        None,
-        &mut Told::default(),
-        earlier,
-    )
+    alone(snapshot)
 }
 
 /// Any configuration in which every cluster that is named is there.
@@ -86,13 +91,7 @@ fn random(chance: &mut StdRng) -> Configuration {
     let bodies: Vec<u32> = named.iter().map(body).collect();
     let clusters = named.iter().zip(bodies);
     snapshot.clusters = clusters.map(|(name, body)| cluster(name, body)).collect();
-    Configuration::new(
-        &Shared::default(),
-        snapshot,
-        None,
-        &mut Told::default(),
-        earlier,
-    )
+    alone(snapshot)
 }
 
 #[test]
@@ -103,21 +102,9 @@ fn what_did_not_change_is_taken_over_and_what_did_is_not() {
         routes: vec![route("r1", &["a", "b"])],
         ..Snapshot::default()
     };
-    let before = Configuration::new(
-        &Shared::default(),
-        snapshot(1),
-        None,
-        &mut Told::default(),
-        earlier,
-    );
+    let before = alone(snapshot(1));
     for body in [1, 2] {
-        let alone = Configuration::new(
-            &Shared::default(),
-            snapshot(body),
-            None,
-            &mut Told::default(),
-            earlier,
-        );
+        let alone = alone(snapshot(body));
         let after = Configuration::new(
             &Shared::default(),
             snapshot(body),
