@@ -376,22 +376,21 @@ impl Istiod {
             let before = before.as_ref();
             before.is_some_and(|before| before.workloads.contains(workload))
         };
-        let mut made = BTreeMap::new();
-        for workload in workloads
+        let stay = workloads
             .iter()
-            .filter(|workload| active.contains_key(&workload.namespace) && !known(workload))
-        {
-            let client = workload.client(&mesh);
+            .filter(|workload| active.contains_key(&workload.namespace));
+        let clients: Vec<_> = stay.map(|it| (it, it.client(&mesh))).collect();
+        let mut made = BTreeMap::new();
+        for (workload, client) in clients.iter().filter(|(workload, _)| !known(workload)) {
             let shared = made
-                .entry(client.clone())
-                .or_insert_with(|| self.share(&mesh, client));
+                .entry(client)
+                .or_insert_with(|| self.share(&mesh, client.clone()));
             let published = self.publish(&mut publisher, &mesh, workload, shared);
             if let Err(error) = published.await {
                 errors.push(error);
             }
         }
-        let clients = workloads.iter().map(|it| it.client(&mesh));
-        let clients: BTreeSet<registry::Client> = clients.collect();
+        let clients: BTreeSet<_> = clients.iter().map(|(_, client)| client).collect();
         self.outbound().retain(|client, _| clients.contains(client));
         let groups = workloads.iter().map(Workload::group);
         self.xds.retain(&groups.chain(named).collect());
