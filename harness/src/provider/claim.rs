@@ -68,6 +68,27 @@ impl Claim {
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
+    /// [`Self::keep`] of a cluster; the lines that say to the person how to reach it and how to end it, with
+    /// whatever there is to say between the two.
+    pub(super) fn keep_cluster(
+        self,
+        provider: &str,
+        kubeconfig: &Path,
+        between: Vec<String>,
+    ) -> Vec<String> {
+        let name = self.name.clone();
+        let mut lines = vec![
+            format!("the {provider} cluster {name} goes on, as STRATA_KEEP=1 asks"),
+            format!("reach it: export KUBECONFIG={}", kubeconfig.display()),
+        ];
+        lines.extend(between);
+        lines.push(format!("end it: scripts/sweep {name}"));
+        if let Err(error) = self.keep() {
+            lines.push(format!("the next run will remove it: {error:#}"));
+        }
+        lines
+    }
+
     /// Gives up the claim to what is gone.
     ///
     /// # Errors

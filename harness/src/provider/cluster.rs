@@ -1,13 +1,13 @@
 //! A cluster, whoever made it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::{Istio, Layers, Progress};
-use crate::apply::Fit;
+use crate::apply::{Definitions, Fit};
 
 /// What the harness knows of the cluster under test.
 #[derive(Clone)]
@@ -46,6 +46,38 @@ pub struct Cluster {
     pub pid_annotation: Option<&'static str>,
     /// The command prefix that enters such a process' network namespace; the process id follows it.
     pub nsenter: Vec<String>,
+}
+
+impl Cluster {
+    /// One that another project's program made for the run, with every layer and nothing beside it.
+    pub(super) fn made(
+        provider: &'static str,
+        client: kube::Client,
+        kubeconfig: &Path,
+        versions: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            client,
+            kubeconfig: kubeconfig.to_owned(),
+            provider,
+            profile: provider,
+            versions,
+            outside: None,
+            load_balancer: Balancer::none(),
+            ingress: None,
+            gateway: None,
+            istio: None,
+            ours: true,
+            layers: Layers::all(),
+            fit: Fit {
+                definitions: Definitions::Theirs,
+                ..Fit::default()
+            },
+            node_network: Ok(()),
+            pid_annotation: None,
+            nsenter: Vec::new(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Cluster {

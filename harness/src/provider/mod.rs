@@ -7,6 +7,7 @@
 mod capability;
 mod claim;
 mod cluster;
+mod containers;
 mod existing;
 mod image;
 mod istio;
@@ -19,6 +20,8 @@ mod older;
 mod plugin;
 mod reach;
 pub mod registry;
+#[cfg(test)]
+mod stand_in;
 pub(crate) mod step;
 mod this_machine;
 pub mod tools;
@@ -51,8 +54,6 @@ use crate::wait;
 
 /// The providers there are.
 pub const PROVIDERS: &[&str] = &["lab", "kind", "minikube", "existing"];
-/// Those that the design has and this version has not.
-const LATER: &[&str] = &["k3s"];
 
 /// The provider that the settings name. Nothing is started yet.
 ///
@@ -65,16 +66,9 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
         "kind" => return Ok(Box::new(kind::Kind::new(settings)?)),
         "minikube" => return Ok(Box::new(minikube::Minikube::new(settings)?)),
         "existing" => return Ok(Box::new(existing::Existing::new(settings)?)),
-        later if LATER.contains(&later) => {
-            return Err(BadInput(format!(
-                "STRATA_PROVIDER={name} is not part of this version; choose one of {}",
-                PROVIDERS.join(", ")
-            )));
-        }
         _ => {}
     }
-    let known = PROVIDERS.iter().chain(LATER).copied();
-    let hint = nearest(name, known.clone()).map_or_else(
+    let hint = nearest(name, PROVIDERS.iter().copied()).map_or_else(
         || format!("choose one of {}", PROVIDERS.join(", ")),
         |near| format!("did you mean {near}?"),
     );

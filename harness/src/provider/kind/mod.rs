@@ -5,9 +5,7 @@
 //! a virtual one. Whose a cluster is says a file that its run holds locked (`claim`): what a run
 //! leaves behind that was killed, the next one removes.
 
-mod engine;
-mod outside;
-mod parts;
+mod plugin;
 
 #[cfg(test)]
 mod tests;
@@ -22,15 +20,14 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use self::engine::Engine;
-use self::outside::Beside;
-use self::parts::{Parts, Plugin};
+use self::plugin::Plugin;
 use super::claim::{self, Claim};
+use super::containers::{Beside, Engine, Parts, remove_beside};
 use super::image::Archive;
 use super::step::Step;
 use super::tools::{self, Tool};
+use super::upstream::Upstream;
 use super::{Cluster, Istio, Layers, Progress, Provider, istio};
-use crate::apply::{Definitions, Fit};
 use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -44,8 +41,14 @@ const LOAD: Duration = Duration::from_secs(120);
 const DELETE: Duration = Duration::from_secs(50);
 const EXPORT: Duration = Duration::from_secs(40);
 
+/// kind's own variable for which engine it takes.
+const ENGINE: &str = "KIND_EXPERIMENTAL_PROVIDER";
+/// kind's own variable for the network that its nodes are on.
+const NETWORK: &str = "KIND_EXPERIMENTAL_DOCKER_NETWORK";
+
 /// What its clusters look like: two workers, so that traffic crosses nodes that run pods.
 const NODES: &str = "nodes: [{role: control-plane}, {role: worker}, {role: worker}]";
+const NODE_COUNT: usize = 3;
 
 /// Makes a kind cluster and deletes it.
 pub(super) struct Kind {
@@ -53,6 +56,8 @@ pub(super) struct Kind {
     /// Where programs are looked for, and which engine is asked for.
     path: OsString,
     engine: Option<String>,
+    /// The engine's network that kind puts nodes on.
+    network: String,
     state: Option<PathBuf>,
     node_image: Option<String>,
     config: String,
@@ -81,13 +86,12 @@ impl Kind {
         Ok(Self {
             program: settings.kind.clone(),
             path: std::env::var_os("PATH").unwrap_or_default(),
-            engine: std::env::var(engine::CHOICE)
-                .ok()
-                .filter(|name| !name.is_empty()),
+            engine: std::env::var(ENGINE).ok().filter(|name| !name.is_empty()),
+            network: std::env::var(NETWORK).unwrap_or_else(|_| "kind".to_owned()),
             state: claim::folder("kind"),
             node_image: settings.node_image.clone(),
             config: config(settings)?,
-            plugin: plugin(settings)?,
+            plugin: Plugin::by(settings)?,
             assets: Assets::new(settings)?,
             istio: istio::Wanted::by(settings)?,
             report_dir: settings.report_dir.clone(),
@@ -103,7 +107,8 @@ impl Kind {
     ) -> anyhow::Result<Cluster> {
         // Looked for first: a program that was named and is none is said before anything is started.
         let istio = self.istio.find(run).await?;
-        let parts = Parts::find(self.plugin, &self.assets, run, progress).await?;
+        let plugin = self.plugin.find(&self.assets, progress).await?;
+        let parts = Parts::find(&self.assets, run, progress).await;
         let name = made.claim.name();
         progress("creating the kind cluster");
         let mut arguments = vec!["create", "cluster", "--name", name, "--config", "-"];
@@ -124,8 +129,9 @@ impl Kind {
         let load = made.kind("loading the probe's image", LOAD, &load);
         load.argument(archive.path()).run().await?;
         progress("starting the vantage outside");
-        let outside = Beside::start(&made.engine, name, archive.path()).await?;
-        self.described(made, run, (outside, istio, parts), progress)
+        let beside = (name, self.network.as_str());
+        let outside = Beside::start(&made.engine, beside, archive.path()).await?;
+        self.described(made, run, (outside, istio, plugin, parts), progress)
             .await
     }
 
@@ -133,7 +139,7 @@ impl Kind {
         &self,
         made: &Made,
         run: &RunInfo,
-        (outside, istio, parts): (Beside, Result<Istio, String>, Parts),
+        (outside, istio, plugin, parts): (Beside, Result<Istio, String>, Option<Upstream>, Parts),
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
@@ -142,10 +148,13 @@ impl Kind {
         let client = super::client(&kubeconfig)
             .await
             .context("kind's kubeconfig is of no use")?;
-        parts.plugin(&client, run, progress).await?;
+        if let Some(plugin) = &plugin {
+            plugin::install(plugin, &client, run, progress).await?;
+        }
         progress("waiting for the system's own pods");
         super::settle(&client).await;
-        let load_balancer = parts.balancer(&made.engine, &client, run, progress).await;
+        let on = (&made.engine, self.network.as_str());
+        let load_balancer = parts.balancer(on, &client, run, progress).await;
         let kubernetes = client
             .apiserver_version()
             .await
@@ -155,31 +164,20 @@ impl Kind {
             ("kind".to_owned(), made.kind.version.to_string()),
             (made.engine.name().to_owned(), made.engine.version()),
         ]);
+        versions.extend(plugin.iter().map(Upstream::shown));
         versions.extend(parts.versions());
         let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
         let of = (&client, run.id.as_str());
         let kubernetes = versions["kubernetes"].clone();
         let controllers = parts.controllers(&kubernetes, &load_balancer, layers, of);
         Ok(Cluster {
-            client,
-            kubeconfig: made.kubeconfig.clone(),
-            provider: self.name(),
-            profile: self.profile(),
-            versions,
             outside: Some(Arc::new(outside)),
             load_balancer,
             ingress: controllers.ingress,
             gateway: controllers.gateway,
             istio,
-            ours: true,
             layers: controllers.layers,
-            fit: Fit {
-                definitions: Definitions::Theirs,
-                ..Fit::default()
-            },
-            node_network: Ok(()),
-            pid_annotation: None,
-            nsenter: Vec::new(),
+            ..Cluster::made(self.name(), client, &made.kubeconfig, versions)
         })
     }
 }
@@ -195,7 +193,8 @@ impl Provider for Kind {
     }
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
-        let engine = Engine::find(self.engine.as_deref(), &self.path).await?;
+        let choice = self.engine.as_deref().map(|name| (ENGINE, name));
+        let engine = Engine::find(choice, &self.path).await?;
         let state = claim::noted(self.state.as_deref(), "clusters")?;
         let kind = tools::kind(self.program.as_deref()).await?;
         for abandoned in claim::abandoned(state)? {
@@ -237,16 +236,8 @@ impl Provider for Kind {
         let Some(made) = self.made.lock().await.take() else {
             return Vec::new();
         };
-        let name = made.claim.name().to_owned();
-        let mut lines = vec![
-            format!("the kind cluster {name} goes on, as STRATA_KEEP=1 asks"),
-            format!("reach it: export KUBECONFIG={}", made.kubeconfig.display()),
-            format!("end it: scripts/sweep {name}"),
-        ];
-        if let Err(error) = made.claim.keep() {
-            lines.push(format!("the next run will remove it: {error:#}"));
-        }
-        lines
+        made.claim
+            .keep_cluster(self.name(), &made.kubeconfig, Vec::new())
     }
 
     async fn destroy(&self) -> Vec<String> {
@@ -264,38 +255,36 @@ impl Provider for Kind {
 
 impl Made {
     fn kind<'a>(&'a self, doing: &'static str, limit: Duration, arguments: &[&str]) -> Step<'a> {
-        self.engine.kind(&self.kind.path, doing, limit, arguments)
+        command(&self.kind, &self.engine, doing, limit, arguments)
     }
+}
+
+/// A command of kind's, which is told to take this engine.
+fn command<'a>(
+    kind: &'a Tool,
+    engine: &Engine,
+    doing: &'static str,
+    limit: Duration,
+    arguments: &[&str],
+) -> Step<'a> {
+    Step::new(&kind.path, doing, limit, arguments).variable(ENGINE, engine.name())
 }
 
 /// Removes a cluster, the container beside it, and the claim to them.
 async fn remove(kind: &Tool, engine: &Engine, claim: Claim) -> anyhow::Result<()> {
     let name = claim.name();
     let arguments = ["delete", "cluster", "--name", name];
-    let delete = engine.kind(&kind.path, "deleting the cluster", DELETE, &arguments);
-    let (cluster, beside) = tokio::join!(delete.run(), outside::remove(engine, name));
+    let delete = command(kind, engine, "deleting the cluster", DELETE, &arguments);
+    let (cluster, beside) = tokio::join!(delete.run(), remove_beside(engine, name));
     cluster.and(beside).with_context(|| {
         format!("something of the kind cluster {name} may be left; scripts/sweep {name} removes it")
     })?;
     claim.drop_it()
 }
 
-/// The CNI plugin that is asked for.
-fn plugin(settings: &Settings) -> Result<Plugin, BadInput> {
-    match settings.cni.as_deref() {
-        None | Some("kindnet") => Ok(Plugin::Kindnet),
-        Some("calico") => Ok(Plugin::Calico),
-        Some("none") => Ok(Plugin::Nothing),
-        Some(other) => Err(BadInput(format!(
-            "STRATA_CNI={other} is not a CNI that this version installs on kind; choose kindnet, which kind has, \
-             calico, or none"
-        ))),
-    }
-}
-
 /// kind's configuration (`kind.x-k8s.io/v1alpha4`).
 fn config(settings: &Settings) -> Result<String, BadInput> {
-    let cni = match plugin(settings)? {
+    let cni = match Plugin::by(settings)? {
         Plugin::Kindnet => "",
         Plugin::Nothing | Plugin::Calico => ", disableDefaultCNI: true",
     };

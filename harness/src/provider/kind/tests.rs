@@ -1,11 +1,9 @@
 //! The provider against stand-ins for `kind` and `docker`, which take the documented arguments alone,
 //! note them, and answer as the real ones do. (The real ones: see README, "Measured, and not".)
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-
 use super::*;
-use crate::provider::Balancer;
+use crate::provider::containers::subnets;
+use crate::provider::{Balancer, stand_in};
 use crate::stack::Layer;
 
 /// kind 0.27's words, as far as the provider uses them.
@@ -44,58 +42,20 @@ struct Stage {
     kind: Kind,
 }
 
-/// An API server that tells its version, and has no groups and no pods.
-fn api_server() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let read = stream.read(&mut request).unwrap_or(0);
-            let request = String::from_utf8_lossy(&request[..read]);
-            let body = match request.split_whitespace().nth(1).unwrap_or_default() {
-                "/version" => {
-                    r#"{"major":"1","minor":"34","gitVersion":"v1.34.0","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#
-                }
-                "/apis" => r#"{"kind":"APIGroupList","apiVersion":"v1","groups":[]}"#,
-                _ => {
-                    r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#
-                }
-            };
-            let _ = write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            );
-        }
-    });
-    port
-}
-
 impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let put = |name: &str, text: &str| {
-            let text = ["LOG", "CONFIG", "FAILS", "GIVEN"]
-                .iter()
-                .fold(text.to_owned(), |text, name| {
-                    text.replace(name, at(name).to_str().unwrap())
-                });
-            crate::script::write(&at(name), &text);
-        };
-        put("kind", KIND);
-        put("docker", DOCKER);
-        let kubeconfig = format!(
-            "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{}'}}}}], users: [{{name: u, user: {{}}}}], contexts: [{{name: c, context: {{cluster: c, user: u}}}}]}}",
-            api_server()
-        );
+        for (name, text) in [("kind", KIND), ("docker", DOCKER)] {
+            stand_in::program(dir.path(), name, text, &["LOG", "CONFIG", "FAILS", "GIVEN"]);
+        }
+        let kubeconfig = stand_in::kubeconfig(stand_in::api_server(|_| None));
         std::fs::write(at("GIVEN"), kubeconfig).unwrap();
         let kind = Kind {
             program: Some(at("kind")),
             path: dir.path().into(),
             engine: None,
+            network: "kind".to_owned(),
             state: Some(at("state")),
             node_image: Some("node:v1".to_owned()),
             config: config(&settings(&[])).unwrap(),
@@ -235,7 +195,7 @@ async fn a_plugin_that_a_person_chose_has_to_be_had() {
 async fn load_balancers_share_the_network_that_the_engine_tells() {
     let stage = Stage::new();
     let engine = Engine::find(None, &stage.kind.path).await.unwrap();
-    let subnets = outside::subnets(&engine).await.unwrap();
+    let subnets = subnets(&engine, "kind").await.unwrap();
     assert_eq!(subnets, ["172.18.0.0/16".parse().unwrap()]);
     assert_eq!(
         stage.asked().last().unwrap(),
@@ -312,7 +272,7 @@ async fn an_engine_that_is_not_there_is_named() {
             .contains("neither docker nor podman is in PATH"),
         "{error}"
     );
-    let error = Engine::find(Some("podman"), empty.path().as_os_str())
+    let error = Engine::find(Some((ENGINE, "podman")), empty.path().as_os_str())
         .await
         .unwrap_err();
     assert!(

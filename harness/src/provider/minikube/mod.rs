@@ -40,7 +40,6 @@ use super::image::Archive;
 use super::this_machine::ThisMachine;
 use super::upstream::{CONTOUR, Controller, Upstream};
 use super::{Addon, Balancer, Cluster, Layers, Outside, Progress, Provider, istio, reach, tools};
-use crate::apply::{Definitions, Fit};
 use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -197,26 +196,15 @@ impl Minikube {
                 None
             }
         };
+        let ingress = Some(self.addon(&cli, &client));
         Ok(Cluster {
-            kubeconfig: cli.kubeconfig.clone(),
-            provider: self.name(),
-            profile: self.profile(),
-            versions,
             outside,
             load_balancer,
-            ingress: Some(self.addon(&cli, &client)),
+            ingress,
             gateway,
             istio,
-            ours: true,
             layers,
-            fit: Fit {
-                definitions: Definitions::Theirs,
-                ..Fit::default()
-            },
-            node_network: Ok(()),
-            pid_annotation: None,
-            nsenter: Vec::new(),
-            client,
+            ..Cluster::made(self.name(), client, &cli.kubeconfig, versions)
         })
     }
 
@@ -360,10 +348,7 @@ impl Provider for Minikube {
         };
         let Made { cli, claim, tunnel } = made;
         let name = &cli.profile;
-        let mut lines = vec![
-            format!("the minikube cluster {name} goes on, as STRATA_KEEP=1 asks"),
-            format!("reach it: export KUBECONFIG={}", cli.kubeconfig.display()),
-        ];
+        let mut lines = Vec::new();
         if let Ok(ip) = cli
             .run("asking for its address", self.limits.stop, &["ip"])
             .await
@@ -379,11 +364,7 @@ impl Provider for Minikube {
                 "its tunnel has ended; start it again: minikube tunnel -p {name}"
             ));
         }
-        lines.push(format!("end it: scripts/sweep {name}"));
-        if let Err(error) = claim.keep() {
-            lines.push(format!("the next run will remove it: {error:#}"));
-        }
-        lines
+        claim.keep_cluster(self.name(), &cli.kubeconfig, lines)
     }
 
     async fn destroy(&self) -> Vec<String> {

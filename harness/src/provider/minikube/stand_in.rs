@@ -1,10 +1,8 @@
 //! Stand-ins for `minikube` and `sudo`, which take the documented arguments alone, note them, and answer as the real
 //! ones do: minikube 1.38's words, by its sources. (It was never run for real; see README, "What was run for real".)
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-
 use super::*;
+use crate::provider::stand_in::{self as shared, serve};
 
 /// As `minikube start --output json` tells that a driver is missing, and as other commands tell errors.
 const MINIKUBE: &str = r#"
@@ -74,46 +72,23 @@ pub(super) fn kubelet() -> u16 {
     })
 }
 
-pub(super) fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let read = stream.read(&mut request).unwrap_or(0);
-            let request = String::from_utf8_lossy(&request[..read]).into_owned();
-            let path = request.split_whitespace().nth(1).unwrap_or_default();
-            let _ = stream.write_all(answer(path).as_bytes());
-        }
-    });
-    port
-}
-
 /// An API server of one node, whose kubelet is at a port of this machine, and of the Jobs of the addon.
 fn api_server(kubelet: u16) -> u16 {
-    serve(move |path| {
-        let list = |kind: &str, items: &str| {
-            format!(
-                r#"{{"kind":"{kind}","apiVersion":"v1","metadata":{{"resourceVersion":"1"}},"items":[{items}]}}"#
-            )
-        };
-        let path = path.split('?').next().unwrap_or_default();
-        let body = match path {
-            "/version" => r#"{"major":"1","minor":"34","gitVersion":"v1.34.0","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#.to_owned(),
-            "/apis" => r#"{"kind":"APIGroupList","apiVersion":"v1","groups":[]}"#.to_owned(),
-            "/api/v1/nodes" => list("NodeList", &format!(r#"{{"metadata":{{"name":"strata-abc"}},"status":{{"addresses":[{{"type":"InternalIP","address":"127.0.0.1"}}],"daemonEndpoints":{{"kubeletEndpoint":{{"Port":{kubelet}}}}}}}}}"#)),
-            "/api/v1/namespaces/ingress-nginx/pods" => list("PodList", r#"{"metadata":{"name":"ingress-nginx-controller-5f9c"},"status":{"phase":"Pending","containerStatuses":[{"name":"controller","image":"i","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ErrImagePull","message":"pulling registry.k8s.io/ingress-nginx/controller: i/o timeout"}}}]}}"#),
-            "/apis/batch/v1/namespaces/ingress-nginx/jobs" => {
-                let job = |name: &str| format!(r#"{{"metadata":{{"name":"ingress-nginx-admission-{name}"}},"status":{{"succeeded":1}}}}"#);
-                list("JobList", &format!("{},{}", job("create"), job("patch")))
-            }
-            _ => list("PodList", ""),
-        };
+    let job = |name: &str| {
         format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
+            r#"{{"metadata":{{"name":"ingress-nginx-admission-{name}"}},"status":{{"succeeded":1}}}}"#
         )
+    };
+    let jobs = format!("{},{}", job("create"), job("patch"));
+    let node = format!(
+        r#"{{"metadata":{{"name":"strata-abc"}},"status":{{"addresses":[{{"type":"InternalIP","address":"127.0.0.1"}}],"daemonEndpoints":{{"kubeletEndpoint":{{"Port":{kubelet}}}}}}}}}"#
+    );
+    let pod = r#"{"metadata":{"name":"ingress-nginx-controller-5f9c"},"status":{"phase":"Pending","containerStatuses":[{"name":"controller","image":"i","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ErrImagePull","message":"pulling registry.k8s.io/ingress-nginx/controller: i/o timeout"}}}]}}"#;
+    shared::api_server(move |path| match path {
+        "/api/v1/nodes" => Some(node.clone()),
+        "/api/v1/namespaces/ingress-nginx/pods" => Some(pod.to_owned()),
+        "/apis/batch/v1/namespaces/ingress-nginx/jobs" => Some(jobs.clone()),
+        _ => None,
     })
 }
 
@@ -125,23 +100,13 @@ impl Stage {
     pub(super) fn with(vars: &[(&str, &str)], kubelet: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let put = |name: &str, text: &str| {
-            let text = ["LOG", "SAYS", "GIVEN", "GATE"]
-                .iter()
-                .fold(text.to_owned(), |text, name| {
-                    text.replace(name, at(name).to_str().unwrap())
-                });
-            crate::script::write(&at(name), &text);
-        };
         take_interrupts();
-        put("minikube", MINIKUBE);
-        put("sudo", SUDO);
+        for (name, text) in [("minikube", MINIKUBE), ("sudo", SUDO)] {
+            shared::program(dir.path(), name, text, &["LOG", "SAYS", "GIVEN", "GATE"]);
+        }
         // Who reads it waits for ever, since nobody writes to it.
         nix::unistd::mkfifo(&at("GATE"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let kubeconfig = format!(
-            "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{}'}}}}], users: [{{name: u, user: {{}}}}], contexts: [{{name: c, context: {{cluster: c, user: u}}}}]}}",
-            api_server(kubelet)
-        );
+        let kubeconfig = shared::kubeconfig(api_server(kubelet));
         std::fs::write(at("GIVEN"), kubeconfig).unwrap();
         let settings = settings(vars);
         let minikube = Minikube {

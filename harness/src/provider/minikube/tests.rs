@@ -1,7 +1,8 @@
 //! The provider against stand-ins, its failures among them.
 
-use super::stand_in::{Stage, kubelet, serve, settings};
+use super::stand_in::{Stage, kubelet, settings};
 use super::*;
+use crate::provider::stand_in::serve;
 
 #[tokio::test]
 async fn a_cluster_comes_and_goes_by_minikubes_documented_commands() {

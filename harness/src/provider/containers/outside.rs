@@ -1,4 +1,6 @@
-//! The vantage outside: a container of the probe's image on the network of kind's nodes.
+//! The vantage outside: a container of the probe's image on the network of the nodes.
+//!
+//! Start from [`Beside`]. It reaches node addresses also where the nodes' machine is a virtual one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,34 +12,30 @@ use ipnet::IpNet;
 use super::engine::Engine;
 use crate::provider::{Output, Outside};
 
-/// kind's own variable for the network that its nodes are on.
-const NETWORK: &str = "KIND_EXPERIMENTAL_DOCKER_NETWORK";
 const START: Duration = Duration::from_secs(60);
 /// Above the probe's own limit.
 const RUN: Duration = Duration::from_secs(80);
 
-/// The networks of kind's nodes, by their prefixes.
+/// The networks of nodes, by their prefixes, of an engine's network.
 ///
 /// # Errors
 /// When the engine does not tell.
-pub(super) async fn subnets(engine: &Engine) -> anyhow::Result<Vec<IpNet>> {
+pub(in crate::provider) async fn subnets(
+    engine: &Engine,
+    network: &str,
+) -> anyhow::Result<Vec<IpNet>> {
     let format = match engine.name() {
         "podman" => "{{range .Subnets}}{{.Subnet}} {{end}}",
         _ => "{{range .IPAM.Config}}{{.Subnet}} {{end}}",
     };
-    let network = network();
-    let arguments = ["network", "inspect", "--format", format, &network];
+    let arguments = ["network", "inspect", "--format", format, network];
     let told = engine.step("looking at the nodes' network", START, &arguments);
     super::parts::read(&told.run().await?)
 }
 
-fn network() -> String {
-    std::env::var(NETWORK).unwrap_or_else(|_| "kind".to_owned())
-}
-
-/// The container, which [`remove`] removes.
+/// The container, which [`remove_beside`] removes.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(in crate::provider) struct Beside {
     engine: Engine,
     container: String,
 }
@@ -51,14 +49,13 @@ impl Beside {
     ///
     /// # Errors
     /// When the engine refuses it.
-    pub(super) async fn start(
+    pub(in crate::provider) async fn start(
         engine: &Engine,
-        cluster: &str,
+        (cluster, network): (&str, &str),
         archive: &Path,
     ) -> anyhow::Result<Self> {
         let load = engine.step("loading the probe's image", START, &["load", "--input"]);
         load.argument(archive).run().await?;
-        let network = network();
         let container = container(cluster);
         let image = strata_probe::image::REFERENCE;
         let arguments = [
@@ -66,7 +63,7 @@ impl Beside {
             "--detach",
             "--rm",
             "--network",
-            &network,
+            network,
             "--name",
             &container,
             image,
@@ -99,7 +96,10 @@ impl Outside for Beside {
 }
 
 /// Removes a cluster's container, if there is one, and the image, if nobody else has one of it.
-pub(super) async fn remove(engine: &Engine, cluster: &str) -> anyhow::Result<()> {
+pub(in crate::provider) async fn remove_beside(
+    engine: &Engine,
+    cluster: &str,
+) -> anyhow::Result<()> {
     let container = container(cluster);
     let there = [
         "ps",

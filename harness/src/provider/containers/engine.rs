@@ -1,4 +1,4 @@
-//! The program that runs kind's nodes as containers: `docker` or `podman`, which take the same words.
+//! The program that runs nodes as containers: `docker` or `podman`, which take the same words.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,37 +9,38 @@ use anyhow::{Context as _, bail};
 use crate::provider::step::Step;
 use crate::provider::tools;
 
-/// kind's own variable for which one it takes.
-pub(super) const CHOICE: &str = "KIND_EXPERIMENTAL_PROVIDER";
 const ASK: Duration = Duration::from_secs(20);
 
 /// A container engine that answers.
 #[derive(Debug, Clone)]
-pub(super) struct Engine {
+pub(in crate::provider) struct Engine {
     name: String,
     path: PathBuf,
     version: String,
 }
 
 impl Engine {
-    /// The one that kind is told to take, or else the first that is installed on a search path.
+    /// The one that a variable names, or else the first that is installed on a search path.
     ///
     /// # Errors
     /// When there is none, or its daemon does not answer.
-    pub(super) async fn find(choice: Option<&str>, path: &OsStr) -> anyhow::Result<Self> {
+    pub(in crate::provider) async fn find(
+        choice: Option<(&str, &str)>,
+        path: &OsStr,
+    ) -> anyhow::Result<Self> {
         let in_path =
             |name: &str| tools::on_path(Path::new(name), path).find(|path| path.is_file());
         let (name, path) = match choice {
-            Some(name) => {
+            Some((variable, name)) => {
                 let path = in_path(name).with_context(|| {
-                    format!("{CHOICE} names {name}, which is not in PATH; install it, or unset {CHOICE}")
+                    format!("{variable} names {name}, which is not in PATH; install it, or unset {variable}")
                 })?;
                 (name.to_owned(), path)
             }
             None => ["docker", "podman"]
                 .into_iter()
                 .find_map(|name| Some((name.to_owned(), in_path(name)?)))
-                .context("kind runs its nodes as containers, and neither docker nor podman is in PATH; install one")?,
+                .context("this provider's nodes are containers, and neither docker nor podman is in PATH; install one")?,
         };
         // Its version is the daemon's, where there is one: a client alone is of no use.
         let format = match name.as_str() {
@@ -64,32 +65,21 @@ impl Engine {
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::provider) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn version(&self) -> String {
+    pub(in crate::provider) fn version(&self) -> String {
         self.version.clone()
     }
 
     /// A command of its own.
-    pub(super) fn step(
+    pub(in crate::provider) fn step(
         &self,
         doing: &'static str,
         limit: Duration,
         arguments: &[&str],
     ) -> Step<'_> {
         Step::new(&self.path, doing, limit, arguments)
-    }
-
-    /// A command of kind's, which is told to take this engine.
-    pub(super) fn kind<'a>(
-        &self,
-        program: &'a Path,
-        doing: &'static str,
-        limit: Duration,
-        arguments: &[&str],
-    ) -> Step<'a> {
-        Step::new(program, doing, limit, arguments).variable(CHOICE, &self.name)
     }
 }

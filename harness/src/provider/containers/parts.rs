@@ -1,4 +1,4 @@
-//! What a cluster of kind lacks and is given: a CNI plugin, load balancers, an Ingress controller, Contour.
+//! What clusters of containers lack and are given: load balancers, an Ingress controller, Contour.
 //!
 //! Start from [`Parts::find`], before there is a cluster: what cannot be had is not missed half-way. MetalLB
 //! hands out addresses of the nodes' own network, which the vantage outside is on as well.
@@ -8,26 +8,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt as _};
+use kube::Client;
 
 use super::engine::Engine;
 use super::outside;
 use crate::asset::Assets;
-use crate::budget::CREATE;
 use crate::provider::upstream::{CONTOUR, Controller, Part, Upstream};
 use crate::provider::{Addon, Balancer, Layers, Progress};
 use crate::run::RunInfo;
 use crate::stack::Layer;
-use crate::verdict::NoVerdict;
-use crate::wait;
 
-const CALICO: Part = Part {
-    called: "calico",
-    asset: "calico",
-    kubernetes: "*",
-};
 const METALLB: Part = Part {
     called: "metallb",
     asset: "metallb",
@@ -43,21 +33,9 @@ const NGINX: Part = Part {
 /// How many addresses there are for load balancers: more than checks have at once.
 const ADDRESSES: u128 = 100;
 
-/// What the pods' network is made by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Plugin {
-    /// kind's own.
-    Kindnet,
-    /// Nothing: nodes never get ready.
-    Nothing,
-    /// Calico, by its project's manifest.
-    Calico,
-}
-
 /// What was found, or why not.
 #[derive(Debug)]
-pub(super) struct Parts {
-    plugin: Option<Upstream>,
+pub(in crate::provider) struct Parts {
     metallb: Result<Upstream, String>,
     nginx: Result<Upstream, String>,
     contour: Result<Upstream, String>,
@@ -65,76 +43,34 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Looks for what a run of these layers needs.
-    ///
-    /// # Errors
-    /// When the CNI plugin that a person chose cannot be had.
-    pub(super) async fn find(
-        plugin: Plugin,
+    pub(in crate::provider) async fn find(
         assets: &Assets,
         run: &RunInfo,
         progress: Progress<'_>,
-    ) -> anyhow::Result<Self> {
-        let plugin = match plugin {
-            Plugin::Calico => {
-                let calico = Upstream::find(assets, CALICO, progress).await;
-                Some(calico.map_err(|why| anyhow::anyhow!("STRATA_CNI=calico: {why}"))?)
-            }
-            Plugin::Kindnet | Plugin::Nothing => None,
-        };
+    ) -> Self {
         let (metallb, nginx, contour) = tokio::join!(
             Upstream::planned(run, Layer::Services, assets, METALLB, progress),
             Upstream::planned(run, Layer::Ingress, assets, NGINX, progress),
             Upstream::planned(run, Layer::Gateway, assets, CONTOUR, progress),
         );
-        Ok(Self {
-            plugin,
+        Self {
             metallb,
             nginx,
             contour,
-        })
+        }
     }
 
     /// What will have been installed, with its version.
-    pub(super) fn versions(&self) -> impl Iterator<Item = (String, String)> {
+    pub(in crate::provider) fn versions(&self) -> impl Iterator<Item = (String, String)> {
         let found = [&self.metallb, &self.nginx, &self.contour];
         let found = found.into_iter().filter_map(|part| part.as_ref().ok());
-        let all = found.chain(&self.plugin);
-        all.map(Upstream::shown)
-    }
-
-    /// Installs the CNI plugin that kind has not, and waits for the nodes, which wait for it.
-    ///
-    /// # Errors
-    /// When it does not come up, or a node does not.
-    pub(super) async fn plugin(
-        &self,
-        client: &Client,
-        run: &RunInfo,
-        progress: Progress<'_>,
-    ) -> anyhow::Result<()> {
-        let Some(plugin) = &self.plugin else {
-            return Ok(());
-        };
-        plugin.install((client, &run.id), None, progress).await?;
-        let nodes = Api::<Node>::all(client.clone());
-        let all = watcher::Config::default();
-        let ready = wait::watched(
-            "every node is ready",
-            CREATE,
-            nodes,
-            all,
-            |nodes| match nodes.iter().find(|node| !is_ready(node)) {
-                Some(node) => wait::Progress::NotYet(format!("{} is not", node.name_any())),
-                None => wait::Progress::Ready(()),
-            },
-        );
-        ready.await.map_err(NoVerdict::into_error)
+        found.map(Upstream::shown)
     }
 
     /// Installs MetalLB, with addresses of the nodes' network; or says why there are no load balancers.
-    pub(super) async fn balancer(
+    pub(in crate::provider) async fn balancer(
         &self,
-        engine: &Engine,
+        (engine, network): (&Engine, &str),
         client: &Client,
         run: &RunInfo,
         progress: Progress<'_>,
@@ -144,7 +80,7 @@ impl Parts {
             Err(why) => return Balancer::None(why.clone()),
         };
         let installed = async {
-            let subnets = outside::subnets(engine).await?;
+            let subnets = outside::subnets(engine, network).await?;
             let pool = pool(&subnets)?;
             let of = (client, run.id.as_str());
             metallb.install(of, Some(&pool), progress).await
@@ -160,7 +96,7 @@ impl Parts {
     }
 
     /// What brings up Ingress and Gateway on a version of Kubernetes, with the layers that there are then.
-    pub(super) fn controllers(
+    pub(in crate::provider) fn controllers(
         self,
         kubernetes: &str,
         balancer: &Balancer,
@@ -186,16 +122,10 @@ impl Parts {
 }
 
 /// What brings up layers, and which there are.
-pub(super) struct Controllers {
-    pub(super) ingress: Option<Arc<dyn Addon>>,
-    pub(super) gateway: Option<Arc<dyn Addon>>,
-    pub(super) layers: Layers,
-}
-
-fn is_ready(node: &Node) -> bool {
-    let status = node.status.iter();
-    let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
-    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
+pub(in crate::provider) struct Controllers {
+    pub(in crate::provider) ingress: Option<Arc<dyn Addon>>,
+    pub(in crate::provider) gateway: Option<Arc<dyn Addon>>,
+    pub(in crate::provider) layers: Layers,
 }
 
 /// Objects that give MetalLB the last addresses of each network: engines hand out the first.
@@ -246,7 +176,7 @@ fn last_addresses(subnet: &IpNet) -> Option<String> {
 ///
 /// # Errors
 /// When one is none.
-pub(super) fn read(told: &str) -> anyhow::Result<Vec<IpNet>> {
+pub(in crate::provider) fn read(told: &str) -> anyhow::Result<Vec<IpNet>> {
     let each = told.split_whitespace().map(|text| {
         text.parse()
             .with_context(|| format!("{text} is not a network"))
