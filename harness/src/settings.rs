@@ -37,6 +37,8 @@ pub struct Settings {
     pub nodes: Option<usize>,
     /// `STRATA_KUBERNETES_VERSION`.
     pub kubernetes_version: Option<String>,
+    /// `STRATA_K3S_BUNDLED`.
+    pub k3s_bundled: bool,
     /// `STRATA_CONTEXT`; as for the CNI, and so the next ones.
     pub context: Option<String>,
     /// `STRATA_ALLOW`.
@@ -134,6 +136,7 @@ impl Settings {
             node_image: None,
             nodes: None,
             kubernetes_version: None,
+            k3s_bundled: false,
             context: None,
             allow: None,
             probe_image: None,
@@ -185,6 +188,7 @@ impl Settings {
                     settings.nodes = Some(upto(MOST_NODES, name, text, "cannot be made")?)
                 }
                 "STRATA_KUBERNETES_VERSION" => settings.kubernetes_version = Some(text.to_owned()),
+                "STRATA_K3S_BUNDLED" => settings.k3s_bundled = flag(name, text)?,
                 "STRATA_CONTEXT" => settings.context = Some(text.to_owned()),
                 "STRATA_ALLOW" => settings.allow = Some(text.to_owned()),
                 "STRATA_PROBE_IMAGE" => settings.probe_image = Some(text.to_owned()),

@@ -11,6 +11,7 @@ mod containers;
 mod existing;
 mod image;
 mod istio;
+mod k3s;
 mod kind;
 mod lab;
 mod layers;
@@ -53,7 +54,7 @@ use crate::settings::{BadInput, Settings, nearest};
 use crate::wait;
 
 /// The providers there are.
-pub const PROVIDERS: &[&str] = &["lab", "kind", "minikube", "existing"];
+pub const PROVIDERS: &[&str] = &["lab", "kind", "minikube", "k3s", "existing"];
 
 /// The provider that the settings name. Nothing is started yet.
 ///
@@ -65,6 +66,7 @@ pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
         "lab" => return Ok(Box::new(lab::Lab::new(settings)?)),
         "kind" => return Ok(Box::new(kind::Kind::new(settings)?)),
         "minikube" => return Ok(Box::new(minikube::Minikube::new(settings)?)),
+        "k3s" => return Ok(Box::new(k3s::K3s::new(settings)?)),
         "existing" => return Ok(Box::new(existing::Existing::new(settings)?)),
         _ => {}
     }

@@ -22,29 +22,36 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "STRATA_CNI",
-        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet or none; \
-                  minikube's: bridge, calico, cilium, flannel, kindnet, none, or the path of a manifest",
-        default: "vxlan; on kind kindnet; minikube's own choice",
+        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet, calico or none; \
+                  minikube's: bridge, calico, cilium, flannel, kindnet, none, or the path of a manifest; \
+                  k3s': flannel or none",
+        default: "vxlan; on kind kindnet; on k3s flannel; minikube's own choice",
     },
     Variable {
         name: "STRATA_IP_FAMILY",
         meaning: "the cluster's address families: ipv4, or dual, which is both",
-        default: "dual, unless this kernel has no IPv6; on kind ipv4",
+        default: "dual, unless this kernel has no IPv6; on kind and k3s ipv4",
     },
     Variable {
         name: "STRATA_NODE_IMAGE",
-        meaning: "the image of kind's nodes, which decides Kubernetes' version",
-        default: "the kind program's own",
+        meaning: "the image of kind's or k3s' nodes, which decides Kubernetes' version",
+        default: "the kind program's own; rancher/k3s:v1.34.1-k3s1",
     },
     Variable {
         name: "STRATA_NODES",
-        meaning: "how many nodes minikube makes, 1 to 5",
+        meaning: "how many nodes minikube and k3s have, 1 to 5",
         default: "3",
     },
     Variable {
         name: "STRATA_KUBERNETES_VERSION",
-        meaning: "the version of Kubernetes that minikube starts, as its --kubernetes-version takes it",
-        default: "the minikube program's own",
+        meaning: "the version of Kubernetes that minikube starts, as its --kubernetes-version takes it, or \
+                  that k3s is a release of",
+        default: "the minikube program's own; v1.34.1 on k3s",
+    },
+    Variable {
+        name: "STRATA_K3S_BUNDLED",
+        meaning: "1 takes k3s' own Traefik and ServiceLB, rather than MetalLB, ingress-nginx and Contour",
+        default: "0",
     },
     Variable {
         name: "STRATA_CONTEXT",
@@ -151,7 +158,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "STRATA_ISTIOCTL",
-        meaning: "the istioctl program, which installs Istio on clusters of kind and minikube",
+        meaning: "the istioctl program, which installs Istio on clusters of kind, minikube and k3s",
         default: "istioctl in PATH; without it the mesh is skipped there",
     },
     Variable {
