@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::Service;
 use strata::verdict::bound;
 use strata::verdict::chance::Test;
 use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
-use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
+use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
-use super::{address, arrived, burst, explain, names};
+use super::{address, arrived, burst, explain, names, refusal};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -419,14 +419,13 @@ async fn wrong_target_port_is_refused(scope: &Scope) -> Outcome {
 /// Refused it is only if the same client is answered by another Service.
 async fn refused(scope: &Scope, name: &str, likely: &str) -> Outcome {
     let client = scope.pod("app=client").await?;
-    let ask = async |name: &str| {
-        let reply = client.get(format!("http://{name}/")).await?;
-        Ok::<_, NoVerdict>(said::status(&reply))
-    };
+    let url = format!("http://{name}/");
+    let seen = refusal(&client, &url).await?;
+    let control = said::status(&client.get("http://backend/").await?);
     let outcome = expect_eq(
-        format!("GET http://{name}/, and GET http://backend/ as the control"),
+        format!("GET {url}, and GET http://backend/ as the control"),
         &("refused".to_owned(), "200".to_owned()),
-        &(ask(name).await?, ask("backend").await?),
+        &(seen, control),
         likely,
     );
     explain(scope, outcome, name, 80, &client).await

@@ -10,7 +10,7 @@ use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, PodView, Scope,
 
 use super::endpoints::answers;
 use super::outside::{addresses, quick};
-use super::{client, explain, named, node_port};
+use super::{explain, node_port};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -157,8 +157,7 @@ async fn answered_by(scope: &Scope, client: &Vantage, pods: &[&PodView]) -> Outc
         1 => 40,
         several => scope.enough(60, several)?,
     };
-    let name = named(scope, "by-hand");
-    let outcome = answers(scope, client, &name, requests, pods.iter().copied()).await;
+    let outcome = answers(scope, client, "by-hand", requests, pods.iter().copied()).await;
     explain(scope, outcome, "by-hand", 80, client).await
 }
 
@@ -175,14 +174,14 @@ async fn refuses(scope: &Scope, from: &Vantage, at: &str, when: &str) -> Outcome
 }
 
 async fn absent_conditions_mean_ready(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, two, _] = three(scope).await?;
     slice(scope, "first", &[(&one, UNSAID), (&two, READY)]).await?;
     answered_by(scope, &client, &[&one, &two]).await
 }
 
 async fn terminating_get_nothing(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, two, three] = three(scope).await?;
     let all_ready = [(&one, READY), (&two, READY), (&three, READY)];
     slice(scope, "first", &all_ready).await?;
@@ -193,7 +192,7 @@ async fn terminating_get_nothing(scope: &Scope) -> Outcome {
 }
 
 async fn terminating_are_the_last_resort(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, two, three] = three(scope).await?;
     let none_ready = [(&one, ENDING), (&two, ENDED), (&three, NOT_READY)];
     slice(scope, "first", &none_ready).await?;
@@ -233,17 +232,17 @@ async fn local_terminating_are_the_last_resort(scope: &Scope) -> Outcome {
 }
 
 async fn nothing_serves(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, two, _] = three(scope).await?;
     slice(scope, "first", &[(&one, READY), (&two, NOT_READY)]).await?;
     answered_by(scope, &client, &[&one]).await?;
     slice(scope, "first", &[(&one, ENDED), (&two, NOT_READY)]).await?;
     let when = "while no endpoint is ready or serves";
-    refuses(scope, &client, &named(scope, "by-hand"), when).await
+    refuses(scope, &client, "by-hand", when).await
 }
 
 async fn several_slices(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, two, three] = three(scope).await?;
     // One of them is in both, as an endpoint is for a moment that moves from one slice to another.
     slice(scope, "first", &[(&one, READY), (&two, READY)]).await?;
@@ -254,7 +253,7 @@ async fn several_slices(scope: &Scope) -> Outcome {
 }
 
 async fn endpoints_are_mirrored(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, two, _] = three(scope).await?;
     for pod in [&one, &two] {
         let endpoints = json!({
@@ -268,11 +267,11 @@ async fn endpoints_are_mirrored(scope: &Scope) -> Outcome {
     }
     scope.delete::<Endpoints>("by-hand").await?;
     let when = "once its Endpoints are deleted";
-    refuses(scope, &client, &named(scope, "by-hand"), when).await
+    refuses(scope, &client, "by-hand", when).await
 }
 
 async fn ports_go_by_name(scope: &Scope) -> Outcome {
-    let client = client(scope).await?;
+    let client = scope.pod("app=client").await?;
     let [one, ..] = three(scope).await?;
     let ports = json!({ "spec": { "ports": [
         { "name": "known", "port": 80, "targetPort": 8080 },
@@ -281,6 +280,5 @@ async fn ports_go_by_name(scope: &Scope) -> Outcome {
     scope.merge::<Service>("by-hand", ports).await?;
     ported(scope, "first", "known", &[(&one, READY)]).await?;
     answered_by(scope, &client, &[&one]).await?;
-    let at = format!("{}:81", named(scope, "by-hand"));
-    refuses(scope, &client, &at, "at a port that no slice has").await
+    refuses(scope, &client, "by-hand:81", "at a port that no slice has").await
 }

@@ -17,7 +17,7 @@ use strata::{
     expect, expect_eq,
 };
 
-use super::{address, at, burst, explain, node_port, only};
+use super::{address, at, burst, explain, node_port, only, refusal};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -201,7 +201,7 @@ fn each<'a>(addresses: impl Iterator<Item = &'a String>, ports: &[i32]) -> Vec<S
 async fn hand_made_slice(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let web = only(scope.ready_pods("app=web").await?)?;
-    let before = said::status(&client.get("http://by-hand/").await?);
+    let before = refusal(&client, "http://by-hand/").await?;
     expect_eq(
         "GET http://by-hand/ before the Service has an endpoint",
         &"refused".to_owned(),

@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Service;
-use strata::wire::{Reply, RequestSpec};
+use strata::wire::{FailureKind, Reply, RequestSpec};
 use strata::{
     Check, Eventually, Layer, NoVerdict, Outcome, PodView, Scope, Subject, Suite, Vantage,
 };
@@ -191,6 +191,20 @@ fn only(pods: Vec<PodView>) -> Result<PodView, NoVerdict> {
 async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
     let pods = scope.ready_pods_in(scope.fixture(), "app=client").await?;
     Ok(scope.from_pod(&only(pods)?))
+}
+
+/// What comes of a request where nobody is to answer. One that is lost says nothing by itself: a node tells each
+/// address of what it refuses no more often than about once a second, whichever check it is for (RFC 1812
+/// §4.3.2.8; `icmp_ratelimit` of Linux). So it is asked again, twice: who drops it drops every one.
+async fn refusal(from: &Vantage, url: &str) -> Result<String, NoVerdict> {
+    let lost = FailureKind::TimedOut.to_string();
+    for _ in 0..3 {
+        let said = said::status(&from.get(url.to_owned()).await?);
+        if said != lost {
+            return Ok(said);
+        }
+    }
+    Ok(lost)
 }
 
 /// A Service of the check's own namespace, as clients of another one call it.

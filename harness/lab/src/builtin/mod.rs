@@ -1,7 +1,8 @@
 //! Containers that are tasks of the lab itself: system components whose sockets live in their
 //! pod's network namespace, but whose code needs no process of its own.
 //!
-//! Start from [`Builtins`]. An image `lab.strata.dev/NAME:v1` runs the task registered as `NAME`;
+//! Start from [`Builtins`]. An image `lab.strata.dev/NAME:v1` runs the task registered as `NAME`, on a
+//! thread of its own, so that the machine divides itself among components as it would among processes;
 //! the container ends, and is restarted by its policy, when the task returns.
 
 mod installed;

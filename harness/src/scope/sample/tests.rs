@@ -126,3 +126,26 @@ async fn who_stays_with_an_arm_for_a_while_is_named() {
         finding.what()
     );
 }
+
+/// What is no arm comes in a row, as a silent name server's time-outs do.
+#[tokio::test]
+async fn who_is_no_arm_is_named_and_not_the_drawing() {
+    let mut sampled = Sampled::new(SplitTest::new([("v1", 90.0), ("v2", 10.0)]).unwrap());
+    for sent in 0..usize::try_from(FIRST).unwrap() {
+        let arm = match sent {
+            280..290 => "timed out",
+            _ if sent % 10 == 0 => "v2",
+            _ => "v1",
+        };
+        let reply = reply(arm, 200, (1, 80));
+        sampled.take_in(&reply, Sorted::Arm(arm.to_owned()), 0, "inside".to_owned());
+    }
+    let outcome = sampled.judge(&[Test::Time], "who answers", "the weights");
+    let finding = finding(outcome);
+    assert_eq!(finding.what(), "who answers");
+    assert!(
+        finding.observed().contains("timed out 3.3 %"),
+        "{}",
+        finding.observed()
+    );
+}

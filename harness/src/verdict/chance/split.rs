@@ -205,6 +205,12 @@ impl SplitTest {
         self.counts.iter().chain(self.strangers.values()).sum()
     }
 
+    /// Whether somebody has answered who is no arm.
+    #[must_use]
+    pub fn has_strangers(&self) -> bool {
+        !self.strangers.is_empty()
+    }
+
     /// No split needs more requests than this.
     #[must_use]
     pub fn at_most(&self) -> u64 {

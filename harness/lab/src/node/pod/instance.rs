@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::builtin::{Builtin, BuiltinContext};
@@ -39,7 +39,7 @@ enum Body {
         cancel: CancellationToken,
         kill: CancellationToken,
         exit: watch::Receiver<Option<Exit>>,
-        _task: AbortOnDropHandle<()>,
+        _end: DropGuard,
     },
 }
 
@@ -77,17 +77,20 @@ impl Instance {
     }
 
     /// Starts a task; `context` is what it gets, with its token and its log's line writer in it.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
     pub(super) fn task(
         id: String,
         log: Arc<Log>,
         builtin: Builtin,
         context: BuiltinContext,
-    ) -> Self {
-        let cancel = context.cancel.clone();
+    ) -> io::Result<Self> {
+        let (cancel, name) = (context.cancel.clone(), context.container.name.clone());
         let kill = CancellationToken::new();
         let (sender, exit) = watch::channel(None);
         let (killed, written) = (kill.clone(), log.clone());
-        let task = tokio::spawn(async move {
+        let run = async move {
             let work = std::panic::AssertUnwindSafe(async move { builtin(context).await });
             let code = tokio::select! {
                 () = killed.cancelled() => 137,
@@ -106,21 +109,22 @@ impl Instance {
             written.close();
             let signal = (code == 137).then_some(libc::SIGKILL);
             sender.send_replace(Some(Exit { code, signal }));
-        });
-        Self {
+        };
+        alone(name, run)?;
+        Ok(Self {
             id,
             started: Timestamp::now(),
             log,
             console: None,
             body: Body::Task {
                 cancel,
-                kill,
+                kill: kill.clone(),
                 exit,
-                _task: AbortOnDropHandle::new(task),
+                _end: kill.drop_guard(),
             },
             message: None,
             _copies: None,
-        }
+        })
     }
 
     /// The process, for what only processes can do.
@@ -175,4 +179,17 @@ impl Instance {
         let written = written.filter(|written| !written.is_empty());
         written.or_else(|| from_log.then(|| self.log.tail(80)))
     }
+}
+
+/// Runs a task on a thread of its own, as another process would: who reckons for a while keeps nobody else waiting.
+fn alone(name: String, task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(task);
+        // What it may still have asked of a blocking thread is nobody's to wait for.
+        runtime.shutdown_background();
+    })?;
+    Ok(())
 }

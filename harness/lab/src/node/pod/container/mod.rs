@@ -199,7 +199,8 @@ impl Runner {
             }
             Launch::Task(builtin) => {
                 let context = self.builtin_context(&log);
-                Ok(Instance::task(id.clone(), log.clone(), builtin, context))
+                let started = Instance::task(id.clone(), log.clone(), builtin, context);
+                started.map_err(|error| format!("failed to start a thread for it: {error}"))
             }
         };
         let image_name = self.container.image.clone().unwrap_or_default();
