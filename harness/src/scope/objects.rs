@@ -183,7 +183,8 @@ impl Scope {
             .doing(|| format!("patching {} {}/{name}", kind::<K>(), self.namespace()))
     }
 
-    /// Deletes an object of [`Self::namespace`] and waits until it is gone.
+    /// Deletes an object of [`Self::namespace`] and waits until it is gone. Another of its name may be there already:
+    /// whoever keeps a StatefulSet's pods makes the next one at once.
     ///
     /// # Errors
     /// When the API refuses, or it is not gone within [`GONE`].
@@ -193,16 +194,25 @@ impl Scope {
     {
         let api = Api::<K>::namespaced(self.client().clone(), self.namespace());
         let subject = format!("{} {}/{name}", kind::<K>(), self.namespace());
-        api.delete(name, &DeleteParams::default())
+        let deleted = api
+            .delete(name, &DeleteParams::default())
             .await
             .doing(|| format!("deleting {subject}"))?;
+        // The API answers with the object while it is still there, and else with a status that has its UID.
+        let uid = deleted
+            .map_left(|object| object.meta().uid.clone())
+            .map_right(|status| status.details.map(|details| details.uid))
+            .into_inner();
+        let uid = uid.filter(|uid| !uid.is_empty());
         let what = format!("{subject} is gone");
         wait::object(&what, GONE, api, name, |object| match object {
-            None => Progress::Ready(()),
-            Some(object) => Progress::NotYet(match &object.meta().finalizers {
-                Some(held) => format!("it is still there, held by {}", held.join(", ")),
-                None => "it is still there".to_owned(),
-            }),
+            Some(object) if !is_gone(Some(object), uid.as_deref()) => {
+                Progress::NotYet(match &object.meta().finalizers {
+                    Some(held) => format!("it is still there, held by {}", held.join(", ")),
+                    None => "it is still there".to_owned(),
+                })
+            }
+            _ => Progress::Ready(()),
         })
         .await
     }
@@ -226,6 +236,36 @@ fn patch_parameters() -> PatchParams {
     }
 }
 
+/// Whether the object of a UID is gone, by what has its name now.
+fn is_gone<K: Resource>(now: Option<&K>, uid: Option<&str>) -> bool {
+    let same = |now: &K| uid.is_none() || now.meta().uid.as_deref() == uid;
+    !now.is_some_and(same)
+}
+
 fn kind<K: Resource<DynamicType: Default>>() -> String {
     K::kind(&K::DynamicType::default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    #[test]
+    fn another_of_its_name_is_not_the_one_that_was_deleted() {
+        let pod = |uid: &str| -> Pod {
+            let object = json!({ "metadata": { "name": "web-0", "uid": uid } });
+            serde_json::from_value(object).unwrap()
+        };
+        for (now, uid, gone) in [
+            (Some(pod("a")), Some("a"), false),
+            (Some(pod("b")), Some("a"), true),
+            (Some(pod("a")), None, false),
+            (None, Some("a"), true),
+            (None, None, true),
+        ] {
+            assert_eq!(is_gone(now.as_ref(), uid), gone, "{now:?} {uid:?}");
+        }
+    }
 }

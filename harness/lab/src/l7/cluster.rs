@@ -92,10 +92,6 @@ impl Services {
     /// Whether both are made of the same objects, and of the same of pods, which are read for their
     /// labels and accounts only: of what becomes of pods, EndpointSlices tell.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        let alike = |one: &Arc<Pod>, two: &Arc<Pod>| {
-            let account = |pod: &Pod| pod.spec.as_ref()?.service_account_name.clone();
-            one.labels() == two.labels() && account(one) == account(two)
-        };
         self.services.keys().eq(other.services.keys())
             && same_objects(self.services.values(), other.services.values())
             && same_objects(
@@ -104,8 +100,26 @@ impl Services {
             )
             && self.nodes == other.nodes
             && self.pods.keys().eq(other.pods.keys())
-            && (self.pods.values().zip(other.pods.values()))
-                .all(|(one, two)| Arc::ptr_eq(one, two) || alike(one, two))
+            && (self.pods.values().zip(other.pods.values())).all(|(one, two)| alike(one, two))
+    }
+
+    /// The EndpointSlices of a Service.
+    pub(crate) fn slices(&self, (namespace, name): (&str, &str)) -> &[Arc<EndpointSlice>] {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.slices.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The pods behind a Service's endpoints, ready or not.
+    pub(crate) fn pods_behind(&self, service: (&str, &str)) -> Vec<Arc<Pod>> {
+        let slices = self.slices(service).iter();
+        let endpoints = slices.flat_map(|slice| &slice.endpoints);
+        let pods = endpoints.filter_map(|endpoint| self.pod_of(service.0, endpoint));
+        pods.cloned().collect()
+    }
+
+    /// The nodes that say where they are.
+    pub(crate) const fn places(&self) -> &BTreeMap<String, Locality> {
+        &self.nodes
     }
 
     /// The Service of a name.
@@ -116,10 +130,9 @@ impl Services {
     }
 
     /// Every Service, by namespace and name.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Service)> {
-        self.services.iter().map(|((namespace, name), service)| {
-            (namespace.as_str(), name.as_str(), service.as_ref())
-        })
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Arc<Service>)> {
+        let services = self.services.iter();
+        services.map(|((namespace, name), service)| (namespace.as_str(), name.as_str(), service))
     }
 
     /// A port of a Service.
@@ -173,7 +186,7 @@ impl Services {
                 .filter_map(|candidate| u16::try_from(candidate.port?).ok())
                 .collect();
             for endpoint in slice.endpoints.iter().filter(|endpoint| is_ready(endpoint)) {
-                let pod = self.pod_of(namespace, endpoint);
+                let pod = self.pod_of(namespace, endpoint).map(AsRef::as_ref);
                 if !keep(pod) {
                     continue;
                 }
@@ -204,12 +217,10 @@ impl Services {
         &self,
         namespace: &str,
         endpoint: &k8s_openapi::api::discovery::v1::Endpoint,
-    ) -> Option<&Pod> {
+    ) -> Option<&Arc<Pod>> {
         let target = endpoint.target_ref.as_ref()?;
         let namespace = target.namespace.as_deref().unwrap_or(namespace);
-        self.pods
-            .get(&(namespace.to_owned(), target.name.clone()?))
-            .map(AsRef::as_ref)
+        self.pods.get(&(namespace.to_owned(), target.name.clone()?))
     }
 
     /// The clusters of every port of every Service, by either reference: all that a route may lead to.
@@ -243,6 +254,17 @@ impl Services {
             ..Cluster::default()
         })
     }
+}
+
+/// Whether as much of two pods is the same as is read: their labels and accounts. Of what becomes of pods,
+/// EndpointSlices tell.
+pub(crate) fn alike(one: &Arc<Pod>, two: &Arc<Pod>) -> bool {
+    let account = |pod: &Pod| pod.spec.as_ref()?.service_account_name.clone();
+    Arc::ptr_eq(one, two)
+        || one.metadata.name == two.metadata.name
+            && one.metadata.namespace == two.metadata.namespace
+            && one.labels() == two.labels()
+            && account(one) == account(two)
 }
 
 /// Whether two stores' objects are the very same, in the same order: what did not change is not copied.

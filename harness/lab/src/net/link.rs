@@ -188,7 +188,11 @@ impl Links {
             .set_link_index_filter(index)
             .set_address_filter(address);
         let found = request.execute().try_collect::<Vec<_>>().await;
-        let found = found.map_err(|error| failed("look at address", address, error))?;
+        let found = match found {
+            // Another of this socket's lists is being told, and it tells one at a time: look again.
+            Err(error) if errno(&error) == Some(libc::EBUSY) => return Ok(true),
+            found => found.map_err(|error| failed("look at address", address, error))?,
+        };
         let tentative = AddressHeaderFlags::Tentative;
         let mut flags = found.iter().map(|found| found.header.flags);
         Ok(flags.any(|flags| flags.contains(tentative)))

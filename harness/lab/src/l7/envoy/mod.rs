@@ -19,6 +19,7 @@ pub(crate) mod route;
 pub(crate) mod validate;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -40,6 +41,28 @@ pub(crate) struct Snapshot {
     pub(crate) clusters: Vec<Value>,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
     pub(crate) secrets: Vec<Value>,
+}
+
+/// The same without secrets, of resources that may be those of an earlier time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Parts {
+    /// `envoy.config.listener.v3.Listener`
+    pub(crate) listeners: Vec<Arc<Value>>,
+    /// `envoy.config.route.v3.RouteConfiguration`
+    pub(crate) routes: Vec<Arc<Value>>,
+    /// `envoy.config.cluster.v3.Cluster`
+    pub(crate) clusters: Vec<Arc<Value>>,
+}
+
+impl From<Snapshot> for Parts {
+    fn from(snapshot: Snapshot) -> Self {
+        let shared = |values: Vec<Value>| values.into_iter().map(Arc::new).collect();
+        Self {
+            listeners: shared(snapshot.listeners),
+            routes: shared(snapshot.routes),
+            clusters: shared(snapshot.clusters),
+        }
+    }
 }
 
 impl Snapshot {

@@ -4,9 +4,14 @@ use serde_json::{Value, json};
 
 /// `envoy.config.route.v3.RouteConfiguration`. Hosts match without their port and in any case.
 pub(crate) fn route_configuration(name: &str, hosts: &[VirtualHost]) -> Value {
+    route_configuration_of(name, hosts.iter().map(VirtualHost::to_value).collect())
+}
+
+/// The same of `envoy.config.route.v3.VirtualHost`s.
+pub(crate) fn route_configuration_of(name: &str, hosts: Vec<Value>) -> Value {
     json!({
         "name": name,
-        "virtual_hosts": hosts.iter().map(VirtualHost::to_value).collect::<Vec<_>>(),
+        "virtual_hosts": hosts,
         // A route to a cluster that does not exist answers 503; it does not void the others.
         "validate_clusters": false,
         "ignore_port_in_host_matching": true,
@@ -25,7 +30,8 @@ pub(crate) struct VirtualHost {
 }
 
 impl VirtualHost {
-    fn to_value(&self) -> Value {
+    /// `envoy.config.route.v3.VirtualHost`
+    pub(crate) fn to_value(&self) -> Value {
         json!({
             "name": self.name,
             "domains": self.domains,

@@ -101,6 +101,12 @@ impl ServiceRoutes {
             )
     }
 
+    /// Whether some route has a Service, or a port of it, for a parent.
+    pub(crate) fn concern(&self, service: (&str, &str)) -> bool {
+        let mut routes = self.input.iter().flat_map(|input| &input.routes);
+        routes.any(|route| parent_refs(route).any(|parent| names(parent, route, service, None)))
+    }
+
     /// The routes of a client's requests for a port of a Service; nothing if no route has it for a parent.
     ///
     /// | the route is of | its parent is of | it is for clients of |
@@ -118,7 +124,7 @@ impl ServiceRoutes {
         // Most Services have none, and everything is asked for each of them.
         let all = input.those_by_age(|route| {
             let mut parents = route.spec.parent_refs.iter().flatten();
-            parents.any(|parent| names(parent, route, service, port))
+            parents.any(|parent| names(parent, route, service, Some(port)))
         });
         let parented = |own: bool| -> Vec<(usize, &Route)> {
             let home = |route: &Route| route.namespace().as_deref() == Some(service.0);
@@ -199,12 +205,12 @@ fn is_service(parent: &HttpRouteParentRefs) -> bool {
     parent.group.as_deref() == Some("") && parent.kind.as_deref() == Some("Service")
 }
 
-/// Whether a route's parent is this port of this Service.
+/// Whether a route's parent is this port of this Service, or any.
 fn names(
     parent: &HttpRouteParentRefs,
     route: &Route,
     (namespace, name): (&str, &str),
-    port: u16,
+    port: Option<u16>,
 ) -> bool {
     let of = parent
         .namespace
@@ -213,7 +219,7 @@ fn names(
     parent.name == name
         && is_service(parent)
         && of.is_some_and(|of| of == namespace)
-        && parent.port.is_none_or(|own| own == i32::from(port))
+        && port.is_none_or(|port| parent.port.is_none_or(|own| own == i32::from(port)))
 }
 
 /// Why a Service is no parent: it, or its port, is not there.

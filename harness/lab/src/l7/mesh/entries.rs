@@ -4,17 +4,18 @@
 //! Services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::destination::originated;
+use super::kept::Host;
 use super::locality;
 use super::outbound::routes;
 use super::registry::{Client, Mesh, cluster_name, fqdn, host_covers, resolve_host};
 use super::sidecar::Egress;
 use super::types::service_entry::{Resolution, WorkloadEntry};
-use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol, original_destination};
 use crate::l7::envoy::listener::upstream_tls;
 use crate::l7::envoy::route::VirtualHost;
@@ -25,7 +26,7 @@ pub(super) fn foreign_hosts(
     mesh: &Mesh,
     client: &Client,
     egress: Egress<'_>,
-    hosts: &mut BTreeMap<u16, Vec<VirtualHost>>,
+    hosts: &mut BTreeMap<u16, Vec<Host>>,
 ) {
     const PORT: u16 = 80;
     let known: BTreeSet<String> = mesh
@@ -47,11 +48,11 @@ pub(super) fn foreign_hosts(
                 .virtual_service(&host, client)
                 .is_some_and(|found| found.spec.http.is_some())
             {
-                hosts.entry(PORT).or_default().push(VirtualHost {
+                hosts.entry(PORT).or_default().push(Host::from(VirtualHost {
                     name: format!("{host}:{PORT}"),
                     domains: vec![host.clone()],
                     routes: routes(mesh, client, &host, PORT),
-                });
+                }));
             }
         }
     }
@@ -62,8 +63,8 @@ pub(super) fn service_entries(
     mesh: &Mesh,
     client: &Client,
     egress: Egress<'_>,
-    hosts: &mut BTreeMap<u16, Vec<VirtualHost>>,
-    snapshot: &mut Snapshot,
+    hosts: &mut BTreeMap<u16, Vec<Host>>,
+    clusters: &mut Vec<Arc<Value>>,
 ) {
     for entry in &mesh.service_entries {
         let resolution = entry.spec.resolution.unwrap_or(Resolution::None);
@@ -138,15 +139,18 @@ pub(super) fn service_entries(
                     }
                     Resolution::None => value = where_it_went(&cluster, port.target_port),
                 }
-                snapshot.clusters.push(value);
+                clusters.push(Arc::new(value));
                 if !http {
                     continue;
                 }
-                hosts.entry(number).or_default().push(VirtualHost {
-                    name: format!("{host}:{number}/entry"),
-                    domains: vec![host.clone()],
-                    routes: routes(mesh, client, &host, number),
-                });
+                hosts
+                    .entry(number)
+                    .or_default()
+                    .push(Host::from(VirtualHost {
+                        name: format!("{host}:{number}/entry"),
+                        domains: vec![host.clone()],
+                        routes: routes(mesh, client, &host, number),
+                    }));
             }
         }
     }

@@ -13,6 +13,7 @@ mod filters;
 mod identity;
 mod inbound;
 mod inject;
+mod kept;
 mod locality;
 mod outbound;
 mod probes;
@@ -28,7 +29,7 @@ mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -42,6 +43,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::identity::Authority;
+use self::kept::Kept;
 use self::registry::{Mesh, Workload, oldest_first};
 use self::types::destination_rule::DestinationRule;
 use self::types::request_authentication::RequestAuthentication;
@@ -119,6 +121,13 @@ struct Told {
     workloads: BTreeSet<Workload>,
 }
 
+/// What a client was told last of where its connections go, and of what that was made.
+#[derive(Default)]
+struct Outbound {
+    shared: Arc<Shared>,
+    kept: Kept,
+}
+
 struct Istiod {
     client: Client,
     stores: Stores,
@@ -128,7 +137,7 @@ struct Istiod {
     /// istiod's own namespace.
     namespace: String,
     /// What clients are told of where their connections go.
-    outbound: Mutex<BTreeMap<registry::Client, Arc<Shared>>>,
+    outbound: Mutex<BTreeMap<registry::Client, Outbound>>,
     /// Workloads whose pods were admitted; they may not be in the store yet.
     admitted: Mutex<BTreeSet<Workload>>,
 }
@@ -316,6 +325,7 @@ impl Istiod {
             peer_authentications: oldest_first(stores.peer_authentications.state()),
             authorization_policies: oldest_first(stores.authorization_policies.state()),
             request_authentications: oldest_first(stores.request_authentications.state()),
+            hosts: OnceLock::new(),
         }
     }
 
@@ -405,16 +415,20 @@ impl Istiod {
         errors
     }
 
-    fn outbound(&self) -> MutexGuard<'_, BTreeMap<registry::Client, Arc<Shared>>> {
+    fn outbound(&self) -> MutexGuard<'_, BTreeMap<registry::Client, Outbound>> {
         self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a client is told of where its connections go.
     fn share(&self, mesh: &Mesh, client: registry::Client) -> Arc<Shared> {
-        let before = self.outbound().get(&client).cloned();
-        let snapshot = outbound::outbound(mesh, &client);
-        let shared = Arc::new(self.xds.share(snapshot, before.as_deref()));
-        self.outbound().insert(client, shared.clone());
+        let Outbound { shared, mut kept } = self.outbound().remove(&client).unwrap_or_default();
+        let parts = outbound::outbound(mesh, &client, &mut kept);
+        let shared = Arc::new(self.xds.share(parts, Some(&shared)));
+        let told = Outbound {
+            shared: shared.clone(),
+            kept,
+        };
+        self.outbound().insert(client, told);
         shared
     }
 

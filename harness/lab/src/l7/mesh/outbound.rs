@@ -6,22 +6,24 @@
 //! (`REGISTRY_ONLY`): [`super::sidecar`] says which.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::destination::{clusters, hash_policy, idle_timeout};
 use super::entries::{foreign_hosts, service_entries};
+use super::kept::{Host, Kept, OfService, Seen};
 use super::registry::{Client, Kind, Mesh, cluster_name, fqdn, kind_of, ports, service_of};
 use super::sidecar::{Egress, OutboundPolicy};
 use super::{OUTBOUND_PORT, route};
-use crate::l7::envoy::Snapshot;
+use crate::l7::envoy::Parts;
 use crate::l7::envoy::cluster::{Cluster, Protocol, original_destination};
 use crate::l7::envoy::listener::{
     HttpConnectionManager, Routes, address, http_filter, http_inspector, original_dst, tcp_proxy,
 };
 use crate::l7::envoy::route::{
-    Action, Forward, Route, VirtualHost, WeightedCluster, route_configuration,
+    Action, Forward, Route, VirtualHost, WeightedCluster, route_configuration_of,
 };
 
 /// Where connections go that are not for a host of the mesh.
@@ -29,73 +31,100 @@ pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
 /// Where connections go that must go nowhere.
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 
-/// The sidecar's outbound listeners, routes and clusters.
-pub(super) fn outbound(mesh: &Mesh, client: &Client) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    snapshot.clusters.push(original_destination(
-        PASSTHROUGH,
-        Protocol::SameAsDownstream,
-        None,
-    ));
-    snapshot.clusters.push(
-        Cluster {
-            name: BLACK_HOLE.to_owned(),
-            ..Cluster::default()
-        }
-        .to_value(),
-    );
+/// The sidecar's outbound listeners, routes and clusters; of each Service what was made of it before, if that
+/// was `kept`.
+pub(super) fn outbound(mesh: &Mesh, client: &Client, kept: &mut Kept) -> Parts {
     let egress = Egress::of(mesh, client);
     let policy = egress.policy();
-    snapshot.listeners.push(entrance(policy));
+    let passthrough = original_destination(PASSTHROUGH, Protocol::SameAsDownstream, None);
+    let black_hole = Cluster {
+        name: BLACK_HOLE.to_owned(),
+        ..Cluster::default()
+    };
+    let mut parts = Parts {
+        listeners: vec![Arc::new(entrance(policy))],
+        routes: Vec::new(),
+        clusters: vec![Arc::new(passthrough), Arc::new(black_hole.to_value())],
+    };
     let aliases = aliases(mesh, client);
-    let mut hosts: BTreeMap<u16, Vec<VirtualHost>> = BTreeMap::new();
+    let mut hosts: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
+    kept.begin(mesh);
     for (namespace, name, service) in mesh.services.iter() {
         if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
             continue;
         }
-        for port in ports(service) {
-            let Ok(number) = u16::try_from(port.port) else {
-                continue;
-            };
-            let host = fqdn(namespace, name);
-            match kind_of(port) {
-                None => continue,
-                // Its clusters stay: a rule for another host may lead there.
-                Some(_) if !egress.imports(namespace, &host) => {}
-                Some(Kind::Http) => {
-                    let mut domains = domains(namespace, name, service, client);
-                    domains.extend(aliases.get(&host).cloned().unwrap_or_default());
-                    hosts.entry(number).or_default().push(VirtualHost {
-                        name: format!("{host}:{number}"),
-                        domains,
-                        routes: routes(mesh, client, &host, number),
-                    });
-                }
-                Some(Kind::Tcp) => {
-                    snapshot
-                        .listeners
-                        .extend(tcp_listener(mesh, client, service, &host, number));
-                }
-            }
-            snapshot
-                .clusters
-                .extend(clusters(mesh, client, (namespace, name), port));
+        let host = fqdn(namespace, name);
+        let seen = Seen {
+            namespace,
+            name,
+            service,
+            host: &host,
+            aliases: aliases.get(&host).map_or(&[], Vec::as_slice),
+            imported: egress.imports(namespace, &host),
+        };
+        let told = kept.service(mesh, client, seen, || of_service(mesh, client, seen));
+        parts.listeners.extend(told.listeners.iter().cloned());
+        parts.clusters.extend(told.clusters.iter().cloned());
+        for (port, host) in &told.hosts {
+            hosts.entry(*port).or_default().push(host.clone());
         }
     }
+    kept.end(mesh);
     foreign_hosts(mesh, client, egress, &mut hosts);
-    service_entries(mesh, client, egress, &mut hosts, &mut snapshot);
+    service_entries(mesh, client, egress, &mut hosts, &mut parts.clusters);
     for (port, hosts) in hosts {
         let name = port.to_string();
-        let configuration = route_configuration(&name, &with_others(hosts, policy));
-        snapshot.routes.push(configuration);
-        snapshot.listeners.push(http_listener(port, name, policy));
+        let hosts = with_others(hosts, policy);
+        let configuration = route_configuration_of(&name, hosts);
+        parts.routes.push(Arc::new(configuration));
+        let listener = http_listener(port, name, policy);
+        parts.listeners.push(Arc::new(listener));
     }
     // A ServiceEntry may name a Service's host again; a second cluster of one name is refused.
     let mut names = BTreeSet::new();
-    snapshot
+    parts
         .clusters
         .retain(|cluster| names.insert(cluster["name"].to_string()));
-    snapshot
+    parts
+}
+
+/// What a client is told of one Service.
+fn of_service(mesh: &Mesh, client: &Client, seen: Seen<'_>) -> OfService {
+    let Seen {
+        namespace,
+        name,
+        service,
+        host,
+        ..
+    } = seen;
+    let mut told = OfService::default();
+    for port in ports(service) {
+        let Ok(number) = u16::try_from(port.port) else {
+            continue;
+        };
+        match kind_of(port) {
+            None => continue,
+            // Its clusters stay: a rule for another host may lead there.
+            Some(_) if !seen.imported => {}
+            Some(Kind::Http) => {
+                let mut domains = domains(namespace, name, service, client);
+                domains.extend(seen.aliases.iter().cloned());
+                let host = VirtualHost {
+                    name: format!("{host}:{number}"),
+                    domains,
+                    routes: routes(mesh, client, host, number),
+                };
+                told.hosts.push((number, host.into()));
+            }
+            Some(Kind::Tcp) => {
+                let listener = tcp_listener(mesh, client, service, host, number);
+                told.listeners.extend(listener.map(Arc::new));
+            }
+        }
+        let clusters = clusters(mesh, client, (namespace, name), port);
+        told.clusters.extend(clusters.into_iter().map(Arc::new));
+    }
+    told
 }
 
 /// The listener that every redirected connection arrives at.
@@ -252,13 +281,20 @@ pub(super) fn routes(mesh: &Mesh, client: &Client, host: &str, port: u16) -> Vec
 }
 
 /// The virtual hosts, and the one of every other host: passed through, or refused as Istio refuses it.
-fn with_others(mut hosts: Vec<VirtualHost>, policy: OutboundPolicy) -> Vec<VirtualHost> {
+fn with_others(hosts: Vec<Host>, policy: OutboundPolicy) -> Vec<Value> {
     // Two virtual hosts with one domain would void the whole configuration.
     let mut taken = BTreeSet::new();
-    for host in &mut hosts {
-        host.domains.retain(|domain| taken.insert(domain.clone()));
-    }
-    hosts.retain(|host| !host.domains.is_empty());
+    let unique = |host: Host| {
+        let mut own = host.domains;
+        let all = own.len();
+        own.retain(|domain| taken.insert(domain.clone()));
+        let mut value = Arc::unwrap_or_clone(host.value);
+        if own.len() < all {
+            value["domains"] = json!(own);
+        }
+        (!own.is_empty()).then_some(value)
+    };
+    let mut values: Vec<Value> = hosts.into_iter().filter_map(unique).collect();
     let (name, action) = match policy {
         OutboundPolicy::AllowAny => (
             "allow_any",
@@ -279,7 +315,7 @@ fn with_others(mut hosts: Vec<VirtualHost>, policy: OutboundPolicy) -> Vec<Virtu
             },
         ),
     };
-    hosts.push(VirtualHost {
+    let others = VirtualHost {
         name: name.to_owned(),
         domains: vec!["*".to_owned()],
         routes: vec![Route {
@@ -287,6 +323,7 @@ fn with_others(mut hosts: Vec<VirtualHost>, policy: OutboundPolicy) -> Vec<Virtu
             action,
             ..Route::default()
         }],
-    });
-    hosts
+    };
+    values.push(others.to_value());
+    values
 }

@@ -3,8 +3,8 @@
 //! Start from [`Mesh`], the state of the mesh at one moment, and [`Workload`], the pod that a
 //! configuration is for. Names follow Istio's: `outbound|80|v1|backend.default.svc.cluster.local`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
@@ -43,6 +43,48 @@ pub(super) struct Mesh {
     pub(super) request_authentications: Vec<Arc<RequestAuthentication>>,
     /// Routes of the Gateway API whose parents are Services.
     pub(super) service_routes: ServiceRoutes,
+    /// Which hosts VirtualServices and DestinationRules are for, found out once.
+    pub(super) hosts: OnceLock<(Hosts, Hosts)>,
+}
+
+/// The hosts that objects are for, by the objects' places among their like.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hosts {
+    exact: HashMap<String, Vec<usize>>,
+    /// Those that begin with `*`.
+    patterns: Vec<(String, usize)>,
+}
+
+impl Hosts {
+    fn of<'a, K: ResourceExt + 'a>(
+        objects: impl Iterator<Item = &'a Arc<K>>,
+        hosts: impl Fn(&'a K) -> &'a [String],
+    ) -> Self {
+        let mut found = Self::default();
+        for (at, object) in objects.enumerate() {
+            let namespace = object.namespace().unwrap_or_default();
+            for host in hosts(object) {
+                let host = resolve_host(host, &namespace);
+                if host.starts_with('*') {
+                    found.patterns.push((host.clone(), at));
+                }
+                found.exact.entry(host).or_default().push(at);
+            }
+        }
+        found
+    }
+
+    /// Those that name a host exactly.
+    fn naming(&self, host: &str) -> impl Iterator<Item = usize> {
+        self.exact.get(host).into_iter().flatten().copied()
+    }
+
+    /// Those that cover it by a pattern.
+    fn covering(&self, host: &str) -> impl Iterator<Item = usize> {
+        let patterns = self.patterns.iter();
+        let covering = patterns.filter(move |(pattern, _)| host_covers(pattern, host));
+        covering.map(|(_, at)| *at)
+    }
 }
 
 impl Mesh {
@@ -268,24 +310,23 @@ impl Mesh {
             });
             exported && sidecars
         };
-        let named = |exact: bool| {
-            self.virtual_services
-                .iter()
-                .map(AsRef::as_ref)
-                .filter(visible)
-                .find(|object| {
-                    let namespace = object.namespace().unwrap_or_default();
-                    object.spec.hosts.iter().any(|pattern| {
-                        let pattern = resolve_host(pattern, &namespace);
-                        if exact {
-                            pattern == host
-                        } else {
-                            host_covers(&pattern, host)
-                        }
-                    })
-                })
-        };
-        named(true).or_else(|| named(false))
+        let (hosts, _) = self.hosts();
+        let object = |at: usize| self.virtual_services.get(at).map(AsRef::as_ref);
+        let mut naming = hosts.naming(host).filter_map(object);
+        let exact = naming.find(visible);
+        exact.or_else(|| hosts.covering(host).filter_map(object).find(visible))
+    }
+
+    fn hosts(&self) -> &(Hosts, Hosts) {
+        self.hosts.get_or_init(|| {
+            fn of_rule(rule: &DestinationRule) -> &[String] {
+                std::slice::from_ref(&rule.spec.host)
+            }
+            (
+                Hosts::of(self.virtual_services.iter(), |it| &it.spec.hosts),
+                Hosts::of(self.destination_rules.iter(), of_rule),
+            )
+        })
     }
 
     /// The host itself, or the Service that it is another name of: one of type ExternalName may name one.
@@ -304,7 +345,11 @@ impl Mesh {
 
     /// The DestinationRule for a host: the client's namespace's own before the Service's, before
     /// any other.
-    pub(super) fn destination_rule(&self, host: &str, client: &Client) -> Option<&DestinationRule> {
+    pub(super) fn destination_rule(
+        &self,
+        host: &str,
+        client: &Client,
+    ) -> Option<&Arc<DestinationRule>> {
         let home = service_of(host).map(|(namespace, _)| namespace);
         let rank = |object: &DestinationRule| {
             let namespace = object.namespace().unwrap_or_default();
@@ -316,14 +361,12 @@ impl Mesh {
                 2
             }
         };
-        self.destination_rules
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|object| {
-                let namespace = object.namespace().unwrap_or_default();
-                host_covers(&resolve_host(&object.spec.host, &namespace), host)
-            })
-            .min_by_key(|object| rank(object))
+        let (_, hosts) = self.hosts();
+        let mut found: Vec<usize> = hosts.naming(host).chain(hosts.covering(host)).collect();
+        found.sort_unstable();
+        let found = found.into_iter();
+        let rules = found.filter_map(|at| self.destination_rules.get(at));
+        rules.min_by_key(|rule| rank(rule))
     }
 
     /// The port of a Service that a destination means: the one it names, else the Service's only

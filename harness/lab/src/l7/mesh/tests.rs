@@ -86,7 +86,14 @@ fn client() -> Workload {
 
 /// What sidecars of a workload are told.
 fn translate(mesh: &Mesh, workload: &Workload) -> Snapshot {
-    let mut snapshot = outbound::outbound(mesh, &workload.client(mesh));
+    let parts = outbound::outbound(mesh, &workload.client(mesh), &mut Kept::default());
+    let values = |shared: Vec<Arc<Value>>| shared.into_iter().map(Arc::unwrap_or_clone).collect();
+    let mut snapshot = Snapshot {
+        listeners: values(parts.listeners),
+        routes: values(parts.routes),
+        clusters: values(parts.clusters),
+        ..Snapshot::default()
+    };
     let inbound = inbound::inbound(mesh, workload);
     snapshot.listeners.extend(inbound.listeners);
     snapshot.clusters.extend(inbound.clusters);

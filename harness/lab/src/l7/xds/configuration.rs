@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 
 use serde_json::Value;
 
-use crate::l7::envoy::{Snapshot, fingerprint, typed_text};
+use crate::l7::envoy::{Parts, Snapshot, fingerprint, typed_text};
 
 /// One cluster, listener or route configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resource {
-    value: Value,
+    value: Arc<Value>,
     /// Packed as `google.protobuf.Any`.
     text: String,
     fingerprint: String,
@@ -21,18 +21,21 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    fn new(kind: &str, value: Value) -> Self {
+    fn new(kind: &str, value: Arc<Value>) -> Self {
         let text = typed_text(kind, &value);
         let mut resource = Self {
-            value: Value::Null,
+            value: value.clone(),
             fingerprint: fingerprint(&text),
             text,
             clusters: BTreeSet::new(),
             routes: BTreeSet::new(),
         };
         resource.find_names(&value);
-        resource.value = value;
         resource
+    }
+
+    fn is_of(&self, value: &Arc<Value>) -> bool {
+        Arc::ptr_eq(&self.value, value) || self.value == *value
     }
 
     fn find_names(&mut self, value: &Value) {
@@ -70,14 +73,14 @@ impl Told {
         &mut self,
         kind: &'static str,
         name: &str,
-        value: Value,
+        value: Arc<Value>,
         before: Option<&Arc<Resource>>,
     ) -> Arc<Resource> {
-        if let Some(before) = before.filter(|before| before.value == value) {
+        if let Some(before) = before.filter(|before| before.is_of(&value)) {
             return before.clone();
         }
         let last = self.0.entry((kind, name.to_owned())).or_default();
-        if let Some(last) = last.upgrade().filter(|last| last.value == value) {
+        if let Some(last) = last.upgrade().filter(|last| last.is_of(&value)) {
             return last;
         }
         let made = Arc::new(Resource::new(kind, value));
@@ -89,10 +92,10 @@ impl Told {
     fn resources(
         &mut self,
         kind: &'static str,
-        values: Vec<Value>,
+        values: Vec<Arc<Value>>,
         before: Option<&BTreeMap<String, Arc<Resource>>>,
     ) -> BTreeMap<String, Arc<Resource>> {
-        let named = |value: Value| {
+        let named = |value: Arc<Value>| {
             let name = value["name"].as_str().unwrap_or_default().to_owned();
             let known = before.and_then(|before| before.get(&name));
             let resource = self.resource(kind, &name, value, known);
@@ -111,11 +114,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// A snapshot's, which is often much like the one before.
-    pub(super) fn new(snapshot: Snapshot, before: Option<&Self>, told: &mut Told) -> Self {
+    /// Those of parts that are often much like the ones before.
+    pub(super) fn new(parts: Parts, before: Option<&Self>, told: &mut Told) -> Self {
         let none = Self::default();
         let before = before.unwrap_or(&none);
-        let routes = snapshot.routes.into_iter().filter_map(|route| {
+        let routes = parts.routes.into_iter().filter_map(|route| {
             let name = route["name"].as_str()?.to_owned();
             let known = before.routes.get(&name);
             let routes = Resources::route(route, known.map(AsRef::as_ref), told);
@@ -123,8 +126,8 @@ impl Shared {
         });
         Self {
             routes: routes.collect(),
-            clusters: told.resources(CLUSTER, snapshot.clusters, Some(&before.clusters)),
-            listeners: told.resources(LISTENER, snapshot.listeners, Some(&before.listeners)),
+            clusters: told.resources(CLUSTER, parts.clusters, Some(&before.clusters)),
+            listeners: told.resources(LISTENER, parts.listeners, Some(&before.listeners)),
         }
     }
 }
@@ -143,7 +146,7 @@ pub(super) struct Resources {
 
 impl Resources {
     /// One route configuration; one of an earlier time that is the same is taken as it is.
-    fn route(value: Value, before: Option<&Self>, told: &mut Told) -> Arc<Self> {
+    fn route(value: Arc<Value>, before: Option<&Self>, told: &mut Told) -> Arc<Self> {
         let items = told.resources(ROUTE, vec![value], before.map(|before| &before.items));
         Arc::new(Self::from_items(items))
     }
@@ -220,6 +223,7 @@ impl Configuration {
         told: &mut Told,
         earlier: impl Fn() -> Vec<Value> + Send + Sync + 'static,
     ) -> Self {
+        let own = Parts::from(own);
         let items = |of: fn(&Self) -> &Resources| before.map(|before| &of(before).items);
         let mut clusters = shared.clusters.clone();
         clusters.extend(told.resources(CLUSTER, own.clusters, items(|it| &it.clusters)));
@@ -249,7 +253,8 @@ impl Configuration {
 
     /// The clusters that a proxy may have of an earlier configuration.
     pub(super) fn earlier(&self) -> Resources {
-        Resources::from_items(Told::default().resources(CLUSTER, (self.earlier)(), None))
+        let earlier = (self.earlier)().into_iter().map(Arc::new);
+        Resources::from_items(Told::default().resources(CLUSTER, earlier.collect(), None))
     }
 
     /// The clusters that its listeners and routes name.

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub(crate) use self::configuration::Shared;
 use self::configuration::{Configuration, Resources, Told};
 use self::instance::{Instance, Subject};
-use super::envoy::Snapshot;
+use super::envoy::{Parts, Snapshot};
 
 /// How long a request waits for something newer. Envoy waits longer
 /// ([`REQUEST_TIMEOUT`](super::envoy::REQUEST_TIMEOUT)), so an answer is not lost to its timeout.
@@ -101,8 +101,8 @@ impl Xds {
     }
 
     /// What proxies of several groups are to have alike, made once; `before` is what they had of it.
-    pub(crate) fn share(&self, snapshot: Snapshot, before: Option<&Shared>) -> Shared {
-        Shared::new(snapshot, before, &mut self.told())
+    pub(crate) fn share(&self, parts: Parts, before: Option<&Shared>) -> Shared {
+        Shared::new(parts, before, &mut self.told())
     }
 
     /// Sets what a group's proxies are to have: what is shared, and their own. `earlier` are clusters that may
