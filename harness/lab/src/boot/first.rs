@@ -74,7 +74,9 @@ fn live(parent: &OwnedFd, started: Started) -> Result<i32, StartError> {
 /// only errors are kept, for the starter to tell.
 fn log(config: &LabConfig) {
     let filter = match &config.log {
-        Some(_) => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        // Of each question that cluster DNS is asked there would be two lines.
+        Some(_) => EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new("info,hickory_server=warn")),
         None => EnvFilter::new("error"),
     };
     let subscriber = tracing_subscriber::fmt()

@@ -4,7 +4,7 @@
 //! is the work of the nodes' proxies and of the outside's routes. Services with a
 //! `spec.loadBalancerClass` are somebody else's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service};
@@ -24,6 +24,7 @@ pub(super) async fn run(client: Client, informers: Informers) {
         services: world.watch(),
         events: Recorder::new(client.clone(), "service-controller"),
         client,
+        last: Last::default(),
     };
     drive(world, controller).await;
 }
@@ -32,7 +33,13 @@ struct LoadBalancers {
     client: Client,
     services: Cache<Service>,
     events: Recorder,
+    last: Last,
 }
+
+/// The addresses that were given last, by their places in each family's network. One that was given back is given
+/// again as late as can be: for two minutes nodes remember where connections to it went.
+#[derive(Default)]
+struct Last(BTreeMap<IpFamily, u32>);
 
 /// Whether a Service is to have one of our addresses.
 fn is_ours(service: &Service) -> bool {
@@ -76,7 +83,7 @@ impl Controller for LoadBalancers {
             }
         }
         for service in without {
-            match choose(&service, &taken) {
+            match choose(&service, &taken, &mut self.last) {
                 Ok(addresses) => {
                     taken.extend(addresses.iter().copied());
                     if steps.take(self.write(&service, &addresses).await).is_some() {
@@ -145,26 +152,34 @@ fn asked(service: &Service) -> Option<&str> {
     asked.filter(|asked| !asked.is_empty())
 }
 
-/// An address of each of a Service's families: the one that it asks for, or the lowest free one.
-fn choose(service: &Service, taken: &BTreeSet<IpAddr>) -> Result<Vec<IpAddr>, String> {
+/// An address of each of a Service's families: the one that it asks for, or the next free one.
+fn choose(
+    service: &Service,
+    taken: &BTreeSet<IpAddr>,
+    last: &mut Last,
+) -> Result<Vec<IpAddr>, String> {
     let families = families(service);
     let asked = match asked(service) {
         Some(asked) => Some(check(asked, &families, taken)?),
         None => None,
     };
-    let of_family = |family: &IpFamily| {
+    let mut of_family = |family: &IpFamily| {
         let asked = asked.filter(|asked| IpFamily::of(*asked) == *family);
-        asked.map_or_else(|| free(*family, taken), Ok)
+        asked.map_or_else(|| free(*family, taken, last), Ok)
     };
-    families.iter().map(of_family).collect()
+    families.iter().map(&mut of_family).collect()
 }
 
-fn free(family: IpFamily, taken: &BTreeSet<IpAddr>) -> Result<IpAddr, String> {
+fn free(family: IpFamily, taken: &BTreeSet<IpAddr>, last: &mut Last) -> Result<IpAddr, String> {
     let network = load_balancer_cidr(family);
     let bits = network.max_prefix_len() - network.prefix_len();
-    let mut all = (1..(1_u32 << bits) - 1).map(|offset| nth(network, offset));
-    let free = all.find(|address| !taken.contains(address));
-    free.ok_or_else(|| format!("no address of {network} is free"))
+    let end = (1_u32 << bits) - 1;
+    let after = last.0.get(&family).map_or(1, |last| last + 1);
+    let mut all = (after..end).chain(1..after.min(end));
+    let free = all.find(|offset| !taken.contains(&nth(network, *offset)));
+    let offset = free.ok_or_else(|| format!("no address of {network} is free"))?;
+    last.0.insert(family, offset);
+    Ok(nth(network, offset))
 }
 
 /// Whether an address that is asked for can be had.
@@ -190,15 +205,16 @@ fn check(asked: &str, families: &[IpFamily], taken: &BTreeSet<IpAddr>) -> Result
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::IpAddr;
 
     use k8s_openapi::api::core::v1::{Event, Service};
     use kube::ResourceExt as _;
     use serde_json::{Value, json};
 
-    use super::{choose, fits, ingress};
+    use super::{Last, choose, fits, ingress};
     use crate::controllers::tests::Cluster;
+    use crate::topology::IpFamily;
 
     #[test]
     fn addresses_are_chosen_in_order_or_as_asked() {
@@ -237,7 +253,7 @@ mod tests {
             ),
         ];
         for (spec, expected) in table {
-            match (choose(&service(&spec), &taken), expected) {
+            match (choose(&service(&spec), &taken, &mut Last::default()), expected) {
                 (Ok(found), Ok(wanted)) => {
                     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
                     assert_eq!(found.join(" "), wanted, "{spec}");
@@ -247,8 +263,15 @@ mod tests {
             }
         }
         let all = (1..255).map(|last| IpAddr::from([172, 30, 1, last]));
-        let full = choose(&service(&json!({"ipFamilies": v4})), &all.collect());
+        let v4 = service(&json!({"ipFamilies": v4}));
+        let full = choose(&v4, &all.collect(), &mut Last::default());
         assert_eq!(full, Err("no address of 172.30.1.0/24 is free".to_owned()));
+
+        let mut last = Last(BTreeMap::from([(IpFamily::V4, 253)]));
+        for expected in ["172.30.1.254", "172.30.1.2", "172.30.1.3"] {
+            let given = choose(&v4, &taken, &mut last).unwrap();
+            assert_eq!(given, [expected.parse::<IpAddr>().unwrap()]);
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! That includes traffic to other nodes, but not to the pod's own, which never leaves it. Flannel
 //! (`--ip-masq`), kindnet and Calico (`natOutgoing`) draw the same line. Between pods nothing is ever
-//! translated.
+//! translated. Nor are the packets of the overlay itself, whose source ports are as many as the flows inside: where
+//! the plugin is our own, they are not even remembered, as with Calico.
 
+use super::vxlan::PORT;
 use crate::net::cni::Cni;
 use crate::net::nftables::word;
 use crate::topology::{IpFamily, pod_cidr};
@@ -29,6 +31,10 @@ pub(super) fn rules(cni: Cni, family: IpFamily) -> String {
         IpFamily::V4 => "224.0.0.0/4",
         IpFamily::V6 => "ff00::/8",
     };
+    let overlay = match cni {
+        Cni::Vxlan => untracked(ip, table),
+        Cni::Kindnet | Cni::Flannel | Cni::Calico => String::new(),
+    };
     format!(
         r#"add table {ip} {table} {{ comment "masquerading of pods' traffic out of the cluster" ; }}
 add chain {ip} {table} postrouting {{ type nat hook postrouting priority 100 ; }}
@@ -37,6 +43,19 @@ add rule {ip} {table} postrouting {ip} saddr != {pods} return
 add rule {ip} {table} postrouting {ip} daddr {pods} return
 add rule {ip} {table} postrouting {ip} daddr {multicast} return
 add rule {ip} {table} postrouting masquerade fully-random
-"#
+{overlay}"#
     )
+}
+
+/// Keeps the overlay's packets out of connection tracking.
+fn untracked(ip: &str, table: &str) -> String {
+    let chain = |hook: &str| {
+        format!(
+            "add chain {ip} {table} raw-{hook} {{ type filter hook {hook} priority raw ; }}
+flush chain {ip} {table} raw-{hook}
+add rule {ip} {table} raw-{hook} udp dport {PORT} notrack
+"
+        )
+    };
+    [chain("prerouting"), chain("output")].concat()
 }

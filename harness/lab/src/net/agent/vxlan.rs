@@ -20,7 +20,7 @@ use crate::net::route::to;
 /// Flannel's VXLAN network identifier.
 const VNI: u32 = 1;
 /// The Linux kernel's VXLAN port, which Flannel keeps, and not the assigned 4789.
-const PORT: u16 = 8472;
+pub(super) const PORT: u16 = 8472;
 
 impl Member {
     /// The hardware address of its end of the overlay. Flannel publishes a random one in an
