@@ -253,7 +253,10 @@ mod tests {
             ),
         ];
         for (spec, expected) in table {
-            match (choose(&service(&spec), &taken, &mut Last::default()), expected) {
+            match (
+                choose(&service(&spec), &taken, &mut Last::default()),
+                expected,
+            ) {
                 (Ok(found), Ok(wanted)) => {
                     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
                     assert_eq!(found.join(" "), wanted, "{spec}");

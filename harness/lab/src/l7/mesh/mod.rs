@@ -121,13 +121,6 @@ struct Told {
     workloads: BTreeSet<Workload>,
 }
 
-/// What a client was told last of where its connections go, and of what that was made.
-#[derive(Default)]
-struct Outbound {
-    shared: Arc<Shared>,
-    kept: Kept,
-}
-
 struct Istiod {
     client: Client,
     stores: Stores,
@@ -137,7 +130,9 @@ struct Istiod {
     /// istiod's own namespace.
     namespace: String,
     /// What clients are told of where their connections go.
-    outbound: Mutex<BTreeMap<registry::Client, Outbound>>,
+    outbound: Mutex<BTreeMap<registry::Client, Arc<Shared>>>,
+    /// What that was made of.
+    kept: Mutex<Kept>,
     /// Workloads whose pods were admitted; they may not be in the store yet.
     admitted: Mutex<BTreeSet<Workload>>,
 }
@@ -187,6 +182,7 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
         xds: Xds::new(context.log.clone()),
         namespace,
         outbound: Mutex::default(),
+        kept: Mutex::default(),
         admitted: Mutex::default(),
     });
     started.send_replace(Some(istiod.clone()));
@@ -415,20 +411,20 @@ impl Istiod {
         errors
     }
 
-    fn outbound(&self) -> MutexGuard<'_, BTreeMap<registry::Client, Outbound>> {
+    fn outbound(&self) -> MutexGuard<'_, BTreeMap<registry::Client, Arc<Shared>>> {
         self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a client is told of where its connections go.
     fn share(&self, mesh: &Mesh, client: registry::Client) -> Arc<Shared> {
-        let Outbound { shared, mut kept } = self.outbound().remove(&client).unwrap_or_default();
-        let parts = outbound::outbound(mesh, &client, &mut kept);
-        let shared = Arc::new(self.xds.share(parts, Some(&shared)));
-        let told = Outbound {
-            shared: shared.clone(),
-            kept,
+        let before = self.outbound().get(&client).cloned();
+        let parts = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.follow(mesh);
+            outbound::outbound(mesh, &client, &mut kept)
         };
-        self.outbound().insert(client, told);
+        let shared = Arc::new(self.xds.share(parts, before.as_deref()));
+        self.outbound().insert(client, shared.clone());
         shared
     }
 

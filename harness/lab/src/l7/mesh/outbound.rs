@@ -48,7 +48,6 @@ pub(super) fn outbound(mesh: &Mesh, client: &Client, kept: &mut Kept) -> Parts {
     };
     let aliases = aliases(mesh, client);
     let mut hosts: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
-    kept.begin(mesh);
     for (namespace, name, service) in mesh.services.iter() {
         if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
             continue;
@@ -69,7 +68,6 @@ pub(super) fn outbound(mesh: &Mesh, client: &Client, kept: &mut Kept) -> Parts {
             hosts.entry(*port).or_default().push(host.clone());
         }
     }
-    kept.end(mesh);
     foreign_hosts(mesh, client, egress, &mut hosts);
     service_entries(mesh, client, egress, &mut hosts, &mut parts.clusters);
     for (port, hosts) in hosts {
