@@ -3,7 +3,8 @@
 //! Start from [`Instance::heard`] and [`Instance::answer`]. The rule is make before break, as in
 //! Envoy's documentation of eventual consistency: clusters, when the proxy has said that it has them
 //! listeners, then routes, and when all of those are in force the clusters that nothing names any
-//! longer are taken away. There is no clock and no input or output in here.
+//! longer are taken away. There is no clock and no input or output in here. What was begun is brought to its end
+//! before anything newer is: where configurations come faster than a proxy takes one, it would never get to routes.
 //!
 //! | the proxy says | it means |
 //! | --- | --- |
@@ -67,7 +68,7 @@ impl Subscription {
 }
 
 /// One running proxy.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Instance {
     clusters: Subscription,
     /// What it has of clusters.
@@ -76,13 +77,42 @@ pub(super) struct Instance {
     routes: BTreeMap<String, Subscription>,
     /// The clusters that any listener or route names that may be in force.
     in_use: BTreeSet<String>,
+    /// What it is being told.
+    begun: Option<Arc<Configuration>>,
     /// Counts what may let another of its requests be answered.
     pub(super) changes: u64,
 }
 
 impl Instance {
+    /// What the proxy is to be told now: what was begun, until that is in force or the proxy refuses some of it; then
+    /// the newest there is.
+    fn follow(&mut self, newest: &Arc<Configuration>) -> Arc<Configuration> {
+        let begun = self.begun.as_ref();
+        // Who has not asked for listeners yet has begun with nothing.
+        let stays = |begun: &&Arc<Configuration>| {
+            self.listeners.accepted.is_some() && !self.is_in_force(begun) && !self.refuses()
+        };
+        if let Some(begun) = begun.filter(stays) {
+            return begun.clone();
+        }
+        if begun.is_some_and(|begun| !begun.same(newest)) {
+            self.changes += 1;
+        }
+        self.begun = Some(newest.clone());
+        newest.clone()
+    }
+
+    fn refuses(&self) -> bool {
+        let all = [&self.clusters, &self.listeners].into_iter();
+        let mut offers = all
+            .chain(self.routes.values())
+            .filter_map(|subscription| subscription.offer.as_ref());
+        offers.any(|offer| offer.refusals > 0)
+    }
+
     /// Takes in what a request says of the proxy: the version that it has.
-    pub(super) fn heard(&mut self, subject: &Subject, version: &str, now: &Configuration) {
+    pub(super) fn heard(&mut self, subject: &Subject, version: &str, newest: &Arc<Configuration>) {
+        let now = &*self.follow(newest);
         self.changes += 1;
         let Some(subscription) = self.subscription(subject, now) else {
             return;
@@ -150,9 +180,10 @@ impl Instance {
     pub(super) fn answer(
         &mut self,
         subject: &Subject,
-        now: &Configuration,
+        newest: &Arc<Configuration>,
         again: bool,
     ) -> Option<Arc<Resources>> {
+        let now = &*self.follow(newest);
         self.settle(now);
         let clusters = now.clusters.and(&self.in_use, &self.held);
         let ready = self.clusters.has(&clusters);
@@ -194,14 +225,19 @@ impl Instance {
 
     /// Forgets what an earlier configuration named, once the present one is in force as a whole.
     fn settle(&mut self, now: &Configuration) {
+        if self.is_in_force(now) {
+            self.routes.retain(|name, _| now.routes.contains_key(name));
+            self.in_use = now.named_clusters();
+        }
+    }
+
+    /// Whether the proxy has taken the listeners and routes of a configuration, and so its clusters before.
+    fn is_in_force(&self, of: &Configuration) -> bool {
         let in_force = |(name, routes): (&String, &Arc<Resources>)| {
             let subscription = self.routes.get(name);
             subscription.is_some_and(|it| it.has(routes))
         };
-        if self.listeners.has(&now.listeners) && now.routes.iter().all(in_force) {
-            self.routes.retain(|name, _| now.routes.contains_key(name));
-            self.in_use = now.named_clusters();
-        }
+        self.listeners.has(&of.listeners) && of.routes.iter().all(in_force)
     }
 
     /// How many times in a row the proxy has not accepted what it was answered, and which version.

@@ -53,14 +53,14 @@ fn alone(snapshot: Snapshot) -> Configuration {
 }
 
 /// One route configuration that leads to a cluster.
-fn simple(target: &str) -> Configuration {
+fn simple(target: &str) -> Arc<Configuration> {
     let snapshot = Snapshot {
         clusters: vec![cluster(target, 0)],
         listeners: vec![http("http", "r1")],
         routes: vec![route("r1", &[target])],
         ..Snapshot::default()
     };
-    alone(snapshot)
+    Arc::new(alone(snapshot))
 }
 
 /// Any configuration in which every cluster that is named is there.
@@ -203,7 +203,7 @@ struct Story {
     chance: StdRng,
     envoy: Envoy,
     instance: Instance,
-    now: Configuration,
+    now: Arc<Configuration>,
 }
 
 impl Story {
@@ -234,7 +234,7 @@ impl Story {
         let idle = &self.envoy.subjects() - &self.envoy.waiting;
         let waiting = self.envoy.waiting.clone();
         match self.chance.random_range(0..100) {
-            0..8 => self.now = random(&mut self.chance),
+            0..8 => self.now = Arc::new(random(&mut self.chance)),
             8..48 => {
                 if let Some(subject) = self.any(&idle) {
                     self.ask(&subject);
@@ -253,7 +253,7 @@ impl Story {
                 self.instance = Instance::default();
                 self.envoy.waiting.clear();
                 if self.chance.random_range(0..2) == 0 {
-                    self.now = random(&mut self.chance);
+                    self.now = Arc::new(random(&mut self.chance));
                 }
             }
             // The proxy does.
@@ -292,7 +292,7 @@ fn whatever_happens_nothing_in_force_names_a_cluster_that_is_not_there() {
         let told = std::panic::catch_unwind(|| {
             let mut chance = StdRng::seed_from_u64(seed);
             let mut story = Story {
-                now: random(&mut chance),
+                now: Arc::new(random(&mut chance)),
                 chance,
                 envoy: Envoy::default(),
                 instance: Instance::default(),
@@ -311,7 +311,7 @@ fn ask(
     instance: &mut Instance,
     subject: &Subject,
     has: &str,
-    now: &Configuration,
+    now: &Arc<Configuration>,
 ) -> Option<String> {
     instance.heard(subject, has, now);
     let answer = instance.answer(subject, now, false);
@@ -323,7 +323,7 @@ fn r1() -> Subject {
 }
 
 /// A proxy that has a configuration as a whole.
-fn settled(now: &Configuration) -> Instance {
+fn settled(now: &Arc<Configuration>) -> Instance {
     let mut instance = Instance::default();
     for subject in [Subject::Clusters, Subject::Listeners, r1()] {
         let version = ask(&mut instance, &subject, "", now).unwrap();
@@ -356,6 +356,27 @@ fn a_route_moves_between_the_coming_of_one_cluster_and_the_going_of_the_other() 
         answer(&mut instance, &Subject::Clusters),
         Some(after.clusters.clone())
     );
+}
+
+#[test]
+fn what_was_begun_ends_though_something_newer_comes_with_every_question() {
+    let mut instance = settled(&simple("a"));
+    let newer = |number: u32| simple(&format!("b{number}"));
+    let first = newer(0);
+    let clusters = instance.answer(&Subject::Clusters, &first, false).unwrap();
+    let version = &clusters.version;
+    assert_eq!(
+        ask(&mut instance, &Subject::Clusters, version, &newer(1)),
+        None
+    );
+    let routes = instance.answer(&r1(), &newer(2), false).unwrap();
+    assert_eq!(routes, first.routes["r1"]);
+    // What is refused has no end, and is given up for what is newer.
+    let refused = &simple("a").routes["r1"].version;
+    let last = newer(3);
+    assert_eq!(ask(&mut instance, &r1(), refused, &last), None);
+    let clusters = instance.answer(&Subject::Clusters, &last, false).unwrap();
+    assert!(clusters.names().contains("b3"), "{:?}", clusters.names());
 }
 
 #[test]
