@@ -172,6 +172,18 @@ async fn weights_change_without_loss(scope: &Scope) -> Outcome {
         explain_host(scope, outcome, "moving").await
     };
     scope.apply(&moving(scope, 100, 0)).await?;
+    // Few requests at first: until the sidecar knows the host it passes connections on to the Service, which has no
+    // pods, and for two minutes the pod's own kernel remembers the ports of those that nobody answered. A later
+    // connection from such a port would go the same way, past the sidecar.
+    let outcome = scope
+        .eventually(Eventually {
+            what: &format!("GET {url}"),
+            expected: "200 by backend-v1".to_owned(),
+            observe: async || Ok(said::said(&client.get(&url).await?)),
+            likely: "the client's sidecar has not taken the route",
+        })
+        .await;
+    explain_host(scope, outcome, "moving").await?;
     settled(&["backend-v1"]).await?;
     let change = moving(scope, 50, 50);
     let answers = under_load(&client, RequestSpec::get(&url), scope.apply(&change)).await?;

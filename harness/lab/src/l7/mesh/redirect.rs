@@ -12,6 +12,16 @@ use crate::builtin::BuiltinContext;
 /// Ports of the sidecar itself: administration, the two entrances, readiness, statistics.
 const OWN_PORTS: &str = "{ 15000, 15001, 15006, 15020, 15021, 15090 }";
 
+/// How long a connection that nobody has answered yet is remembered. The sidecar's own go past these rules, and what is
+/// remembered of one says so for its port: by default for two minutes, in which the application may be given that port.
+const SYN_SENT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent";
+/// Above what a SYN that is lost is sent again after.
+const REMEMBERED: &str = "10";
+
+fn forget_soon() -> std::io::Result<()> {
+    std::fs::write(SYN_SENT, REMEMBERED)
+}
+
 /// The rules, in one transaction.
 fn rules() -> String {
     format!(
@@ -50,6 +60,9 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
         .apply(&context.netns, &rules())
         .await
         .context("the redirection to the sidecar")?;
+    if let Err(error) = context.netns.run(forget_soon) {
+        (context.log)(&format!("{SYN_SENT} stays as it is: {error}"));
+    }
     (context.log)(&format!(
         "TCP goes out through {OUTBOUND_PORT} and comes in through {INBOUND_PORT}"
     ));
