@@ -82,7 +82,7 @@ impl Transport {
                 };
                 replies.map(who).collect()
             }
-            Self::Udp => datagrams(&outside, &to, count).await?,
+            Self::Udp => datagrams(outside, &to, count).await?,
         };
         let mut counts = BTreeMap::new();
         for who in answered {

@@ -290,7 +290,8 @@ mod tests {
     #[test]
     fn a_part_is_made_anew_when_something_it_was_made_of_changes() {
         let elsewhere = client("other");
-        let changes: [(&str, bool, fn(&mut World, &mut Mesh)); 8] = [
+        type Change = fn(&mut World, &mut Mesh);
+        let changes: [(&str, bool, Change); 8] = [
             ("nothing", false, |_, _| {}),
             ("a pod's state", false, |world, mesh| {
                 world.pod = World::pod("v1", "Succeeded");
