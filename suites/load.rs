@@ -1,15 +1,41 @@
-//! A change under load: requests that go on while an object is changed, none of which may fail.
+//! A change under load: requests that go on while an object is changed, none of which may fail. And datagrams, of
+//! which some may.
 //!
 //! Start from [`under_load`], or [`load_until`] where the change takes its time. What the change brings about is the caller's to await, between the load
-//! and [`none_failed`].
+//! and [`none_failed`]. For datagrams: [`datagrams`].
 
 use std::cell::Cell;
 use std::future::Future;
 
 use futures::future::try_join;
 use strata::verdict::bound::ErrorBound;
-use strata::wire::RequestSpec;
+use strata::wire::{FailureKind, RequestSpec, UdpReply, UdpSpec};
 use strata::{Answers, NoVerdict, Outcome, Scope, Vantage};
+
+/// Datagrams, each of a sender of its own. One in a hundred may be lost, or two, which is nobody's fault: others are sent
+/// in place of those. More are as they are: an endpoint that is gone, or not served, loses its whole share.
+pub(crate) async fn datagrams(from: &Vantage, spec: &UdpSpec) -> Result<Vec<UdpReply>, NoVerdict> {
+    let is_lost = |reply: &UdpReply| {
+        let error = reply.error.as_ref();
+        error.is_some_and(|error| error.kind == FailureKind::TimedOut)
+    };
+    let mut replies = from.udp(spec).await?;
+    let lost = replies.iter().filter(|reply| is_lost(reply)).count() as u64;
+    if lost > 0 && excused(lost, spec.count) {
+        replies.retain(|reply| !is_lost(reply));
+        let others = UdpSpec {
+            count: lost,
+            ..spec.clone()
+        };
+        replies.extend(from.udp(&others).await?);
+    }
+    Ok(replies)
+}
+
+/// Whether so many may be lost of so many.
+fn excused(lost: u64, sent: u64) -> bool {
+    lost <= (sent / 100).max(2)
+}
 
 /// Makes a change while a request is repeated for two seconds, a hundred times a second.
 pub(crate) async fn under_load<T>(
@@ -70,4 +96,22 @@ pub(crate) fn none_failed(scope: &Scope, answers: &Answers, likely: &str) -> Out
         scope.record(key, value);
     }
     bound.judge(n, failed, &format!("{failures:?}"), likely)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_an_endpoint_loses_that_is_gone_is_no_excuse() {
+        for (lost, sent, excused) in [
+            (2, 12, true),
+            (3, 12, false),
+            (2, 60, true),
+            // The share of one of twenty endpoints.
+            (3, 60, false),
+            (6, 612, true),
+            (30, 612, false),
+        ] {
+            assert_eq!(super::excused(lost, sent), excused, "{lost} of {sent}");
+        }
+    }
 }

@@ -12,11 +12,12 @@ use gateway_api::experimental::udproutes::UdpRoute;
 use gateway_api::gateways::Gateway;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
-use strata::wire::{FailureKind, TcpSpec, UdpReply, UdpSpec};
-use strata::{Eventually, NoVerdict, Outcome, Scope, Vantage, expect_eq};
+use strata::wire::{TcpSpec, UdpReply, UdpSpec};
+use strata::{Eventually, NoVerdict, Outcome, Scope, expect_eq};
 
 use super::{explain_gateway, explain_own_gateway, many, of};
 use crate::entrance::{Entrance, gateway_address};
+use crate::load::datagrams;
 use crate::said;
 
 /// What is sent, and the kind of route that takes it.
@@ -82,7 +83,16 @@ impl Transport {
                 };
                 replies.map(who).collect()
             }
-            Self::Udp => datagrams(outside, &to, count).await?,
+            Self::Udp => {
+                let spec = UdpSpec {
+                    count,
+                    new_socket: true,
+                    ..UdpSpec::new(to)
+                };
+                let replies = datagrams(outside, &spec).await?.into_iter();
+                let who = |reply: UdpReply| said::who(reply.error.as_ref(), reply.answer.as_ref());
+                replies.map(who).collect()
+            }
         };
         let mut counts = BTreeMap::new();
         for who in answered {
@@ -181,29 +191,6 @@ pub(super) async fn unresolved(
         })
         .await;
     explain_gateway(scope, outcome, "many").await
-}
-
-/// Who answers so many datagrams, each of a sender of its own. Any may be lost, which is nobody's fault: others are
-/// sent for those that are, twice.
-async fn datagrams(from: &Vantage, to: &str, count: u64) -> Result<Vec<String>, NoVerdict> {
-    let lost = FailureKind::TimedOut.to_string();
-    let mut answered: Vec<String> = Vec::new();
-    for _ in 0..3 {
-        answered.retain(|who| *who != lost);
-        let left = count.saturating_sub(answered.len() as u64);
-        if left == 0 {
-            break;
-        }
-        let spec = UdpSpec {
-            count: left,
-            new_socket: true,
-            ..UdpSpec::new(to)
-        };
-        let replies = from.udp(&spec).await?.into_iter();
-        let who = |reply: UdpReply| said::who(reply.error.as_ref(), reply.answer.as_ref());
-        answered.extend(replies.map(who));
-    }
-    Ok(answered)
 }
 
 /// Weights of 3 and 1.

@@ -17,6 +17,7 @@ use strata::{
 use super::dual_stack::both;
 use super::outside::{addresses, given};
 use super::{at, burst, explain, names, node_port, only};
+use crate::load::datagrams;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -187,7 +188,7 @@ async fn datagrams_stay(scope: &Scope, service: &str, sticky: &str, control: &st
             new_socket: true,
             ..UdpSpec::new(to)
         };
-        let replies = client.udp(&spec).await?;
+        let replies = datagrams(&client, &spec).await?;
         let seen = replies
             .iter()
             .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()));

@@ -12,6 +12,7 @@ use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
 use super::{address, arrived, burst, explain, names, refusal};
+use crate::load::datagrams;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -316,7 +317,7 @@ async fn udp_reaches_every_endpoint(scope: &Scope) -> Outcome {
         new_socket: true,
         ..UdpSpec::new("many-ports:7001")
     };
-    let replies = try_join_all((0..6).map(|_| client.udp(&spec))).await?;
+    let replies = try_join_all((0..6).map(|_| datagrams(&client, &spec))).await?;
     let seen = replies
         .iter()
         .flatten()

@@ -16,6 +16,7 @@ use strata::{
 
 use super::outside::addresses;
 use super::{address, client, explain, names, node_port, only};
+use crate::load::datagrams;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -230,14 +231,14 @@ async fn is_older_than_its_endpoint(scope: &Scope) -> Outcome {
 pub(super) async fn answered(
     from: &Vantage,
     to: &str,
-    datagrams: u64,
+    count: u64,
 ) -> Result<BTreeSet<String>, NoVerdict> {
     let spec = UdpSpec {
-        count: datagrams / 6,
+        count: count / 6,
         new_socket: true,
         ..UdpSpec::new(to)
     };
-    let replies = try_join_all((0..6).map(|_| from.udp(&spec))).await?;
+    let replies = try_join_all((0..6).map(|_| datagrams(from, &spec))).await?;
     let seen = replies
         .iter()
         .flatten()
@@ -330,7 +331,7 @@ pub(super) async fn large_datagrams_arrive(scope: &Scope, service: &str, to: &st
         new_socket: true,
         ..UdpSpec::new(to)
     };
-    let replies = client.udp(&spec).await?;
+    let replies = datagrams(&client, &spec).await?;
     let seen: BTreeSet<_> = replies
         .iter()
         .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()))

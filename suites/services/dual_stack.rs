@@ -17,6 +17,7 @@ use super::dns::reverse;
 use super::families::{cluster_ips, families, family};
 use super::outside::internal_ips;
 use super::{at, burst, explain, names, node_port};
+use crate::load;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -149,7 +150,7 @@ async fn datagrams(scope: &Scope) -> Outcome {
             timeout_ms: 500,
             ..UdpSpec::new(at(ip, 7001))
         };
-        let replies = client.udp(&spec).await?;
+        let replies = load::datagrams(&client, &spec).await?;
         let seen = replies
             .iter()
             .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()));
