@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::outside;
 use crate::asset::Assets;
 use crate::provider::upstream::{CONTOUR, Controller, Part, Upstream};
-use crate::provider::{Addon, Balancer, Layers, Progress};
+use crate::provider::{Addon, Balancer, Cluster, Layers, Progress};
 use crate::run::RunInfo;
 use crate::stack::Layer;
 
@@ -60,15 +60,41 @@ impl Parts {
         }
     }
 
+    /// A cluster with what was found installed in it, or to be installed as its layers are brought up.
+    pub(in crate::provider) async fn give(
+        self,
+        cluster: Cluster,
+        on: (&Engine, &str),
+        run: &RunInfo,
+        progress: Progress<'_>,
+    ) -> Cluster {
+        let client = &cluster.client;
+        let load_balancer = self.balancer(on, client, run, progress).await;
+        let mut versions = cluster.versions.clone();
+        let kubernetes = versions.get("kubernetes").cloned().unwrap_or_default();
+        versions.extend(self.versions());
+        let of = (client, run.id.as_str());
+        let layers = cluster.layers.clone();
+        let controllers = self.controllers(&kubernetes, &load_balancer, layers, of);
+        Cluster {
+            versions,
+            load_balancer,
+            ingress: controllers.ingress,
+            gateway: controllers.gateway,
+            layers: controllers.layers,
+            ..cluster
+        }
+    }
+
     /// What will have been installed, with its version.
-    pub(in crate::provider) fn versions(&self) -> impl Iterator<Item = (String, String)> {
+    fn versions(&self) -> impl Iterator<Item = (String, String)> {
         let found = [&self.metallb, &self.nginx, &self.contour];
         let found = found.into_iter().filter_map(|part| part.as_ref().ok());
         found.map(Upstream::shown)
     }
 
     /// Installs MetalLB, with addresses of the nodes' network; or says why there are no load balancers.
-    pub(in crate::provider) async fn balancer(
+    async fn balancer(
         &self,
         (engine, network): (&Engine, &str),
         client: &Client,
@@ -96,7 +122,7 @@ impl Parts {
     }
 
     /// What brings up Ingress and Gateway on a version of Kubernetes, with the layers that there are then.
-    pub(in crate::provider) fn controllers(
+    fn controllers(
         self,
         kubernetes: &str,
         balancer: &Balancer,
@@ -122,10 +148,10 @@ impl Parts {
 }
 
 /// What brings up layers, and which there are.
-pub(in crate::provider) struct Controllers {
-    pub(in crate::provider) ingress: Option<Arc<dyn Addon>>,
-    pub(in crate::provider) gateway: Option<Arc<dyn Addon>>,
-    pub(in crate::provider) layers: Layers,
+struct Controllers {
+    ingress: Option<Arc<dyn Addon>>,
+    gateway: Option<Arc<dyn Addon>>,
+    layers: Layers,
 }
 
 /// Objects that give MetalLB the last addresses of each network: engines hand out the first.

@@ -1,8 +1,10 @@
 //! What k3s brings of its own: Traefik as Ingress controller, and ServiceLB, which gives it the nodes' addresses.
 //!
-//! Start from [`Traefik`]. k3s installs it itself, by a Job, while the cluster is already in use. ServiceLB takes a
+//! Start from [`on`]. k3s installs it itself, by a Job, while the cluster is already in use. ServiceLB takes a
 //! port of every node for each port of a Service, so two Services of one port cannot both have an address: it is
 //! enough for Traefik, and no load balancer that checks of several Services can stand on.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -10,7 +12,7 @@ use k8s_openapi::api::networking::v1::IngressClass;
 use kube::{Api, Client};
 
 use crate::budget::INSTALL;
-use crate::provider::{Addon, Layers, Progress};
+use crate::provider::{Addon, Balancer, Cluster, Progress};
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 use crate::wait;
@@ -19,21 +21,27 @@ use crate::wait;
 pub(super) const NO_BALANCER: &str = "k3s' ServiceLB gives a port of the nodes to one Service alone, and Traefik has 80 and 443; without \
      STRATA_K3S_BUNDLED there is MetalLB";
 
-/// The layers that there are with what k3s brings.
-pub(super) fn layers(layers: Layers) -> Layers {
-    layers.without(
-        Layer::Gateway,
-        "no Gateway controller of ours is installed beside Traefik; without STRATA_K3S_BUNDLED there is Contour",
-    )
+/// A cluster with what k3s brings.
+pub(super) fn on(cluster: Cluster) -> Cluster {
+    let traefik = Traefik::of(&cluster.client);
+    Cluster {
+        load_balancer: Balancer::None(NO_BALANCER.to_owned()),
+        ingress: Some(Arc::new(traefik)),
+        layers: cluster.layers.clone().without(
+            Layer::Gateway,
+            "no Gateway controller of ours is installed beside Traefik; without STRATA_K3S_BUNDLED there is Contour",
+        ),
+        ..cluster
+    }
 }
 
 /// k3s' own Traefik, in one cluster.
-pub(super) struct Traefik {
+struct Traefik {
     client: Client,
 }
 
 impl Traefik {
-    pub(super) fn of(client: &Client) -> Self {
+    fn of(client: &Client) -> Self {
         Self {
             client: client.clone(),
         }

@@ -25,13 +25,12 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use self::bundled::Traefik;
 use self::nodes::Nodes;
 use self::wanted::Wanted;
 use super::claim::{self, Claim};
 use super::containers::{Beside, Engine, Parts, all_ready};
 use super::image::Archive;
-use super::{Addon, Balancer, Cluster, Istio, Layers, Progress, Provider, istio};
+use super::{Cluster, Istio, Layers, Progress, Provider, istio};
 use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -129,35 +128,22 @@ impl K3s {
             .context("the cluster's API server does not tell its version")?
             .git_version;
         let mut versions = BTreeMap::from([
-            ("kubernetes".to_owned(), kubernetes.clone()),
+            ("kubernetes".to_owned(), kubernetes),
             (engine.name().to_owned(), engine.version()),
         ]);
         let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
-        let outside = Some(Arc::new(outside) as Arc<_>);
-        let Some(parts) = parts else {
-            let traefik: Arc<dyn Addon> = Arc::new(Traefik::of(&client));
-            return Ok(Cluster {
-                outside,
-                load_balancer: Balancer::None(bundled::NO_BALANCER.to_owned()),
-                ingress: Some(traefik),
-                istio,
-                layers: bundled::layers(layers),
-                ..Cluster::made(self.name(), client, &made.kubeconfig, versions)
-            });
-        };
-        let on = (engine, made.nodes.cluster());
-        let load_balancer = parts.balancer(on, &client, run, progress).await;
-        versions.extend(parts.versions());
-        let of = (&client, run.id.as_str());
-        let controllers = parts.controllers(&kubernetes, &load_balancer, layers, of);
-        Ok(Cluster {
-            outside,
-            load_balancer,
-            ingress: controllers.ingress,
-            gateway: controllers.gateway,
+        let cluster = Cluster {
+            outside: Some(Arc::new(outside)),
             istio,
-            layers: controllers.layers,
+            layers,
             ..Cluster::made(self.name(), client, &made.kubeconfig, versions)
+        };
+        Ok(match parts {
+            Some(parts) => {
+                let on = (engine, made.nodes.cluster());
+                parts.give(cluster, on, run, progress).await
+            }
+            None => bundled::on(cluster),
         })
     }
 }

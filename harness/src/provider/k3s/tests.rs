@@ -2,7 +2,7 @@
 //! as the real one does of nodes of k3s. (Real containers that behave as k3s' do: `scripts/prove-k3s`.)
 
 use super::*;
-use crate::provider::stand_in;
+use crate::provider::{Balancer, stand_in};
 use crate::stack::Layer;
 
 const DOCKER: &str = r#"
@@ -150,7 +150,7 @@ async fn a_cluster_comes_and_goes_by_the_engines_commands() {
     // Agents, and the two that take things away, side by side.
     let agents = asked
         .iter()
-        .position(|line| line.contains("agent-1"))
+        .position(|line| line.contains("-agent-"))
         .unwrap();
     asked[agents..agents + 2].sort();
     let imports = asked

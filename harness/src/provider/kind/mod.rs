@@ -153,8 +153,6 @@ impl Kind {
         }
         progress("waiting for the system's own pods");
         super::settle(&client).await;
-        let on = (&made.engine, self.network.as_str());
-        let load_balancer = parts.balancer(on, &client, run, progress).await;
         let kubernetes = client
             .apiserver_version()
             .await
@@ -165,20 +163,15 @@ impl Kind {
             (made.engine.name().to_owned(), made.engine.version()),
         ]);
         versions.extend(plugin.iter().map(Upstream::shown));
-        versions.extend(parts.versions());
         let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
-        let of = (&client, run.id.as_str());
-        let kubernetes = versions["kubernetes"].clone();
-        let controllers = parts.controllers(&kubernetes, &load_balancer, layers, of);
-        Ok(Cluster {
+        let cluster = Cluster {
             outside: Some(Arc::new(outside)),
-            load_balancer,
-            ingress: controllers.ingress,
-            gateway: controllers.gateway,
             istio,
-            layers: controllers.layers,
+            layers,
             ..Cluster::made(self.name(), client, &made.kubeconfig, versions)
-        })
+        };
+        let on = (&made.engine, self.network.as_str());
+        Ok(parts.give(cluster, on, run, progress).await)
     }
 }
 
