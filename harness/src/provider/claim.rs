@@ -89,6 +89,32 @@ impl Claim {
         lines
     }
 
+    /// What to say before what a killed run left is removed.
+    pub(super) fn left_behind(&self) -> String {
+        format!(
+            "removing {}, which a run left behind that was killed",
+            self.name
+        )
+    }
+
+    /// Gives up the claim to a cluster of a provider's, if it was removed.
+    ///
+    /// # Errors
+    /// When it was not, with what removes the rest; or as [`Self::drop_it`].
+    pub(super) fn drop_removed(
+        self,
+        provider: &str,
+        removed: anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        removed.with_context(|| {
+            let name = &self.name;
+            format!(
+                "something of the {provider} cluster {name} may be left; scripts/sweep {name} removes it"
+            )
+        })?;
+        self.drop_it()
+    }
+
     /// Gives up the claim to what is gone.
     ///
     /// # Errors

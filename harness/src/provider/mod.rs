@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -159,6 +160,13 @@ async fn client_of(kubeconfig: Kubeconfig) -> anyhow::Result<kube::Client> {
     let translate = move |request| dialect.translated(request);
     let builder = kube::client::ClientBuilder::try_from(config)?;
     Ok(builder.with_layer(&MapRequestLayer::new(translate)).build())
+}
+
+/// The version that a cluster's API server tells.
+async fn kubernetes(client: &kube::Client) -> anyhow::Result<String> {
+    let version = client.apiserver_version().await;
+    let version = version.context("the cluster's API server does not tell its version")?;
+    Ok(version.git_version)
 }
 
 /// Waits until the control plane's pods are ready, which what makes it does not: on a cluster that is a minute

@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 
+use crate::settings::Settings;
+
 /// A server on a port of this machine that answers each path so, until the process ends.
 pub(super) fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -56,4 +58,12 @@ pub(super) fn program(dir: &Path, name: &str, text: &str, names: &[&str]) {
         text.replace(name, dir.join(name).to_str().unwrap())
     });
     crate::script::write(&dir.join(name), &text);
+}
+
+/// Settings by these variables alone.
+pub(super) fn settings(vars: &[(&str, &str)]) -> Settings {
+    let vars = vars
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()));
+    Settings::from_vars(vars).unwrap()
 }

@@ -122,13 +122,8 @@ impl K3s {
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         let engine = made.nodes.engine();
-        let kubernetes = client
-            .apiserver_version()
-            .await
-            .context("the cluster's API server does not tell its version")?
-            .git_version;
         let mut versions = BTreeMap::from([
-            ("kubernetes".to_owned(), kubernetes),
+            ("kubernetes".to_owned(), super::kubernetes(&client).await?),
             (engine.name().to_owned(), engine.version()),
         ]);
         let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
@@ -162,11 +157,8 @@ impl Provider for K3s {
         let engine = Engine::find(None, &self.path).await?;
         let state = claim::noted(self.state.as_deref(), "clusters")?;
         for abandoned in claim::abandoned(state)? {
-            let name = abandoned.name();
-            progress(&format!(
-                "removing {name}, which a run left behind that was killed"
-            ));
-            remove(&Nodes::of(&engine, name), abandoned).await?;
+            progress(&abandoned.left_behind());
+            remove(&Nodes::of(&engine, abandoned.name()), abandoned).await?;
         }
         let name = format!("strata-{}", run.id);
         let mut slot = self.made.lock().await;
@@ -215,11 +207,7 @@ impl Provider for K3s {
 
 /// Removes a cluster and the claim to it.
 async fn remove(nodes: &Nodes, claim: Claim) -> anyhow::Result<()> {
-    let name = claim.name();
-    nodes.remove().await.with_context(|| {
-        format!("something of the k3s cluster {name} may be left; scripts/sweep {name} removes it")
-    })?;
-    claim.drop_it()
+    claim.drop_removed("k3s", nodes.remove().await)
 }
 
 /// It holds the administrator's key.

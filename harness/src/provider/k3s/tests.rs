@@ -2,7 +2,8 @@
 //! as the real one does of nodes of k3s. (Real containers that behave as k3s' do: `scripts/prove-k3s`.)
 
 use super::*;
-use crate::provider::{Balancer, stand_in};
+use crate::provider::Balancer;
+use crate::provider::stand_in::{self, settings};
 use crate::stack::Layer;
 
 const DOCKER: &str = r#"
@@ -40,13 +41,6 @@ esac
 struct Stage {
     dir: tempfile::TempDir,
     k3s: K3s,
-}
-
-fn settings(vars: &[(&str, &str)]) -> Settings {
-    let vars = vars
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
-    Settings::from_vars(vars).unwrap()
 }
 
 /// Nodes as the API tells them, all ready but those that have no `True`.

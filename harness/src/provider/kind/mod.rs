@@ -153,12 +153,8 @@ impl Kind {
         }
         progress("waiting for the system's own pods");
         super::settle(&client).await;
-        let kubernetes = client
-            .apiserver_version()
-            .await
-            .context("the cluster's API server does not tell its version")?;
         let mut versions = BTreeMap::from([
-            ("kubernetes".to_owned(), kubernetes.git_version),
+            ("kubernetes".to_owned(), super::kubernetes(&client).await?),
             ("kind".to_owned(), made.kind.version.to_string()),
             (made.engine.name().to_owned(), made.engine.version()),
         ]);
@@ -191,10 +187,7 @@ impl Provider for Kind {
         let state = claim::noted(self.state.as_deref(), "clusters")?;
         let kind = tools::kind(self.program.as_deref()).await?;
         for abandoned in claim::abandoned(state)? {
-            progress(&format!(
-                "removing {}, which a run left behind that was killed",
-                abandoned.name()
-            ));
+            progress(&abandoned.left_behind());
             remove(&kind, &engine, abandoned).await?;
         }
         let mut slot = self.made.lock().await;
@@ -269,10 +262,8 @@ async fn remove(kind: &Tool, engine: &Engine, claim: Claim) -> anyhow::Result<()
     let arguments = ["delete", "cluster", "--name", name];
     let delete = command(kind, engine, "deleting the cluster", DELETE, &arguments);
     let (cluster, beside) = tokio::join!(delete.run(), remove_beside(engine, name));
-    cluster.and(beside).with_context(|| {
-        format!("something of the kind cluster {name} may be left; scripts/sweep {name} removes it")
-    })?;
-    claim.drop_it()
+    let removed = cluster.map(drop).and(beside);
+    claim.drop_removed("kind", removed)
 }
 
 /// kind's configuration (`kind.x-k8s.io/v1alpha4`).

@@ -2,8 +2,9 @@
 //! note them, and answer as the real ones do. (The real ones: see README, "Measured, and not".)
 
 use super::*;
+use crate::provider::Balancer;
 use crate::provider::containers::subnets;
-use crate::provider::{Balancer, stand_in};
+use crate::provider::stand_in::{self, settings};
 use crate::stack::Layer;
 
 /// kind 0.27's words, as far as the provider uses them.
@@ -96,13 +97,6 @@ fn assets(empty: &std::path::Path) -> Assets {
     let empty = empty.join("assets");
     std::fs::create_dir(&empty).unwrap();
     Assets::new(&settings(&[("STRATA_ASSETS", empty.to_str().unwrap())])).unwrap()
-}
-
-fn settings(vars: &[(&str, &str)]) -> Settings {
-    let vars = vars
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
-    Settings::from_vars(vars).unwrap()
 }
 
 #[tokio::test]

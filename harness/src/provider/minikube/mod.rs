@@ -142,9 +142,7 @@ impl Minikube {
     async fn sweep(&self, state: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
         for abandoned in claim::abandoned(state)? {
             let name = abandoned.name().to_owned();
-            progress(&format!(
-                "removing {name}, which a run left behind that was killed"
-            ));
+            progress(&abandoned.left_behind());
             let home = home(&abandoned.about()?).or_else(|| self.home.clone());
             let cli = self.cli(&name, home).await?;
             remove(&cli, abandoned, self.limits.delete).await?;
@@ -175,12 +173,8 @@ impl Minikube {
         progress("waiting for the system's own pods");
         super::settle(&client).await;
         let (outside, load_balancer) = self.outside(made, &client, progress).await?;
-        let kubernetes = client
-            .apiserver_version()
-            .await
-            .context("the cluster's API server does not tell its version")?;
         let mut versions = BTreeMap::from([
-            ("kubernetes".to_owned(), kubernetes.git_version),
+            ("kubernetes".to_owned(), super::kubernetes(&client).await?),
             ("minikube".to_owned(), cli.tool.version.to_string()),
         ]);
         let (mut layers, istio) = istio::told(istio, Layers::all(), &mut versions);
@@ -392,13 +386,7 @@ impl Provider for Minikube {
 /// Removes a profile, and the claim to it.
 async fn remove(cli: &Cli, claim: Claim, limit: Duration) -> anyhow::Result<()> {
     let deleted = cli.run("deleting the cluster", limit, &["delete"]).await;
-    deleted.with_context(|| {
-        let name = &cli.profile;
-        format!(
-            "something of the minikube cluster {name} may be left; scripts/sweep {name} removes it"
-        )
-    })?;
-    claim.drop_it()
+    claim.drop_removed("minikube", deleted.map(drop))
 }
 
 /// Where the profile of a claim is, by what its run noted.

@@ -2,6 +2,7 @@
 //! ones do: minikube 1.38's words, by its sources. (It was never run for real; see README, "What was run for real".)
 
 use super::*;
+pub(super) use crate::provider::stand_in::settings;
 use crate::provider::stand_in::{self as shared, serve};
 
 /// As `minikube start --output json` tells that a driver is missing, and as other commands tell errors.
@@ -170,11 +171,4 @@ fn take_interrupts() {
         // SAFETY: the default is no handler, so none is run.
         unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGINT, default) }.unwrap();
     }
-}
-
-pub(super) fn settings(vars: &[(&str, &str)]) -> Settings {
-    let vars = vars
-        .iter()
-        .map(|(name, value)| ((*name).into(), (*value).into()));
-    Settings::from_vars(vars).unwrap()
 }
