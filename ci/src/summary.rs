@@ -58,6 +58,8 @@ pub(crate) struct CellSummary {
 struct Counts {
     passed: usize,
     failed: usize,
+    #[serde(default)]
+    deviates: usize,
     no_verdict: usize,
     blocked: usize,
     skipped: usize,
@@ -276,6 +278,7 @@ impl Counts {
         Self {
             passed: count(Verdict::Passed),
             failed: count(Verdict::Failed),
+            deviates: count(Verdict::Deviates),
             no_verdict: count(Verdict::NoVerdict),
             blocked: count(Verdict::Blocked),
             skipped: count(Verdict::Skipped),
@@ -288,6 +291,7 @@ impl Counts {
             (self.no_verdict, "no verdict"),
             (self.blocked, "blocked"),
             (self.passed, "passed"),
+            (self.deviates, "deviating as known"),
             (self.skipped, "skipped"),
         ];
         let words = words.into_iter().filter(|(count, _)| *count > 0);

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod asset;
 pub mod budget;
 pub mod check;
+pub mod deviation;
 pub mod exit;
 mod group;
 pub mod layer;

@@ -53,10 +53,16 @@ pub struct Settings {
     pub ingress_class: Option<String>,
     /// `STRATA_GATEWAY_CLASS`.
     pub gateway_class: Option<String>,
+    /// `STRATA_INGRESS`; as for the CNI.
+    pub ingress: Option<String>,
+    /// `STRATA_GATEWAY`; as for the CNI.
+    pub gateway: Option<String>,
     /// `STRATA_KEEP`.
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
     pub keep_going: bool,
+    /// `STRATA_DEVIATIONS`.
+    pub deviations: bool,
     /// `STRATA_SLOW`.
     pub slow: bool,
     /// `STRATA_AFTER_LAYER`.
@@ -65,6 +71,8 @@ pub struct Settings {
     pub report_dir: PathBuf,
     /// `STRATA_ENVOY`.
     pub envoy: Option<PathBuf>,
+    /// `STRATA_TRAEFIK`.
+    pub traefik: Option<PathBuf>,
     /// `STRATA_NFT`.
     pub nft: Option<PathBuf>,
     /// `STRATA_KIND`.
@@ -144,12 +152,16 @@ impl Settings {
             outside: None,
             ingress_class: None,
             gateway_class: None,
+            ingress: None,
+            gateway: None,
             keep: false,
             keep_going: false,
+            deviations: true,
             slow: false,
             after_layer: None,
             report_dir: workspace().join("target/strata"),
             envoy: None,
+            traefik: None,
             nft: None,
             kind: None,
             assets: None,
@@ -196,12 +208,16 @@ impl Settings {
                 "STRATA_OUTSIDE" => settings.outside = Some(text.to_owned()),
                 "STRATA_INGRESS_CLASS" => settings.ingress_class = Some(text.to_owned()),
                 "STRATA_GATEWAY_CLASS" => settings.gateway_class = Some(text.to_owned()),
+                "STRATA_INGRESS" => settings.ingress = Some(text.to_owned()),
+                "STRATA_GATEWAY" => settings.gateway = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
+                "STRATA_DEVIATIONS" => settings.deviations = flag(name, text)?,
                 "STRATA_SLOW" => settings.slow = flag(name, text)?,
                 "STRATA_AFTER_LAYER" => settings.after_layer = Some(program(path)),
                 "STRATA_REPORT_DIR" => settings.report_dir = workspace().join(path),
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),
+                "STRATA_TRAEFIK" => settings.traefik = Some(workspace().join(path)),
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
                 "STRATA_KIND" => settings.kind = Some(workspace().join(path)),
                 "STRATA_ASSETS" => settings.assets = Some(text.to_owned()),

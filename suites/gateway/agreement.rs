@@ -44,6 +44,7 @@ async fn agrees_with_the_reference(scope: &Scope) -> Outcome {
     let subject = Subject::Gateway {
         namespace: scope.namespace(),
         name: GATEWAY,
+        listener: None,
     };
     scope.explain(outcome, subject).await?;
     let entrance = Entrance::at(scope, address.unwrap_or_default())?;

@@ -11,7 +11,7 @@ use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite};
 
 use super::{
-    attached, authority, explain, explain_gateway, explain_own_gateway, many, of, parent_of,
+    attached, authority, explain, explain_listener, explain_own_gateway, many, of, parent_of,
 };
 use crate::entrance::{Entrance, gateway_address};
 use crate::load::{none_failed, under_load};
@@ -74,7 +74,7 @@ async fn https_listener(scope: &Scope) -> Outcome {
             likely: "the Secret that certificateRefs names is not the one that is shown",
         })
         .await;
-    explain_gateway(scope, outcome, "many").await
+    explain_listener(scope, outcome, "tls").await
 }
 
 async fn routes_from_other_namespaces(scope: &Scope) -> Outcome {
@@ -194,7 +194,7 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
                     };
                     // Side by side, since silence takes its time.
                     let (first, second) = try_join(at(80), at(8080)).await?;
-                    Ok([first, second].map(|reply| said::closed(said::said(&reply))))
+                    Ok([first, second].map(|reply| said::unserved(&reply)))
                 },
                 likely: "the Gateway's Service does not follow its listeners' ports",
             })

@@ -3,14 +3,17 @@
 //! Start from [`SUITE`]. The routes are in the fixture, at listener `grpc-only` of Gateway `many`. A call is
 //! a request over HTTP/2 with the path and content type that gRPC gives it, and an empty message; the
 //! backends answer it as a probe does, since what is judged is who is called. What a Gateway refuses it
-//! answers with 200 and a status of gRPC's own.
+//! answers with a status of gRPC's own, or one of HTTP that clients take for such a one.
 
 use std::collections::BTreeMap;
 
+use gateway_api::grpcroutes::GrpcRoute;
+use gateway_api::httproutes::HttpRoute;
+use serde_json::json;
 use strata::wire::{HttpVersion, Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite};
 
-use super::{explain_gateway, many};
+use super::{explain_gateway, explain_listener, many, of, parent_of};
 use crate::entrance::Entrance;
 use crate::said;
 use crate::shares::{Shares, shares};
@@ -89,12 +92,24 @@ const CHECKS: &[Check] = &[
         manifest: None,
         run: |scope| Box::pin(calls_and_requests_share_a_listener(scope)),
     },
+    Check {
+        id: "gateway::calls_and_requests_of_one_host",
+        claim: "Of an HTTPRoute and a GRPCRoute of one hostname at one listener the older alone is accepted, and the other once that is gone.",
+        source: "Gateway API: GRPCRoute hostnames, \"the implementation MUST accept exactly one of these two routes\"",
+        needs: &[Need::GatewayFeature("GRPCRoute")],
+        manifest: Some("gateway/calls_and_requests_of_one_host.yaml"),
+        run: |scope| Box::pin(calls_and_requests_of_one_host(scope)),
+    },
 ];
 
 const NEEDS: &[Need] = &[Need::Outside, Need::GatewayFeature("GRPCRoute")];
 const HOST: &str = "grpc.gateway.example";
 const ALPHA: &str = "200 by alpha";
 const BETA: &str = "200 by beta";
+/// The port of listener `both-kinds`.
+const BOTH_KINDS: u16 = 8087;
+/// A call that one rule alone takes.
+const NAMED: (&str, &str, &str, &str) = (HOST, "/strata.Named/Say", "", BETA);
 /// gRPC: "Status codes and their use in gRPC".
 const UNIMPLEMENTED: &str = "status 12";
 const UNAVAILABLE: &str = "status 14";
@@ -131,13 +146,8 @@ async fn calls_by_header(scope: &Scope) -> Outcome {
 
 async fn calls_by_hostname(scope: &Scope) -> Outcome {
     let cases = [
-        (HOST, "/strata.Echo/Say", "", BETA),
-        (
-            "nobody.gateway.example",
-            "/strata.Echo/Say",
-            "",
-            UNIMPLEMENTED,
-        ),
+        NAMED,
+        ("nobody.gateway.example", NAMED.1, "", UNIMPLEMENTED),
         (HOST, "/strata.Nobody/Say", "", UNIMPLEMENTED),
     ];
     judge(
@@ -149,10 +159,7 @@ async fn calls_by_hostname(scope: &Scope) -> Outcome {
 }
 
 async fn calls_of_a_missing_backend(scope: &Scope) -> Outcome {
-    let cases = [
-        (HOST, "/strata.Missing/Say", "", UNAVAILABLE),
-        (HOST, "/strata.Echo/Say", "", BETA),
-    ];
+    let cases = [(HOST, "/strata.Missing/Say", "", UNAVAILABLE), NAMED];
     judge(
         scope,
         &cases,
@@ -162,7 +169,7 @@ async fn calls_of_a_missing_backend(scope: &Scope) -> Outcome {
 }
 
 async fn calls_by_a_named_rule(scope: &Scope) -> Outcome {
-    let cases = [(HOST, "/strata.Named/Say", "", BETA)];
+    let cases = [NAMED];
     judge(
         scope,
         &cases,
@@ -208,13 +215,15 @@ async fn calls_and_requests_share_a_listener(scope: &Scope) -> Outcome {
     let called = "calls.gateway.example";
     let spec = call(&entrance, called, "/strata.Echo/Say", "");
     let call = RequestSpec {
-        url: entrance.request_at(8081, called, "/strata.Echo/Say").url,
+        url: entrance
+            .request_at(BOTH_KINDS, called, "/strata.Echo/Say")
+            .url,
         ..spec
     };
-    let request = entrance.request_at(8081, "requests.gateway.example", "/");
+    let request = entrance.request_at(BOTH_KINDS, "requests.gateway.example", "/");
     let outcome = scope
         .eventually(Eventually {
-            what: "who answers a request and a call at port 8081, each by the hostname of its route",
+            what: "who answers a request and a call at one port, each by the hostname of its route",
             expected: [ALPHA, BETA].map(str::to_owned),
             observe: async || {
                 let request = said(&entrance.send(&request).await?);
@@ -226,11 +235,53 @@ async fn calls_and_requests_share_a_listener(scope: &Scope) -> Outcome {
     explain_gateway(scope, outcome, "many").await
 }
 
+async fn calls_and_requests_of_one_host(scope: &Scope) -> Outcome {
+    let route = |kind: &str, name: &str| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": kind,
+            "metadata": { "name": name },
+            "spec": {
+                "parentRefs": [{ "name": "many", "namespace": scope.fixture(), "sectionName": "both-kinds" }],
+                "hostnames": ["one.kinds.gateway.example"],
+                "rules": [{ "backendRefs": [{ "name": "web", "port": 80 }] }],
+            },
+        })
+        .to_string()
+    };
+    let settled = async |requests: &str, calls: &str| {
+        let outcome = scope
+            .eventually(Eventually {
+                what: "condition Accepted of HTTPRoute a-older, and of GRPCRoute b-younger",
+                expected: [requests, calls].map(str::to_owned),
+                observe: async || {
+                    let older: Vec<HttpRoute> = scope.list("").await?;
+                    let older = older.first().map(|route| parent_of(route).conditions);
+                    let younger: Vec<GrpcRoute> = scope.list("").await?;
+                    let younger = younger.first().and_then(|route| {
+                        let parent = route.status.as_ref()?.parents.first()?;
+                        Some(parent.conditions.clone())
+                    });
+                    Ok([older, younger].map(|it| of(&it.unwrap_or_default(), "Accepted").0))
+                },
+                likely: "the controller serves both kinds of route for one host, and which one a request meets is chance",
+            })
+            .await;
+        explain_listener(scope, outcome, "both-kinds").await
+    };
+    // Where both are made within a second, their names decide as their age would.
+    scope.apply(&route("HTTPRoute", "a-older")).await?;
+    settled("True", "absent").await?;
+    scope.apply(&route("GRPCRoute", "b-younger")).await?;
+    settled("True", "False").await?;
+    scope.delete::<HttpRoute>("a-older").await?;
+    settled("absent", "True").await
+}
+
 async fn calls_split_by_weight(scope: &Scope) -> Outcome {
     let entrance = many(scope).await?;
     // Convergence first, so that chance is all that the split is judged on.
-    let cases = [(HOST, "/strata.Echo/Say", "", BETA)];
-    judge(scope, &cases, "no GRPCRoute is served").await?;
+    judge(scope, &[NAMED], "no GRPCRoute is served").await?;
     let outcome = shares(
         scope,
         entrance.outside(),
@@ -299,8 +350,8 @@ pub(super) fn call(entrance: &Entrance, host: &str, method: &str, header: &str) 
 
 /// Who answered, or gRPC's status of the refusal.
 fn said(reply: &Reply) -> String {
-    match (reply.pod(), reply.header("grpc-status")) {
-        (None, Some(status)) => format!("status {status}"),
+    match (reply.pod(), reply.grpc_status()) {
+        (None, Some(status)) if reply.error.is_none() => format!("status {status}"),
         _ => said::said(reply),
     }
 }

@@ -99,7 +99,10 @@ const CHECKS: &[Check] = &[
         id: "gateway::times_out",
         claim: "A request that takes longer than the rule's timeout is answered with 504, and a quick one is served.",
         source: "HTTPRouteTimeoutRequest",
-        needs: &[Need::Outside],
+        needs: &[
+            Need::Outside,
+            Need::GatewayFeature("HTTPRouteRequestTimeout"),
+        ],
         manifest: None,
         run: |scope| Box::pin(times_out(scope)),
     },

@@ -72,7 +72,7 @@ const GATES: &[Check] = &[
     },
     Check {
         id: "gateway::routes_by_path_prefix",
-        claim: "GET /frontend of the tutorial's Gateway reaches the tutorial's frontend, its path unchanged, through a proxy of that Gateway's own.",
+        claim: "GET /frontend of the tutorial's Gateway reaches the tutorial's frontend, its path unchanged, through a proxy behind that Gateway's address.",
         source: "tutorial, \"curl http://$(minikube ip)/frontend\"; HTTPRouteSimpleSameNamespace",
         needs: &[Need::Outside],
         manifest: None,
@@ -135,9 +135,12 @@ async fn routes_by_path_prefix(scope: &Scope) -> Outcome {
                 let reply = entrance.get("", "/frontend").await?;
                 let ours = frontends.iter().any(|pod| reply.pod() == Some(&pod.name));
                 let path = reply.answer.as_ref().map(|answer| answer.path.clone());
-                let gateway = served_by(&reply, &servers).and_then(|pod| pod.labels.get(GATEWAY_NAME));
-                let gateway = gateway.map_or_else(|| "another client".to_owned(), Clone::clone);
-                Ok((said::status(&reply), ours, path.unwrap_or_default(), gateway))
+                let gateway = match served_by(&reply, &servers).map(|pod| &pod.labels) {
+                    // One that is no Gateway's own serves several.
+                    Some(labels) => labels.get(GATEWAY_NAME).map_or(TUTORIAL, String::as_str),
+                    None => "another client",
+                };
+                Ok((said::status(&reply), ours, path.unwrap_or_default(), gateway.to_owned()))
             },
             likely: "the route's backend does not exist or has no ready pod, or something else than the Gateway has its address",
         })
@@ -257,14 +260,30 @@ async fn explain_own_gateway(scope: &Scope, outcome: Outcome, name: &str) -> Out
     let subject = Subject::Gateway {
         namespace: scope.namespace(),
         name,
+        listener: None,
     };
     scope.explain(outcome, subject).await
 }
 
 async fn explain_gateway(scope: &Scope, outcome: Outcome, name: &str) -> Outcome {
+    explain_at(scope, outcome, name, None).await
+}
+
+/// The same of a listener of Gateway `many`, where what others have is no matter.
+async fn explain_listener(scope: &Scope, outcome: Outcome, listener: &str) -> Outcome {
+    explain_at(scope, outcome, "many", Some(listener)).await
+}
+
+async fn explain_at(
+    scope: &Scope,
+    outcome: Outcome,
+    name: &str,
+    listener: Option<&str>,
+) -> Outcome {
     let subject = Subject::Gateway {
         namespace: scope.fixture(),
         name,
+        listener,
     };
     scope.explain(outcome, subject).await
 }

@@ -3,7 +3,7 @@
 //! Start from [`Found`]. What the text does not say, and so may be either way: how a RegularExpression path
 //! stands to the others, whether of two prefixes of equal elements that with a last slash is the longer
 //! one, and whether a request that no rule of the most specific hostname matches is for those of another,
-//! or for nobody. A regular expression is RE2's, of the whole path.
+//! or for nobody. A regular expression is RE2's, of the whole path or of any part of it.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeSet;
@@ -68,12 +68,16 @@ impl PathMatch {
         }
     }
 
-    fn matches(&self, path: &str) -> bool {
+    fn matches(&self, path: &str, extent: Extent) -> bool {
         match self {
             Self::Exact(value) => value == path,
             Self::PathPrefix(value) => covers(value, path),
             Self::RegularExpression(value) => {
-                Regex::new(&format!("^(?:{value})$")).is_ok_and(|regex| regex.is_match(path))
+                let regex = match extent {
+                    Extent::Whole => Regex::new(&format!("^(?:{value})$")),
+                    Extent::Part => Regex::new(value),
+                };
+                regex.is_ok_and(|regex| regex.is_match(path))
             }
         }
     }
@@ -102,9 +106,16 @@ impl PathMatch {
     }
 }
 
+/// What of a path a regular expression has to match.
+#[derive(Debug, Clone, Copy)]
+enum Extent {
+    Whole,
+    Part,
+}
+
 impl Match {
-    fn holds(&self, request: &Request, path: &str) -> bool {
-        self.path_match().matches(path)
+    fn holds(&self, request: &Request, (path, extent): (&str, Extent)) -> bool {
+        self.path_match().matches(path, extent)
             && self.method.is_none_or(|method| method == request.method)
             && self
                 .headers
@@ -193,8 +204,8 @@ impl Found<'_> {
     }
 }
 
-/// What routes of one listener may answer, when the request's path is read so.
-fn answers(routes: &[HttpRoute], request: &Request, path: &str) -> BTreeSet<String> {
+/// What routes of one listener may answer, when the request's path and regular expressions are read so.
+fn answers(routes: &[HttpRoute], request: &Request, read: (&str, Extent)) -> BTreeSet<String> {
     let hostname = request.hostname();
     let of_host: Vec<(Specificity, &HttpRoute)> = routes
         .iter()
@@ -206,7 +217,7 @@ fn answers(routes: &[HttpRoute], request: &Request, path: &str) -> BTreeSet<Stri
             let held = rule
                 .alternatives()
                 .into_iter()
-                .filter(|one| one.holds(request, path));
+                .filter(|one| one.holds(request, read));
             found.extend(held.map(|matched| Found {
                 host,
                 route,
@@ -405,8 +416,10 @@ impl Routes for HttpRoute {
 
     fn answers(set: &[Self], request: &Request) -> BTreeSet<String> {
         let readings = request.readings();
-        let answers = readings.iter().flat_map(|path| answers(set, request, path));
-        answers.collect()
+        let extents = [Extent::Whole, Extent::Part];
+        let read = readings.iter();
+        let read = read.flat_map(|path| extents.map(|extent| (path.as_str(), extent)));
+        read.flat_map(|read| answers(set, request, read)).collect()
     }
 }
 

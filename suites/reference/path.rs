@@ -16,6 +16,24 @@ fn elements(path: &str) -> Vec<&str> {
     path.split('/').skip(1).collect()
 }
 
+/// The same path without its empty elements but the last: `/a/b/` of `//a//b/`.
+pub(super) fn without_empty(path: &str) -> String {
+    let mut merged = String::new();
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
+}
+
+/// The same path with every character as itself.
+pub(super) fn decoded(path: &str) -> String {
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
 /// The same path with letters and digits, and `-._~`, as themselves where they are percent-encoded. To
 /// RFC 3986 (section 6.2.2.2) the two are one; of every other character the encoding is not (section 2.2).
 pub(super) fn normal(path: &str) -> String {

@@ -1,5 +1,7 @@
 //! A request, as far as routes look at it.
 
+use std::collections::BTreeSet;
+
 use strata::wire::OneRequest;
 
 use super::{Place, path};
@@ -33,12 +35,16 @@ impl Request {
         self.host.to_ascii_lowercase()
     }
 
-    /// The paths that the request may be read to have. Whether `/%61` is `/a`, as it is to RFC 3986, or is
-    /// compared as it was sent, neither specification says.
-    pub(super) fn readings(&self) -> Vec<String> {
-        let mut readings = vec![self.path.clone(), path::normal(&self.path)];
-        readings.dedup();
-        readings
+    /// The paths that the request may be read to have. Whether `/%61` is `/a`, as it is to RFC 3986, whether any
+    /// other character is compared decoded, and whether `//` is `/`, neither specification says.
+    pub(super) fn readings(&self) -> BTreeSet<String> {
+        let encodings = [
+            self.path.clone(),
+            path::normal(&self.path),
+            path::decoded(&self.path),
+        ];
+        let merged = encodings.clone().map(|path| path::without_empty(&path));
+        encodings.into_iter().chain(merged).collect()
     }
 
     /// The first value of a header; its name in lower case.
@@ -140,8 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_letter_may_be_read_in_two_ways() {
-        assert_eq!(Request::get("", "/%61").readings(), ["/%61", "/a"]);
-        assert_eq!(Request::get("", "/a%2F").readings(), ["/a%2F"]);
+    fn what_neither_text_says_of_paths_may_be_read_in_several_ways() {
+        let readings = |path: &str| Vec::from_iter(Request::get("", path).readings());
+        assert_eq!(readings("/%61"), ["/%61", "/a"]);
+        assert_eq!(readings("/%61%2F"), ["/%61%2F", "/a%2F", "/a/"]);
+        assert_eq!(readings("//a/"), ["//a/", "/a/"]);
+        assert_eq!(readings("/A/"), ["/A/"]);
     }
 }

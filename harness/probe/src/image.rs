@@ -1,6 +1,6 @@
-//! The probe's OCI image, made without Docker.
+//! OCI images of one static program, such as the probe's, made without Docker.
 //!
-//! Start from [`archive`]. One tar file is both an OCI image layout and what `docker load` reads,
+//! Start from [`archive`]; [`Image`] makes others. One tar file is both an OCI image layout and what `docker load` reads,
 //! so every runtime takes it. Rule: the same binary gives the same bytes, always: no time, no
 //! owner, no order left to chance.
 
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use oci_spec::OciSpecError;
 use oci_spec::image::{
-    Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageIndexBuilder,
+    Arch, Config, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageIndexBuilder,
     ImageManifestBuilder, MediaType, Os, RootFsBuilder, SCHEMA_VERSION, Sha256Digest,
 };
 use serde::Serialize;
@@ -30,11 +30,11 @@ const MOUNT_POINTS: [&str; 5] = ["dev", "etc", "proc", "sys", "tmp"];
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The binary is for no machine that the image format has a name for.
-    #[error("the probe's binary is no ELF file for x86-64 or AArch64")]
+    #[error("the program is no ELF file for x86-64 or AArch64")]
     Machine,
     /// It would be alone in the image.
     #[error(
-        "the probe's binary needs a loader and libraries, which its image has not: build it with -Ctarget-feature=+crt-static in RUSTFLAGS and an explicit --target"
+        "the program needs a loader and libraries, which its image has not: build it with -Ctarget-feature=+crt-static in RUSTFLAGS and an explicit --target"
     )]
     Dynamic,
     /// Writing the tar archive.
@@ -53,24 +53,58 @@ pub enum ImageError {
 /// # Errors
 /// When `binary` is not an ELF file for a machine we know, or is not linked statically.
 pub fn archive(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
-    let machine = machine(binary)?;
-    if needs_loader(binary) {
-        return Err(ImageError::Dynamic);
-    }
-    let layer = layer(binary)?;
-    let mut blobs = Vec::new();
+    let probe = Image {
+        reference: REFERENCE,
+        program: BINARY,
+        user: USER,
+    };
+    probe.archive(binary)
+}
 
+/// An image of one program and nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    /// Its reference, with a tag.
+    pub reference: &'a str,
+    /// Where in it the program is, which is its entry point.
+    pub program: &'a str,
+    /// Who runs it: `UID:GID`.
+    pub user: &'a str,
+}
+
+impl Image<'_> {
+    /// Packs the program, FROM scratch.
+    ///
+    /// # Errors
+    /// When `binary` is not an ELF file for a machine we know, or is not linked statically.
+    pub fn archive(&self, binary: &[u8]) -> Result<Vec<u8>, ImageError> {
+        let machine = machine(binary)?;
+        if needs_loader(binary) {
+            return Err(ImageError::Dynamic);
+        }
+        let layer = layer(self.program, binary)?;
+        let config = ConfigBuilder::default()
+            .entrypoint(vec![self.program.to_owned()])
+            .user(self.user)
+            .working_dir("/")
+            .build()?;
+        packed(self.reference, machine, config, layer)
+    }
+}
+
+/// The archive of an image of one layer.
+fn packed(
+    reference: &str,
+    machine: Arch,
+    config: Config,
+    layer: Vec<u8>,
+) -> Result<Vec<u8>, ImageError> {
+    let mut blobs = Vec::new();
     let config = ImageConfigurationBuilder::default()
         .created("1970-01-01T00:00:00Z")
         .architecture(machine)
         .os(Os::Linux)
-        .config(
-            ConfigBuilder::default()
-                .entrypoint(vec![BINARY.to_owned()])
-                .user(USER)
-                .working_dir("/")
-                .build()?,
-        )
+        .config(config)
         .rootfs(
             RootFsBuilder::default()
                 .typ("layers")
@@ -83,7 +117,7 @@ pub fn archive(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
     let for_docker = json!([{
         "Config": path(&config),
         "Layers": [path(&layer)],
-        "RepoTags": [REFERENCE],
+        "RepoTags": [reference],
     }]);
 
     let manifest = ImageManifestBuilder::default()
@@ -95,10 +129,10 @@ pub fn archive(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
     let mut manifest = blob(&mut blobs, MediaType::ImageManifest, canonical(&manifest)?)?;
     manifest.set_annotations(Some(HashMap::from([
         // containerd takes the whole reference from the first, other tools the tag from the second.
-        ("io.containerd.image.name".to_owned(), REFERENCE.to_owned()),
+        ("io.containerd.image.name".to_owned(), reference.to_owned()),
         (
             "org.opencontainers.image.ref.name".to_owned(),
-            tag().to_owned(),
+            tag(reference).to_owned(),
         ),
     ])));
     let index = ImageIndexBuilder::default()
@@ -126,12 +160,12 @@ pub fn archive(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
 }
 
 /// Uncompressed, so that no version of a compressor has a say in the digest.
-fn layer(binary: &[u8]) -> Result<Vec<u8>, ImageError> {
+fn layer(program: &str, binary: &[u8]) -> Result<Vec<u8>, ImageError> {
     let mut tar = tar::Builder::new(Vec::new());
     for directory in MOUNT_POINTS {
         add_directory(&mut tar, directory)?;
     }
-    add_file(&mut tar, BINARY.trim_start_matches('/'), 0o755, binary)?;
+    add_file(&mut tar, program.trim_start_matches('/'), 0o755, binary)?;
     Ok(tar.into_inner()?)
 }
 
@@ -162,8 +196,8 @@ fn needs_loader(binary: &[u8]) -> bool {
     headers.any(|kind| kind == PT_INTERP)
 }
 
-fn tag() -> &'static str {
-    REFERENCE.rsplit_once(':').map_or("latest", |(_, tag)| tag)
+fn tag(reference: &str) -> &str {
+    reference.rsplit_once(':').map_or("latest", |(_, tag)| tag)
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -310,7 +344,9 @@ mod tests {
 
     #[test]
     fn the_layer_is_the_binary_and_places_to_mount_on() {
-        let names: Vec<_> = entries(&layer(&binary()).unwrap()).into_keys().collect();
+        let names: Vec<_> = entries(&layer(BINARY, &binary()).unwrap())
+            .into_keys()
+            .collect();
         assert_eq!(
             names,
             ["dev/", "etc/", "proc/", "strata-probe", "sys/", "tmp/"]

@@ -29,5 +29,5 @@ pub use fit::{Fit, GATEWAY_CLASS, ProbeImage};
 pub use manifest::{Document, Manifest, ManifestError, NEEDS_ANNOTATION};
 pub use namespace::RUN_LABEL;
 pub(crate) use namespace::{close_namespace, open_namespace, remaining};
-pub use planned::{LayerManifests, Manifests, folder, load_planned};
+pub use planned::{LayerManifests, Manifests, Variant, folder, load_planned};
 pub(crate) use ready::ready;

@@ -7,12 +7,32 @@ use super::{Manifest, ManifestError};
 use crate::settings::BadInput;
 use crate::stack::Layer;
 
+/// Which files of a layer's folder install it. One that is not there is not needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// Whose kinds: `<kinds>-crds.yaml`.
+    pub kinds: &'static str,
+    /// Whose installation: `<install>.yaml`.
+    pub install: &'static str,
+}
+
+impl Variant {
+    /// Both of one name.
+    #[must_use]
+    pub fn of(name: &'static str) -> Self {
+        Self {
+            kinds: name,
+            install: name,
+        }
+    }
+}
+
 /// A layer's own manifests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LayerManifests {
-    /// `<profile>-crds.yaml`: kinds that must be served before the rest is applied.
+    /// Kinds that must be served before the rest is applied.
     pub kinds: Option<Manifest>,
-    /// `<profile>.yaml`: what installs the layer.
+    /// What installs the layer.
     pub install: Option<Manifest>,
     /// `fixture.yaml`: what its gates and its checks without a manifest stand on.
     pub fixture: Manifest,
@@ -44,13 +64,14 @@ impl Manifests {
     }
 }
 
-/// Reads the manifests of layers below `root`, and the files that checks name.
+/// Reads the manifests of layers below `root`, each in the variant that suits the cluster, and the files
+/// that checks name.
 ///
 /// # Errors
 /// The first that is missing or malformed, in one sentence with file and line.
 pub fn load_planned(
     root: &Path,
-    profile: &str,
+    variant: impl Fn(Layer) -> Variant,
     layers: impl IntoIterator<Item = Layer>,
     checks: impl IntoIterator<Item = &'static str>,
 ) -> Result<Manifests, BadInput> {
@@ -61,13 +82,14 @@ pub fn load_planned(
     let own = |file: &str| load(file)?.without_namespaces(&format!("{folder}/{file}"));
     let mut manifests = Manifests::default();
     for layer in layers {
-        let of_profile = |suffix: &str| {
-            let file = format!("{layer}/{profile}{suffix}.yaml");
+        let if_there = |name: String| {
+            let file = format!("{layer}/{name}.yaml");
             root.join(&file).is_file().then(|| load(&file)).transpose()
         };
+        let Variant { kinds, install } = variant(layer);
         let loaded = LayerManifests {
-            kinds: of_profile("-crds").map_err(bad)?,
-            install: of_profile("").map_err(bad)?,
+            kinds: if_there(format!("{kinds}-crds")).map_err(bad)?,
+            install: if_there(install.to_owned()).map_err(bad)?,
             fixture: own(&format!("{layer}/fixture.yaml")).map_err(bad)?,
         };
         manifests.layers.insert(layer, loaded);
@@ -104,7 +126,8 @@ mod tests {
             std::fs::write(path, text).unwrap();
         };
         let load = |files: &'static [&str]| {
-            load_planned(&root, "lab", [Layer::Services], files.iter().copied())
+            let lab = |_| Variant::of("lab");
+            load_planned(&root, lab, [Layer::Services], files.iter().copied())
         };
         let said = load(&[]).unwrap_err().0;
         assert!(

@@ -100,7 +100,11 @@ async fn name(look: Look<'_>, subject: &Subject<'_>) -> Result<Option<Cause>, No
             let none = Vec::new;
             mesh::diagnose_split(look, namespace, virtual_service, none(), none()).await
         }
-        Subject::Gateway { namespace, name } => gateway::diagnose(look, namespace, name).await,
+        Subject::Gateway {
+            namespace,
+            name,
+            listener,
+        } => gateway::diagnose(look, namespace, name, listener).await,
         Subject::HttpRoute {
             namespace,
             name,

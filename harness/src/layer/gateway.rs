@@ -23,14 +23,20 @@ pub(super) async fn diagnose(
     look: Look<'_>,
     namespace: &str,
     name: &str,
+    listener: Option<&str>,
 ) -> Result<Option<Cause>, NoVerdict> {
-    Ok(judge::cause(&seen(look, namespace, name).await?))
+    let seen = judge::Seen {
+        listener: listener.map(str::to_owned),
+        ..seen(look, namespace, name).await?
+    };
+    Ok(judge::cause(&seen))
 }
 
 async fn seen(look: Look<'_>, namespace: &str, name: &str) -> Result<judge::Seen, NoVerdict> {
     Ok(judge::Seen {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
+        listener: None,
         gateways: look.all().await?,
         classes: look.all().await?,
     })

@@ -80,6 +80,8 @@ pub enum Subject<'a> {
         namespace: &'a str,
         /// Its name.
         name: &'a str,
+        /// The listener that was used, where one was.
+        listener: Option<&'a str>,
     },
     /// A request through an HTTPRoute.
     HttpRoute {

@@ -18,8 +18,6 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// The provider's name, for reports.
     pub provider: &'static str,
-    /// The folder of `manifests/<layer>/` variants that suit this cluster: `lab`, …
-    pub profile: &'static str,
     /// What is being judged: `kubernetes`, `envoy`, … with their versions.
     pub versions: BTreeMap<String, String>,
     /// A vantage outside the cluster that reaches node addresses, if there is one.
@@ -60,7 +58,6 @@ impl Cluster {
             client,
             kubeconfig: kubeconfig.to_owned(),
             provider,
-            profile: provider,
             versions,
             outside: None,
             load_balancer: Balancer::none(),

@@ -20,17 +20,20 @@ pub fn image() -> Result<Vec<u8>, strata_probe::image::ImageError> {
     strata_probe::image::archive(BINARY)
 }
 
-/// The image as a file, which is there as long as this is. In the report directory rather than a
+/// An image as a file, which is there as long as this is. In the report directory rather than a
 /// temporary one: whoever kills this process leaves nothing elsewhere.
 pub(super) struct Archive(PathBuf);
 
 impl Archive {
     pub(super) fn write(dir: &Path) -> anyhow::Result<Self> {
         let image = image().context("the embedded probe makes no image")?;
-        let archive = Self(dir.join(".probe-image.tar"));
-        std::fs::write(&archive.0, image)
-            .with_context(|| format!("cannot write {}", archive.0.display()))?;
-        Ok(archive)
+        Self::of(&image, &dir.join(".probe-image.tar"))
+    }
+
+    /// Of another program.
+    pub(super) fn of(image: &[u8], path: &Path) -> anyhow::Result<Self> {
+        std::fs::write(path, image).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self(path.to_owned()))
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -90,7 +90,7 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::apply::load_planned;
+    use crate::apply::{Variant, load_planned};
 
     fn wanted(vars: &[(&str, &Path)]) -> Result<Wanted, BadInput> {
         let vars = vars
@@ -108,7 +108,13 @@ pub(super) mod tests {
             let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
             std::fs::write(folder.join("fixture.yaml"), pod).unwrap();
         }
-        let manifests = load_planned(dir.path(), "toy", layers.iter().copied(), []).unwrap();
+        let manifests = load_planned(
+            dir.path(),
+            |_| Variant::of("toy"),
+            layers.iter().copied(),
+            [],
+        )
+        .unwrap();
         RunInfo {
             manifests: Arc::new(manifests),
             ..RunInfo::default()

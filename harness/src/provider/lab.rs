@@ -18,22 +18,23 @@ use strata_lab::topology::HOST_PID_ANNOTATION;
 use tokio::sync::Mutex;
 
 use super::image::Archive;
+use super::traefik::{self, Traefik};
 use super::{Balancer, Cluster, Layers, Output, Outside, Progress, Provider, tools};
-use crate::apply::Fit;
+use crate::apply::{Fit, Variant};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
+use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// Nodes beside the control plane: two, so that traffic crosses nodes that run pods.
 const WORKERS: usize = 2;
-/// What the lab's manifests are called.
-const PROFILE: &str = "lab";
 
 /// Makes a lab and ends it.
 #[derive(Debug)]
 pub(super) struct Lab {
     cni: Option<Cni>,
     ip_families: IpFamilies,
+    traefik: Traefik,
     envoy: Option<PathBuf>,
     nft: Option<PathBuf>,
     report_dir: PathBuf,
@@ -44,11 +45,12 @@ impl Lab {
     /// A lab by the settings. Nothing is started yet.
     ///
     /// # Errors
-    /// When it has no CNI of the name that the settings say.
+    /// When it has no CNI of the name that the settings say, or nobody else of that name to serve a layer.
     pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
         Ok(Self {
             cni: cni(settings.cni.as_deref())?,
             ip_families: ip_families(settings.ip_family.as_deref())?,
+            traefik: Traefik::by(settings)?,
             envoy: settings.envoy.clone(),
             nft: settings.nft.clone(),
             report_dir: settings.report_dir.clone(),
@@ -59,7 +61,7 @@ impl Lab {
     async fn cluster(
         &self,
         lab: &boot::Lab,
-        tools: [(&'static str, &tools::Tool); 2],
+        tools: impl IntoIterator<Item = (&'static str, &tools::Tool)>,
     ) -> anyhow::Result<Cluster> {
         let client = super::client(lab.kubeconfig())
             .await
@@ -68,8 +70,10 @@ impl Lab {
             .apiserver_version()
             .await
             .context("the lab's API server does not tell its version")?;
-        let tools = tools.map(|(name, tool)| (name.to_owned(), tool.version.to_string()));
-        let mut versions = BTreeMap::from(tools);
+        let tools = tools.into_iter();
+        let mut versions: BTreeMap<_, _> = tools
+            .map(|(name, tool)| (name.to_owned(), tool.version.to_string()))
+            .collect();
         let own = [
             ("kubernetes", kubernetes.git_version),
             ("strata-lab", env!("CARGO_PKG_VERSION").to_owned()),
@@ -80,7 +84,6 @@ impl Lab {
             client,
             kubeconfig: lab.kubeconfig_path().to_owned(),
             provider: self.name(),
-            profile: self.profile(),
             versions,
             load_balancer: Balancer::Own,
             ingress: None,
@@ -88,7 +91,11 @@ impl Lab {
             istio: None,
             ours: true,
             layers: Layers::all(),
-            fit: Fit::default(),
+            fit: Fit {
+                gateway_class: (self.traefik.serves(Layer::Gateway))
+                    .then(|| traefik::NAME.to_owned()),
+                ..Fit::default()
+            },
             node_network: Ok(()),
             pid_annotation: Some(HOST_PID_ANNOTATION),
             nsenter: lab.nsenter(),
@@ -102,15 +109,22 @@ impl Provider for Lab {
         "lab"
     }
 
-    fn profile(&self) -> &'static str {
-        PROFILE
+    fn variant(&self, layer: Layer) -> Variant {
+        self.traefik.variant(layer)
     }
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let nft = tools::nft(self.nft.as_deref()).await?;
         let envoy = tools::envoy(self.envoy.as_deref()).await?;
+        let planned = |layer| run.manifests.layer(layer).is_some();
+        let traefik = self.traefik.find(planned).await?;
         progress("starting the lab");
         let image = Archive::write(&run.report_dir)?;
+        let mut images = vec![image];
+        if let Some(traefik) = &traefik {
+            progress("packing Traefik's image");
+            images.push(traefik::image(&traefik.path, &run.report_dir)?);
+        }
         let log = run.report_dir.join("lab.log");
         // The lab adds to its log, and this one is to be of this run alone.
         std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -120,11 +134,13 @@ impl Provider for Lab {
             ip_families: self.ip_families,
             envoy: Some(envoy.path.clone()),
             nft: nft.path.clone(),
-            images: vec![image.path().to_owned()],
+            images: images.iter().map(|it| it.path().to_owned()).collect(),
             log: Some(log),
         };
         let lab = boot::start(config).await?;
-        let cluster = self.cluster(&lab, [("envoy", &envoy), ("nft", &nft)]).await;
+        let tools = [("envoy", &envoy), ("nft", &nft)].into_iter();
+        let tools = tools.chain(traefik.iter().map(|tool| (traefik::NAME, tool)));
+        let cluster = self.cluster(&lab, tools).await;
         // Kept also if it is of no use, so that it is ended in order.
         *self.running.lock().await = Some(lab);
         Ok(Arc::new(cluster?))

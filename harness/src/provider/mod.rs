@@ -10,6 +10,7 @@ mod cluster;
 mod containers;
 mod existing;
 mod image;
+mod implementation;
 mod istio;
 mod k3s;
 mod kind;
@@ -26,6 +27,7 @@ mod stand_in;
 pub(crate) mod step;
 mod this_machine;
 pub mod tools;
+mod traefik;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -48,10 +50,12 @@ pub use istio::Istio;
 pub use layers::Layers;
 pub use plugin::{Denial, Plugin};
 
+use crate::apply::Variant;
 use crate::budget;
 use crate::pod::not_ready;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
+use crate::stack::Layer;
 use crate::wait;
 
 /// The providers there are.
@@ -98,8 +102,10 @@ pub trait Provider: Send + Sync {
     /// Its name, as `STRATA_PROVIDER` has it.
     fn name(&self) -> &'static str;
 
-    /// Which variant of the layers' manifests suits its clusters: [`Cluster::profile`].
-    fn profile(&self) -> &'static str;
+    /// Which of a layer's manifests install it in its clusters.
+    fn variant(&self, _layer: Layer) -> Variant {
+        Variant::of(self.name())
+    }
 
     /// Looks whether a run may begin, and changes nothing; `tell` says to the person what it would do.
     /// Who makes a cluster of its own has nobody to ask.

@@ -75,6 +75,24 @@ pub async fn envoy(given: Option<&Path>) -> anyhow::Result<Tool> {
     find(&wanted, given, [workspace().join(".tools/envoy")]).await
 }
 
+/// Finds `traefik`, which serves Ingress or Gateway in a lab where it is asked for.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn traefik(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "traefik",
+        variable: "STRATA_TRAEFIK",
+        purpose: "serves Ingress or Gateway in the lab where it is asked for",
+        remedy: "run scripts/fetch-traefik",
+        arguments: &["version"],
+        pattern: r"(?m)^Version: +(\d+)\.(\d+)\.(\d+)",
+        // Watches EndpointSlices, and says which features of the Gateway API it has.
+        minimum: Version::new(3, 3, 0),
+    };
+    find(&wanted, given, [workspace().join(".tools/traefik")]).await
+}
+
 /// Finds `kind`, which makes clusters of containers.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ pub fn form(trial: &TrialReport) -> String {
     };
     match (&trial.finding, &trial.no_verdict) {
         (Some(finding), _) => {
+            line("known", trial.reason.as_deref().unwrap_or_default());
             line("claim", &trial.claim);
             line("what", &finding.what);
             line("expected", &finding.expected);
@@ -53,6 +54,7 @@ const fn headline(verdict: Verdict) -> &'static str {
         Verdict::Pending => "NOT RUN",
         Verdict::Passed => "PASSED",
         Verdict::Failed => "FAILED",
+        Verdict::Deviates => "DEVIATES (as its implementation is known to)",
         Verdict::NoVerdict => "NO VERDICT (the cluster could not be judged)",
         Verdict::Blocked => "BLOCKED",
         Verdict::Skipped => "SKIPPED",

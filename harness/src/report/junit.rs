@@ -138,6 +138,11 @@ fn status(trial: &TrialReport) -> TestCaseStatus {
                 .set_description(form(trial));
             status
         }
+        Verdict::Deviates => {
+            let mut status = skipped("deviates", trial.reason.as_deref());
+            status.set_description(form(trial));
+            status
+        }
         Verdict::Blocked => skipped("blocked", trial.reason.as_deref()),
         Verdict::Skipped => skipped("skipped", trial.reason.as_deref()),
         Verdict::Pending => skipped("not-run", Some("the run ended before it was judged")),

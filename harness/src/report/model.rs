@@ -141,6 +141,8 @@ pub enum Verdict {
     Passed,
     /// The cluster broke the claim.
     Failed,
+    /// The cluster broke the claim, as the profile of its implementation says that it does.
+    Deviates,
     /// We could not tell.
     NoVerdict,
     /// Not run, since something below fell.
@@ -153,7 +155,7 @@ impl Verdict {
     /// Whether a claim was judged.
     #[must_use]
     pub const fn judged(self) -> bool {
-        matches!(self, Self::Passed | Self::Failed)
+        matches!(self, Self::Passed | Self::Failed | Self::Deviates)
     }
 }
 
@@ -173,10 +175,10 @@ pub struct TrialReport {
     pub verdict: Verdict,
     /// How long it took.
     pub seconds: f64,
-    /// Why it was blocked or skipped.
+    /// Why it was blocked or skipped, or deviates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// If it failed: the form.
+    /// If it failed or deviates: the form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<FindingReport>,
     /// If there is no verdict: why.

@@ -66,6 +66,7 @@ fn line(layer: &LayerReport) -> String {
     for (verdict, name) in [
         (Verdict::Passed, "passed"),
         (Verdict::Failed, "failed"),
+        (Verdict::Deviates, "deviating as known"),
         (Verdict::NoVerdict, "without a verdict"),
         (Verdict::Blocked, "blocked"),
         (Verdict::Skipped, "skipped"),

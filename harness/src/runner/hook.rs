@@ -214,7 +214,6 @@ mod tests {
             client: kube::Client::new(api, "default"),
             kubeconfig: "/the/kubeconfig".into(),
             provider: "toy",
-            profile: "toy",
             versions: std::collections::BTreeMap::new(),
             outside: None,
             load_balancer: crate::provider::Balancer::none(),

@@ -8,6 +8,7 @@
 
 mod end;
 mod hook;
+mod known;
 mod plan;
 mod progress;
 mod signals;
@@ -28,6 +29,7 @@ use rand::RngExt as _;
 use crate::apply::load_planned;
 use crate::asset::Origin;
 use crate::check::Suite;
+use crate::deviation;
 use crate::exit::Exit;
 use crate::provider::registry::Target;
 use crate::provider::{self, Cluster, Provider};
@@ -57,6 +59,8 @@ pub struct Runner {
     pub chance: Ledger,
     /// The folder of manifests; a relative path is taken from the workspace's root.
     pub manifests: &'static str,
+    /// The folder of what is known of implementations; as for manifests.
+    pub deviations: &'static str,
     /// Who makes the cluster.
     pub provider: fn(&Settings) -> Result<Box<dyn Provider>, BadInput>,
     /// How a layer is brought up.
@@ -77,6 +81,7 @@ pub fn main(suites: &'static [Suite], chance: Ledger) -> ExitCode {
         suites,
         chance,
         manifests: "manifests",
+        deviations: "suites/deviations",
         provider: provider::choose,
         bring_up: |layer, cluster, run, progress| {
             Box::pin(crate::layer::bring_up(layer, cluster, run, progress))
@@ -125,10 +130,14 @@ impl Runner {
         }
         let manifests = load_planned(
             &workspace().join(self.manifests),
-            provider.profile(),
+            |layer| provider.variant(layer),
             plan.layers(),
             plan.run.iter().filter_map(|item| item.check?.manifest),
         )?;
+        let deviations = match settings.deviations {
+            true => deviation::load(&workspace().join(self.deviations))?,
+            false => Vec::new(),
+        };
         let _lock = prepare(&settings.report_dir)?;
         narrate(&settings)?;
         let mut random = rand::rng();
@@ -154,7 +163,13 @@ impl Runner {
             let planned = plan.told(&info);
             runtime.block_on(provider.preflight(&planned, &|line| progress::tell(line)))?;
         }
-        let stage = Arc::new(Stage::new(self, settings, info, provider, &plan));
+        let stage = Arc::new(Stage::new(
+            self,
+            settings,
+            info,
+            (provider, deviations),
+            &plan,
+        ));
         stage.save();
         let signals = runtime.spawn(signals::listen(stage.stop.clone()));
         let names = plan.names();
@@ -254,6 +269,8 @@ fn again(settings: &Settings) -> String {
     };
     let nodes = settings.nodes.map(|nodes| nodes.to_string());
     for (name, value) in [
+        ("STRATA_INGRESS", &settings.ingress),
+        ("STRATA_GATEWAY", &settings.gateway),
         ("STRATA_NODES", &nodes),
         ("STRATA_KUBERNETES_VERSION", &settings.kubernetes_version),
         ("STRATA_ISTIO_PROFILE", &settings.istio_profile),

@@ -21,6 +21,7 @@ use super::progress::tell;
 use super::signals::Stop;
 use super::trial::panic_text;
 use super::{Runner, end, short};
+use crate::deviation::Profile;
 use crate::exit::Exit;
 use crate::group::Group;
 use crate::provider::{Cluster, Provider};
@@ -41,6 +42,7 @@ pub(super) struct Stage {
     pub(super) settings: Settings,
     pub(super) info: RunInfo,
     pub(super) provider: Box<dyn Provider>,
+    pub(super) deviations: Vec<Profile>,
     pub(super) cluster: OnceCell<Arc<Cluster>>,
     /// Whether anybody wanted a cluster, so that there may be one, or part of one.
     wanted: AtomicBool,
@@ -74,7 +76,7 @@ impl Stage {
         runner: Runner,
         settings: Settings,
         info: RunInfo,
-        provider: Box<dyn Provider>,
+        (provider, deviations): (Box<dyn Provider>, Vec<Profile>),
         plan: &Plan,
     ) -> Self {
         let mut report = end::empty(&info);
@@ -103,6 +105,7 @@ impl Stage {
             settings,
             info,
             provider,
+            deviations,
             cluster: OnceCell::new(),
             wanted: AtomicBool::new(false),
             background: Mutex::default(),
@@ -164,6 +167,7 @@ impl Stage {
             trial.reason = Some(format!("blocked by {gate}"));
         } else {
             self.judge(&item, &mut trial).await;
+            self.weigh(&item, &mut trial).await;
         }
         trial.seconds = started.elapsed().as_secs_f64();
         if item.kind == TrialKind::Gate

@@ -89,6 +89,21 @@ pub const VARIABLES: &[Variable] = &[
         default: "contour, or the only accepted one",
     },
     Variable {
+        name: "STRATA_INGRESS",
+        meaning: "who serves Ingresses: lab or traefik in a lab",
+        default: "lab",
+    },
+    Variable {
+        name: "STRATA_GATEWAY",
+        meaning: "who serves Gateways: lab or traefik in a lab",
+        default: "lab",
+    },
+    Variable {
+        name: "STRATA_TRAEFIK",
+        meaning: "the traefik program, for STRATA_INGRESS and STRATA_GATEWAY in a lab",
+        default: "traefik in PATH, or .tools/traefik",
+    },
+    Variable {
         name: "STRATA_KEEP",
         meaning: "1 leaves the cluster running after the run and prints how to reach it",
         default: "0",
@@ -97,6 +112,11 @@ pub const VARIABLES: &[Variable] = &[
         name: "STRATA_KEEP_GOING",
         meaning: "1 runs checks though a gate that they stand on has fallen",
         default: "0: they are blocked",
+    },
+    Variable {
+        name: "STRATA_DEVIATIONS",
+        meaning: "0 takes a failure for one, also where an implementation is known for it (suites/deviations)",
+        default: "1",
     },
     Variable {
         name: "STRATA_SLOW",

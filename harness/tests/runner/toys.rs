@@ -116,6 +116,7 @@ pub(crate) fn main() -> ExitCode {
         suites: SUITES,
         chance: CHANCE,
         manifests: folder.leak(),
+        deviations: "no-such-folder",
         provider: |_| Ok(Box::new(Toy)),
         bring_up: |layer, _, _, progress| {
             Box::pin(async move {
@@ -153,10 +154,6 @@ impl Provider for Toy {
         "toy"
     }
 
-    fn profile(&self) -> &'static str {
-        "toy"
-    }
-
     async fn create(&self, _: &RunInfo, _: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         note("create");
         anyhow::ensure!(wrong() != "create", "no clay to make a cluster of");
@@ -181,7 +178,6 @@ impl Provider for Toy {
             client: kube::Client::new(api, "default"),
             kubeconfig: "/dev/null".into(),
             provider: "toy",
-            profile: "toy",
             versions: BTreeMap::from([("toy".to_owned(), "1".to_owned())]),
             outside: None,
             load_balancer: Balancer::none(),

@@ -3,7 +3,6 @@
 //! Start from [`Plan::new`], which says what is wrong with a specification, and [`Plan::fetch`], which
 //! always gives a reply. How many, how fast and how many at a time is `request`'s work.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,32 +10,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, Full};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use sha2::{Digest, Sha256};
-use strata_probe::{
-    Body, Failure, FailureKind, HttpVersion, POD_HEADER, PeerTls, Protocol, Reply, RequestSpec,
-    Stage,
-};
+use strata_probe::{Failure, FailureKind, HttpVersion, PeerTls, Reply, RequestSpec, Stage};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::answer::{head, read};
 use super::connect::{Progress, Target, connect};
 use super::failure::{chain, find, of_io, of_timeout};
 use super::resolve::Resolver;
 use super::tap::{Tap, Witness};
-use super::{hex, micros_since, tls};
-
-/// How much of a body is kept to be read as an answer.
-const KEPT: usize = 256 * 1024;
-/// How much of a stranger's body is told.
-const SNIPPET: usize = 512;
+use super::{micros_since, tls};
 
 /// A specification, understood.
 #[derive(Debug)]
@@ -182,11 +173,8 @@ impl Plan {
         };
         progress.stage = Stage::Body;
         head(reply, &response);
-        let (body, beginning) = read(response, self.release.as_deref())
-            .await
-            .map_err(|error| connection.failure(Stage::Body, &error))?;
-        finish(reply, body, &beginning);
-        Ok(beginning)
+        let beginning = read(reply, response, self.release.as_deref()).await;
+        beginning.map_err(|error| connection.failure(Stage::Body, &error))
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
@@ -468,63 +456,4 @@ fn of_h2(error: &h2::Error, witness: &Witness) -> FailureKind {
     } else {
         witness.verdict().unwrap_or(FailureKind::Protocol)
     }
-}
-
-fn head(reply: &mut Reply, response: &Response<Incoming>) {
-    reply.status = Some(response.status().as_u16());
-    reply.protocol = Some(match response.version() {
-        Version::HTTP_2 => Protocol::H2,
-        _ => Protocol::H1,
-    });
-    reply.headers = told(response.headers());
-}
-
-/// Headers as the wire types have them.
-pub(crate) fn told(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
-    let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, value) in headers {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        told.entry(name.as_str().to_owned())
-            .or_default()
-            .push(value);
-    }
-    told
-}
-
-async fn read(
-    response: Response<Incoming>,
-    mut release: Option<&Plan>,
-) -> hyper::Result<(Body, Vec<u8>)> {
-    let mut incoming = response.into_body();
-    let mut digest = Sha256::new();
-    let mut length = 0;
-    let mut beginning = Vec::new();
-    while let Some(frame) = incoming.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        if let Some(plan) = release.take() {
-            // What comes of it shows in whether the rest of this answer comes.
-            Box::pin(plan.fetch(0, Instant::now(), &mut None)).await;
-        }
-        digest.update(&data);
-        length += data.len() as u64;
-        let room = KEPT - beginning.len();
-        beginning.extend_from_slice(data.get(..room).unwrap_or(&data));
-    }
-    let body = Body {
-        length,
-        sha256: hex(&digest.finalize()),
-        snippet: String::new(),
-    };
-    Ok((body, beginning))
-}
-
-fn finish(reply: &mut Reply, mut body: Body, beginning: &[u8]) {
-    reply.answer = serde_json::from_slice(beginning).ok();
-    if reply.answer.is_none() && !reply.headers.contains_key(POD_HEADER) {
-        let snippet = beginning.get(..SNIPPET).unwrap_or(beginning);
-        body.snippet = String::from_utf8_lossy(snippet).into_owned();
-    }
-    reply.body = Some(body);
 }

@@ -1,13 +1,14 @@
 //! The clients: one a subcommand, each prints its replies as they come.
 //!
 //! ```text
-//! request(s), websocket, api ─► http ─► tls, tap ─► connect ─► resolve ─► lookup ◄─ dns
+//! request(s), websocket, api ─► http, answer ─► tls, tap ─► connect ─► resolve ─► lookup ◄─ dns
 //! tcp, udp ──────────────────────────────────────────┘                  routes
 //! ```
 //!
 //! Start from a subcommand's `run`. Rule: a failure is typed where it is noticed, at its stage
 //! ([`failure`]), and never by the words of a message.
 
+mod answer;
 pub(crate) mod api;
 mod connect;
 pub(crate) mod dns;
@@ -25,7 +26,7 @@ mod tls;
 pub(crate) mod udp;
 pub(crate) mod websocket;
 
-pub(crate) use http::told;
+pub(crate) use answer::told;
 pub(crate) use tls::{pem, version as tls_version};
 
 use std::io::Write;

@@ -169,6 +169,9 @@ pub struct Reply {
     /// The answer's headers, names in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Vec<String>>,
+    /// What came after the body, names in lower case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trailers: BTreeMap<String, Vec<String>>,
     /// What the server said, if it was a probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
@@ -214,6 +217,28 @@ impl Reply {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.first().map(String::as_str)
+    }
+
+    /// gRPC's status of a call: of the trailers, of the headers where there are no others ("gRPC over HTTP2",
+    /// Trailers-Only), else as a client makes it of an answer without one ("HTTP to gRPC Status Code
+    /// Mapping"); nothing of a call that has not been answered.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u16> {
+        let told = [&self.trailers, &self.headers];
+        let mut told = told
+            .into_iter()
+            .filter_map(|it| it.get("grpc-status")?.first());
+        if let Some(status) = told.next().and_then(|status| status.parse().ok()) {
+            return Some(status);
+        }
+        Some(match self.status? {
+            400 => 13,
+            401 => 16,
+            403 => 7,
+            404 => 12,
+            429 | 502..=504 => 14,
+            _ => 2,
+        })
     }
 }
 

@@ -19,6 +19,8 @@ pub(in crate::layer) struct Seen {
     pub(in crate::layer) namespace: String,
     /// What it should be called.
     pub(in crate::layer) name: String,
+    /// The listener that was used; nothing where it may be any.
+    pub(in crate::layer) listener: Option<String>,
     /// Every Gateway of the cluster.
     pub(in crate::layer) gateways: Vec<Gateway>,
     /// Every GatewayClass.
@@ -59,7 +61,7 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
     };
     class(seen, &object, gateway)
         .or_else(|| unseen(&object, gateway))
-        .or_else(|| said(&object, gateway))
+        .or_else(|| said(&object, gateway, seen.listener.as_deref()))
         .or_else(|| address(&object, gateway))
 }
 
@@ -179,9 +181,18 @@ const BAD: [(&str, &str); 4] = [
     ("Programmed", "False"),
 ];
 
-fn said(object: &Object<'_>, gateway: &Gateway) -> Option<Cause> {
+/// What the controller says is wrong with a Gateway, or with the listener that was used. Where that may have been any of
+/// several, and the Gateway serves, what is wrong with one of them is no matter.
+fn said(object: &Object<'_>, gateway: &Gateway, used: Option<&str>) -> Option<Cause> {
     let status = gateway.status.as_ref()?;
+    let programmed = find(
+        status.conditions.as_deref().unwrap_or_default(),
+        "Programmed",
+    );
+    let serves = programmed.is_some_and(|programmed| programmed.status == "True");
     let listeners = status.listeners.iter().flatten();
+    let others = serves && gateway.spec.listeners.len() > 1;
+    let listeners = listeners.filter(|it| used.map_or(!others, |used| it.name == used));
     let of_listener = |kind: &str, bad: &str| {
         listeners.clone().find_map(|listener| {
             let condition = find(&listener.conditions, kind)?;

@@ -47,8 +47,30 @@ fn served() -> judge::Seen {
         namespace: "shop".into(),
         name: "web".into(),
         gateways: vec![yaml(GATEWAY)],
+        listener: None,
         classes: vec![yaml(CLASS)],
     }
+}
+
+/// The same with a listener whose certificate is not there beside the other.
+fn beside_a_listener_without_a_certificate(seen: &mut judge::Seen) {
+    let spec = "'*.example.local'}";
+    let two = GATEWAY
+        .replace(
+            spec,
+            &format!("{spec}\n    - {{name: tls, port: 443, protocol: HTTPS}}"),
+        )
+        .replace(
+            "    - name: http\n",
+            "    - name: tls
+      attachedRoutes: 0
+      supportedKinds: []
+      conditions:
+        - {type: ResolvedRefs, status: 'False', reason: InvalidCertificateRef, message: no Secret,
+           lastTransitionTime: '2026-01-01T00:00:00Z'}
+    - name: http\n",
+        );
+    seen.gateways = vec![yaml::<Gateway>(&two)];
 }
 
 fn gateway(seen: &mut judge::Seen, from: &str, to: &str) {
@@ -90,6 +112,23 @@ fn of_gateways() -> Vec<Case> {
                  web-tls not found.",
             );
         }),
+        case("a certificate of another listener is not there", |seen| {
+            beside_a_listener_without_a_certificate(seen);
+            seen.listener = Some("http".into());
+        }),
+        case(
+            "a certificate of one of several listeners is not there",
+            |seen| {
+                beside_a_listener_without_a_certificate(seen);
+            },
+        ),
+        case(
+            "the certificate of the listener that was used is not there",
+            |seen| {
+                beside_a_listener_without_a_certificate(seen);
+                seen.listener = Some("tls".into());
+            },
+        ),
         case("it is not programmed", |seen| {
             gateway(
                 seen,

@@ -219,7 +219,6 @@ esac
             client: kube::Client::new(api, "default"),
             kubeconfig: "/the/kubeconfig".into(),
             provider: "toy",
-            profile: "toy",
             versions: BTreeMap::new(),
             outside: None,
             load_balancer: Balancer::none(),

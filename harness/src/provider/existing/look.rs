@@ -16,11 +16,10 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::apply::{GATEWAY_CLASS, RUN_LABEL};
+use crate::provider::implementation::DEFAULT_CLASS;
 use crate::provider::{Balancer, Layers, reach};
 use crate::stack::Layer;
 
-/// The label that marks the default IngressClass.
-const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Where istiod is, for whoever asks for a sidecar by `istio-injection: enabled`.
 const ISTIOD: (&str, &str) = ("istio-system", "istiod");
 

@@ -187,7 +187,6 @@ impl Existing {
             client,
             kubeconfig: path,
             provider: self.name(),
-            profile: self.profile(),
             outside,
             load_balancer: sight.balancer(),
             versions: BTreeMap::from([("kubernetes".to_owned(), sight.version)]),
@@ -215,10 +214,6 @@ impl Existing {
 #[async_trait(?Send)]
 impl Provider for Existing {
     fn name(&self) -> &'static str {
-        "existing"
-    }
-
-    fn profile(&self) -> &'static str {
         "existing"
     }
 

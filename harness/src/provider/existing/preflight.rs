@@ -219,7 +219,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::apply::load_planned;
+    use crate::apply::{Variant, load_planned};
     use crate::provider::existing::look::Choice;
     use crate::run::RunInfo;
     use crate::settings::{Settings, workspace};
@@ -232,7 +232,7 @@ mod tests {
         ]);
         let manifests = load_planned(
             &workspace().join("manifests"),
-            "existing",
+            |_| Variant::of("existing"),
             layers.iter().copied(),
             checks.keys().copied(),
         );

@@ -10,7 +10,7 @@ use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::apply::load_planned;
+use crate::apply::{Variant, load_planned};
 use crate::settings::workspace;
 use crate::stack::Layer;
 
@@ -128,7 +128,9 @@ async fn preflight(existing: &Existing) -> (Vec<String>, Result<(), String>) {
     let root = workspace().join("manifests");
     let run = RunInfo {
         id: "abc123".to_owned(),
-        manifests: Arc::new(load_planned(&root, "existing", [Layer::Cni], []).unwrap()),
+        manifests: Arc::new(
+            load_planned(&root, |_| Variant::of("existing"), [Layer::Cni], []).unwrap(),
+        ),
         ..RunInfo::default()
     };
     let planned = Planned {

@@ -149,10 +149,6 @@ impl Provider for K3s {
         "k3s"
     }
 
-    fn profile(&self) -> &'static str {
-        "k3s"
-    }
-
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let engine = Engine::find(None, &self.path).await?;
         let state = claim::noted(self.state.as_deref(), "clusters")?;

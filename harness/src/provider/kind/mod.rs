@@ -177,10 +177,6 @@ impl Provider for Kind {
         "kind"
     }
 
-    fn profile(&self) -> &'static str {
-        "kind"
-    }
-
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let choice = self.engine.as_deref().map(|name| (ENGINE, name));
         let engine = Engine::find(choice, &self.path).await?;

@@ -295,10 +295,6 @@ impl Provider for Minikube {
         "minikube"
     }
 
-    fn profile(&self) -> &'static str {
-        "minikube"
-    }
-
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let state = claim::noted(self.state.as_deref(), "profiles")?;
         let profile = format!("strata-{}", run.id);

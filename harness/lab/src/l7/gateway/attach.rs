@@ -11,7 +11,7 @@ use super::holder::Holder;
 use super::host::Hostname;
 use super::input::{Input, Problem};
 use super::listener::Listener;
-use super::route::Route;
+use super::route::{Kind, Route};
 
 /// A listener, by its place in the Gateway, and the hosts for which it serves a route.
 pub(super) type Attachment = (usize, Vec<Hostname>);
@@ -23,6 +23,8 @@ pub(super) type Attachment = (usize, Vec<Hostname>);
 /// | no listener of that `sectionName` and `port`; none is named, and none's protocol carries it | `NoMatchingParent` |
 /// | none of those allows the route's kind and namespace | `NotAllowedByListeners` |
 /// | none of those has a hostname in common | `NoMatchingListenerHostname` |
+///
+/// A route that others keep from all of its hosts is not accepted either: [`Hosts::apart`].
 pub(super) fn attach(
     input: &Input,
     of: Holder<'_>,
@@ -97,6 +99,50 @@ pub(super) fn attach(
         return Err(Problem::new("NoMatchingListenerHostname", message));
     }
     Ok(attached)
+}
+
+/// Which hosts of each listener are whose kind of route's.
+pub(super) struct Hosts(Vec<Vec<(Kind, Hostname)>>);
+
+impl Hosts {
+    /// Of so many listeners, before any route.
+    pub(super) fn new(listeners: usize) -> Self {
+        Self(vec![Vec::new(); listeners])
+    }
+
+    /// Those of the attachments of a route where no route before it, of the other kind of HTTPRoute and GRPCRoute,
+    /// has a host in common with it ("the implementation MUST accept exactly one of these two routes").
+    /// Routes come by age.
+    pub(super) fn apart(
+        &mut self,
+        kind: Kind,
+        attachments: Vec<Attachment>,
+    ) -> Result<Vec<Attachment>, Problem> {
+        if ![Kind::Http, Kind::Grpc].contains(&kind) {
+            return Ok(attachments);
+        }
+        let mut apart = Vec::new();
+        let mut other = None;
+        for (index, hosts) in attachments {
+            let meets = |(of, host): &(Kind, Hostname)| {
+                *of != kind && hosts.iter().any(|own| own.intersect(host).is_some())
+            };
+            match self.0[index].iter().find(|before| meets(before)) {
+                Some((of, host)) => other = Some((*of, host.domain())),
+                None => apart.push((index, hosts)),
+            }
+        }
+        for (index, hosts) in &apart {
+            self.0[*index].extend(hosts.iter().map(|host| (kind, host.clone())));
+        }
+        match other {
+            Some((of, host)) if apart.is_empty() => {
+                let message = format!("host {host} of its listener is an older {}'s", of.name());
+                Err(Problem::new("HostnameConflict", message))
+            }
+            _ => Ok(apart),
+        }
+    }
 }
 
 fn route_hostnames(route: &Route) -> Vec<Hostname> {

@@ -12,7 +12,7 @@ use gateway_api::listenersets::ListenerSet;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::attach::attach;
+use super::attach::{Hosts, attach};
 use super::backend::{Backends, Policies};
 use super::datagrams;
 use super::filter::Place;
@@ -116,6 +116,7 @@ fn translate_gateway<'a>(
     let shown = own.as_ref().and_then(|own| own.as_ref().ok());
     let mut backends = Backends::new(input, shown.map(|(name, _)| name.as_str()));
     let mut served = Vec::new();
+    let mut of_kinds = Hosts::new(listeners.len());
     for (age, (route, parents)) in routes.iter_mut().enumerate() {
         let route = *route;
         // A route may name a Gateway more than once; it is attached to a listener only once.
@@ -140,11 +141,13 @@ fn translate_gateway<'a>(
             let judged = rules(route, age, anywhere, &mut Backends::new(input, None));
             parent.unresolved.clone_from(&judged.unresolved);
             parent.partly = partly(&judged);
-            match attach(input, holder, &listeners, route, reference) {
+            let meant = attach(input, holder, &listeners, route, reference);
+            let accepted = meant.and_then(|meant| match judged.dropped.first() {
+                Some(problem) if judged.dropped.len() == judged.total => Err(problem.clone()),
+                _ => of_kinds.apart(route.kind, meant),
+            });
+            match accepted {
                 Err(problem) => parent.refused = Some(problem),
-                Ok(_) if judged.dropped.len() == judged.total => {
-                    parent.refused = judged.dropped.into_iter().next();
-                }
                 Ok(attachments) => {
                     for (index, hosts) in attachments {
                         if !taken.insert(index) {

@@ -68,6 +68,43 @@ fn grpc_is_matched_by_content_and_spoken_in_http2_to_backends() {
     assert!(listener.carries(Kind::Grpc) && !listener.carries(Kind::Tls));
 }
 
+#[test]
+fn a_host_of_a_listener_is_one_kind_of_route_s() {
+    let of = |kind: &str, name: &str, hosts: &str, created: &str| {
+        format!(
+            "
+---
+kind: {kind}
+metadata: {{name: {name}, creationTimestamp: '2026-01-01T00:00:{created}Z'}}
+spec:
+  parentRefs: [{{name: my-gateway}}]
+  hostnames: [{hosts}]
+  rules: [{{backendRefs: [{{name: frontend, port: 80}}]}}]
+"
+        )
+    };
+    let yaml = [
+        GATEWAY,
+        &of("HTTPRoute", "younger", "'*.example.com'", "02"),
+        &of("GRPCRoute", "older", "calls.example.com", "01"),
+        &of(
+            "GRPCRoute",
+            "meets-a-refused-one",
+            "other.example.com",
+            "03",
+        ),
+        &of("HTTPRoute", "apart", "calls.example.net", "04"),
+        &service("frontend", &["10.0.0.1"]),
+    ]
+    .concat();
+    let reasons = reasons(&yaml);
+    let accepted = |name: &str| reasons[name][0].as_str();
+    assert_eq!(accepted("older"), "Accepted");
+    assert_eq!(accepted("younger"), "HostnameConflict");
+    assert_eq!(accepted("meets-a-refused-one"), "Accepted");
+    assert_eq!(accepted("apart"), "Accepted");
+}
+
 const PASSING: &str = "
 ---
 kind: Gateway
