@@ -87,6 +87,8 @@ pub struct Settings {
     pub registry_password: Option<Secret>,
     /// `STRATA_MINIKUBE`.
     pub minikube: Option<PathBuf>,
+    /// `STRATA_CILIUM`.
+    pub cilium: Option<PathBuf>,
     /// `STRATA_ISTIOCTL`.
     pub istioctl: Option<PathBuf>,
     /// `STRATA_ISTIO_PROFILE`; as for the CNI.
@@ -169,6 +171,7 @@ impl Settings {
             registry_username: None,
             registry_password: None,
             minikube: None,
+            cilium: None,
             istioctl: None,
             istio_profile: None,
             seed: None,
@@ -227,6 +230,7 @@ impl Settings {
                     settings.registry_password = Some(Secret(text.to_owned()));
                 }
                 "STRATA_MINIKUBE" => settings.minikube = Some(workspace().join(path)),
+                "STRATA_CILIUM" => settings.cilium = Some(workspace().join(path)),
                 "STRATA_ISTIOCTL" => settings.istioctl = Some(workspace().join(path)),
                 "STRATA_ISTIO_PROFILE" => settings.istio_profile = Some(text.to_owned()),
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),

@@ -30,6 +30,8 @@ pub enum Pin {
     Known(Sum),
     /// Not yet: by what its publisher puts beside it, the first time.
     Beside,
+    /// Not yet, and its publisher puts nothing beside it: by what comes over HTTPS, the first time.
+    First,
 }
 
 /// All of them.
@@ -150,13 +152,19 @@ fn asset(written: Written) -> Result<Asset, &'static str> {
     }
     let pin = match (written.sha256.as_str(), written.length) {
         ("beside", None) => Pin::Beside,
-        ("beside", Some(_)) => return Err("has a length though it has no sum; leave it out"),
+        ("first", None) if url.scheme() == "https" => Pin::First,
+        ("first", None) => return Err("is to be believed the first time, and its url is no https"),
+        ("beside" | "first", Some(_)) => {
+            return Err("has a length though it has no sum; leave it out");
+        }
         (sum, Some(length)) if Sum::is_sha256(sum) && length > 0 => Pin::Known(Sum {
             sha256: written.sha256,
             length: Some(length),
         }),
         (sum, _) if !Sum::is_sha256(sum) => {
-            return Err("has a sha256 that is neither 64 small hexadecimal digits nor beside");
+            return Err(
+                "has a sha256 that is neither 64 small hexadecimal digits nor beside nor first",
+            );
         }
         _ => return Err("has a sum and no length; add it, in bytes"),
     };

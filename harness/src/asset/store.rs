@@ -121,21 +121,28 @@ impl Store<'_> {
         let wanted = Wanted {
             shown: &name,
             url: &url,
-            length: expected.sum.length,
+            length: expected.as_ref().and_then(|expected| expected.sum.length),
             most: LARGEST,
         };
         told(&format!("fetching {name} from {}", shown(&url)));
         for last in [false, true] {
             whole(client, &wanted, &mut partial, self.patience, told).await?;
             let found = sum(partial.path()).await?;
-            if found.is(&expected.sum) {
-                self.record(asset, &expected, target)?;
+            let pieced = partial.pieced();
+            let right = match &expected {
+                Some(expected) => found.is(&expected.sum),
+                // With nothing to hold it against, it has to come from one answer.
+                None => last || !pieced,
+            };
+            if right {
+                self.record(asset, &found, target)?;
                 return partial.finish(target);
             }
-            let pieced = partial.pieced();
             partial.begin(None)?;
             // Pieces of two files make none; the second time it comes from one answer, if it can.
-            if last || !pieced {
+            if let Some(expected) = &expected
+                && (last || !pieced)
+            {
                 return Err(wrong(asset, shown(&url), found, expected));
             }
             tracing::info!("{name}: the pieces do not fit together; fetching it as a whole");
@@ -143,7 +150,8 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// What the asset has to be. Without a pin: what was recorded, else what its publisher says.
+    /// What the asset has to be. Without a pin: what was recorded, else what its publisher says, or whoever keeps a
+    /// mirror of it; nothing of what is believed the first time.
     async fn expected(
         &self,
         client: &Client,
@@ -151,9 +159,12 @@ impl Store<'_> {
         origin: &Origin,
         target: &Path,
         told: Told<'_>,
-    ) -> Result<Expected, AssetError> {
+    ) -> Result<Option<Expected>, AssetError> {
         if let Some(expected) = pinned(asset, target)? {
-            return Ok(expected);
+            return Ok(Some(expected));
+        }
+        if asset.pin == Pin::First && matches!(origin, Origin::Upstream) {
+            return Ok(None);
         }
         let path = beside(target, SUFFIX);
         let (Some(url), Some(mut partial)) = (origin.url(asset, SUFFIX), Partial::open(&path)?)
@@ -176,20 +187,20 @@ impl Store<'_> {
         let by = shown(&url);
         let sum = Sum::beside(&String::from_utf8_lossy(&text), asset.file());
         let sum = sum.ok_or_else(|| no_sum(asset, by.clone()))?;
-        Ok(Expected { sum, by })
+        Ok(Some(Expected { sum, by }))
     }
 
     /// Records the sum of an asset that had no pin, so that it is held against it ever after.
-    fn record(&self, asset: &Asset, expected: &Expected, target: &Path) -> Result<(), AssetError> {
-        if asset.pin != Pin::Beside {
+    fn record(&self, asset: &Asset, found: &Sum, target: &Path) -> Result<(), AssetError> {
+        if matches!(asset.pin, Pin::Known(_)) {
             return Ok(());
         }
         let path = beside(target, SUFFIX);
-        let line = expected.sum.line(asset.file());
+        let line = found.line(asset.file());
         if std::fs::read_to_string(&path).is_ok_and(|text| text == line) {
             return Ok(());
         }
-        tracing::info!("{} is recorded in {}", expected.sum, path.display());
+        tracing::info!("{found} is recorded in {}", path.display());
         let new = beside(&path, ".new");
         let written = std::fs::write(&new, line).and_then(|()| std::fs::rename(&new, &path));
         written.map_err(AssetError::file(&path, "written"))
@@ -212,7 +223,7 @@ async fn in_folder(folder: &Path, asset: &Asset) -> Result<PathBuf, AssetError> 
     if found.is(&expected.sum) {
         Ok(path)
     } else {
-        Err(wrong(asset, path.display().to_string(), found, expected))
+        Err(wrong(asset, path.display().to_string(), found, &expected))
     }
 }
 
@@ -261,14 +272,14 @@ fn no_sum(asset: &Asset, place: String) -> AssetError {
     }
 }
 
-fn wrong(asset: &Asset, place: String, found: Sum, expected: Expected) -> AssetError {
+fn wrong(asset: &Asset, place: String, found: Sum, expected: &Expected) -> AssetError {
     AssetError::WrongSum {
         asset: asset.shown(),
         place,
         difference: Box::new(Difference {
             found,
-            expected: expected.sum,
-            pinned_by: expected.by,
+            expected: expected.sum.clone(),
+            pinned_by: expected.by.clone(),
         }),
     }
 }

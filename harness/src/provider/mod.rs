@@ -22,6 +22,7 @@ mod older;
 mod plugin;
 mod reach;
 pub mod registry;
+mod serving;
 #[cfg(test)]
 mod stand_in;
 pub(crate) mod step;

@@ -111,6 +111,25 @@ pub async fn kind(given: Option<&Path>) -> anyhow::Result<Tool> {
     find(&wanted, given, []).await
 }
 
+/// Finds `cilium`, which installs Cilium.
+///
+/// # Errors
+/// When it is absent, too old or cannot be run.
+pub async fn cilium(given: Option<&Path>) -> anyhow::Result<Tool> {
+    let wanted = Wanted {
+        name: "cilium",
+        variable: "STRATA_CILIUM",
+        purpose: "installs the CNI plugin of that name",
+        remedy: "install it (docs.cilium.io, \"Install the Cilium CLI\")",
+        // Of itself alone: the cluster is not asked.
+        arguments: &["version", "--client"],
+        pattern: r"cilium-cli: v(\d+)\.(\d+)\.(\d+)",
+        // Installs by Helm charts of its own without being told to.
+        minimum: Version::new(0, 15, 0),
+    };
+    find(&wanted, given, []).await
+}
+
 /// Finds `minikube`, which makes clusters of containers or of virtual machines.
 ///
 /// # Errors

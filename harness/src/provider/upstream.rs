@@ -1,16 +1,13 @@
-//! Controllers that other projects publish as one file, pinned in `manifests/assets.yaml`.
+//! What other projects publish as one file, pinned in `manifests/assets.yaml`.
 //!
-//! Start from [`Upstream::find`]. Who makes a cluster of its own looks for them beforehand, so that a layer
-//! whose controller cannot be had is skipped with the reason; [`Controller`] installs one as its layer is
-//! brought up. Rule: into a cluster that somebody has nothing of this is installed.
+//! Start from [`Upstream::find`]. Who makes a cluster of its own looks for them beforehand, so that nothing
+//! that cannot be had is missed half-way. Rule: into a cluster that somebody has nothing of this is
+//! installed.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use kube::Client;
 use semver::{Prerelease, Version, VersionReq};
 
-use super::{Addon, Balancer, Progress};
+use super::Progress;
 use crate::apply::{Applier, Fit, Manifest, install};
 use crate::asset::Assets;
 use crate::budget::INSTALL;
@@ -18,37 +15,13 @@ use crate::run::RunInfo;
 use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
-/// ingress-nginx does not call its class the default one, and Ingresses of the tutorial name none.
-const DEFAULT_INGRESS_CLASS: &str = "
-apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata:
-  name: nginx
-  annotations: {ingressclass.kubernetes.io/is-default-class: 'true'}
-spec: {controller: k8s.io/ingress-nginx}
-";
-/// No file of Contour's makes a class: its provisioner serves those that name it.
-const CONTOUR_CLASS: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: contour}
-spec: {controllerName: projectcontour.io/gateway-controller}
-";
-
-/// Contour, by its Gateway provisioner.
-pub(super) const CONTOUR: Part = Part {
-    called: "contour",
-    asset: "contour-gateway-provisioner",
-    kubernetes: ">=1.32, <1.35",
-};
-
 /// What can be installed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     /// What it is called in reports.
     pub(super) called: &'static str,
-    /// Its name in `manifests/assets.yaml`.
-    pub(super) asset: &'static str,
+    /// Its name in `manifests/assets.yaml`; nothing where its project has no such file.
+    pub(super) asset: Option<&'static str>,
     /// The versions of Kubernetes that its project lists for the version that is pinned.
     pub(super) kubernetes: &'static str,
 }
@@ -73,6 +46,13 @@ impl Upstream {
         progress: Progress<'_>,
     ) -> Result<Self, String> {
         let Part { called, asset, .. } = part;
+        let Some(asset) = asset else {
+            return Ok(Self {
+                part,
+                version: String::new(),
+                manifest: Manifest::default(),
+            });
+        };
         let listed = assets.listed().iter().find(|it| it.name == asset);
         let version = listed.map(|it| it.version.clone()).unwrap_or_default();
         let cannot = |why: String| format!("{called} {version} cannot be had: {why}");
@@ -85,6 +65,16 @@ impl Upstream {
             version,
             manifest,
         })
+    }
+
+    /// One that was read already.
+    #[cfg(test)]
+    pub(super) fn of(part: Part, version: &str, manifest: Manifest) -> Self {
+        Self {
+            part,
+            version: version.to_owned(),
+            manifest,
+        }
     }
 
     /// What it is called in reports, with its version.
@@ -109,28 +99,22 @@ impl Upstream {
         }
     }
 
-    /// Itself, where its project lists this version of Kubernetes, and something gives it the address that it is
-    /// reached by.
+    /// Whether its project lists this version of Kubernetes.
     ///
     /// # Errors
-    /// Why it is of no use.
-    pub(super) fn on(self, kubernetes: &str, balancer: &Balancer) -> Result<Self, String> {
+    /// That it does not.
+    pub(super) fn on(&self, kubernetes: &str) -> Result<(), String> {
         let Part {
             called,
             kubernetes: lists,
             ..
         } = self.part;
-        if !listed(lists, kubernetes) {
-            let version = &self.version;
-            return Err(format!(
-                "{called} {version} is for Kubernetes {lists}, and this is {kubernetes}"
-            ));
-        }
-        match balancer {
-            Balancer::None(why) => Err(format!(
-                "{called} is reached by a load balancer, and there is none: {why}"
+        match listed(lists, kubernetes) {
+            true => Ok(()),
+            false => Err(format!(
+                "{called} {} is for Kubernetes {lists}, and this is {kubernetes}",
+                self.version
             )),
-            Balancer::Own | Balancer::ClusterIps => Ok(self),
         }
     }
 
@@ -145,7 +129,7 @@ impl Upstream {
         progress: Progress<'_>,
     ) -> anyhow::Result<()> {
         let called = self.part.called;
-        progress(&format!("installing {called} {}", self.version));
+        progress(format!("installing {called} {}", self.version).trim_end());
         let shown = format!("what {called} is told");
         let more = more.map(|text| Manifest::parse(text, &shown)).transpose()?;
         let applier = Applier::new(client.clone(), Fit::default(), run);
@@ -165,112 +149,4 @@ fn listed(range: &str, version: &str) -> bool {
     };
     version.pre = Prerelease::EMPTY;
     range.matches(&version)
-}
-
-/// A layer's controller, not yet installed.
-pub(super) struct Controller {
-    upstream: Upstream,
-    client: Client,
-    run: String,
-    more: &'static str,
-}
-
-impl Controller {
-    /// ingress-nginx, as the default IngressClass.
-    pub(super) fn ingress(upstream: Upstream, client: &Client, run: &str) -> Arc<dyn Addon> {
-        Self::of(upstream, client, run, DEFAULT_INGRESS_CLASS)
-    }
-
-    /// Contour's Gateway provisioner, with a GatewayClass `contour`.
-    pub(super) fn gateway(upstream: Upstream, client: &Client, run: &str) -> Arc<dyn Addon> {
-        Self::of(upstream, client, run, CONTOUR_CLASS)
-    }
-
-    fn of(upstream: Upstream, client: &Client, run: &str, more: &'static str) -> Arc<dyn Addon> {
-        Arc::new(Self {
-            upstream,
-            client: client.clone(),
-            run: run.to_owned(),
-            more,
-        })
-    }
-}
-
-#[async_trait(?Send)]
-impl Addon for Controller {
-    async fn enable(&self, progress: Progress<'_>) -> anyhow::Result<()> {
-        let of = (&self.client, self.run.as_str());
-        self.upstream.install(of, Some(self.more), progress).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use gateway_api::gatewayclasses::GatewayClass;
-    use k8s_openapi::api::networking::v1::IngressClass;
-    use kube::Api;
-    use strata_lab::api::ApiServer;
-
-    use super::*;
-    use crate::settings::workspace;
-
-    fn upstream(called: &'static str, text: &str) -> Upstream {
-        Upstream {
-            part: Part {
-                called,
-                asset: "",
-                kubernetes: ">=1.32, <1.35",
-            },
-            version: "v1".to_owned(),
-            manifest: Manifest::parse(text, "upstream.yaml").unwrap(),
-        }
-    }
-
-    #[test]
-    fn what_a_project_does_not_list_is_not_installed() {
-        let on = |kubernetes: &str, balancer| {
-            let on = upstream("Contour", CONTOUR_CLASS).on(kubernetes, &balancer);
-            on.map(drop).err().unwrap_or_default()
-        };
-        for version in ["v1.32.0", "v1.34.1", "v1.34.1-gke.7", "v1.33.2+k3s1"] {
-            assert_eq!(on(version, Balancer::Own), "", "{version}");
-        }
-        for version in ["v1.20.2", "v1.35.0", "v1.36.0-rc.0"] {
-            let why = format!("Contour v1 is for Kubernetes >=1.32, <1.35, and this is {version}");
-            assert_eq!(on(version, Balancer::Own), why);
-        }
-        let why = on("v1.34.1", Balancer::none());
-        assert!(why.contains("reached by a load balancer"), "{why}");
-    }
-
-    #[tokio::test]
-    async fn classes_that_no_project_s_file_makes_are_made() {
-        let client = ApiServer::alone().unwrap().client("admin");
-        let kinds = workspace().join("manifests/gateway/lab-crds.yaml");
-        let kinds = std::fs::read_to_string(kinds).unwrap();
-        let contour = Controller::gateway(upstream("Contour", &kinds), &client, "run");
-        contour.enable(&|_| {}).await.unwrap();
-        let classes = Api::<GatewayClass>::all(client.clone());
-        let class = classes.get("contour").await.unwrap();
-        assert_eq!(
-            class.spec.controller_name,
-            "projectcontour.io/gateway-controller"
-        );
-
-        let published = "
-apiVersion: networking.k8s.io/v1
-kind: IngressClass
-metadata: {name: nginx, labels: {app.kubernetes.io/name: ingress-nginx}}
-spec: {controller: k8s.io/ingress-nginx}
-";
-        let nginx = Controller::ingress(upstream("ingress-nginx", published), &client, "run");
-        nginx.enable(&|_| {}).await.unwrap();
-        let classes = Api::<IngressClass>::all(client);
-        let class = classes.get("nginx").await.unwrap();
-        let annotations = class.metadata.annotations.unwrap();
-        assert_eq!(
-            annotations["ingressclass.kubernetes.io/is-default-class"],
-            "true"
-        );
-    }
 }

@@ -22,7 +22,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "STRATA_CNI",
-        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet, calico or none; \
+        meaning: "the lab's CNI: vxlan, kindnet, flannel, calico or none; kind's: kindnet, calico, cilium, flannel or none; \
                   minikube's: bridge, calico, cilium, flannel, kindnet, none, or the path of a manifest; \
                   k3s': flannel or none",
         default: "vxlan; on kind kindnet; on k3s flannel; minikube's own choice",
@@ -175,6 +175,11 @@ pub const VARIABLES: &[Variable] = &[
         name: "STRATA_MINIKUBE",
         meaning: "the minikube program",
         default: "minikube in PATH",
+    },
+    Variable {
+        name: "STRATA_CILIUM",
+        meaning: "the cilium program, which installs the CNI of that name on kind",
+        default: "cilium in PATH",
     },
     Variable {
         name: "STRATA_ISTIOCTL",

@@ -121,6 +121,46 @@ async fn a_sum_that_is_not_pinned_is_believed_once() {
 }
 
 #[tokio::test]
+async fn what_has_no_sum_anywhere_is_believed_the_first_time() {
+    let authority = Authority::new(&["localhost"]);
+    let first = Server::with_tls(authority.acceptor(), |_, asked| {
+        Said::file(asked, TAG, &body())
+    })
+    .await;
+    let desk_of = |server: &Server| {
+        let url = format!("https://localhost:{}/thing.yaml", server.address.port());
+        let entry = format!("[{{name: thing, version: v1, url: '{url}', sha256: first}}]");
+        let mut desk = Desk::new(Catalogue::parse(&entry, "pins").unwrap());
+        desk.assets.way.authorities = vec![authority.pem.clone().into_bytes()];
+        desk
+    };
+    let desk = desk_of(&first);
+    let path = desk.get().await.unwrap();
+    assert_eq!(read(&path), body());
+    let recorded = ["thing/v1/thing.yaml", "thing/v1/thing.yaml.sha256"];
+    assert_eq!(desk.names(), recorded);
+    desk.get().await.unwrap();
+    assert_eq!(first.asked().len(), 1);
+
+    // Another file ever after is not believed.
+    let changed =
+        Server::with_tls(authority.acceptor(), |_, _| Said::new(200, &[], b"changed")).await;
+    std::fs::remove_file(path).unwrap();
+    let mut later = desk_of(&changed);
+    later.assets.cache.clone_from(&desk.assets.cache);
+    let sentence = later.sentence().await;
+    assert!(sentence.contains(&sum_of(&body()).sha256), "{sentence}");
+    assert_eq!(desk.names(), recorded[1..]);
+
+    let plain = "[{name: thing, version: v1, url: 'http://a/thing.yaml', sha256: first}]";
+    let bad = Catalogue::parse(plain, "pins").unwrap_err().0;
+    assert!(
+        bad.contains("believed the first time, and its url is no https"),
+        "{bad}"
+    );
+}
+
+#[tokio::test]
 async fn what_is_no_sum_is_not_believed() {
     let server = Server::new(|_, _| Said::new(200, &[], b"<html>Log in first</html>")).await;
     let desk = Desk::new(unpinned(&server.url("thing.yaml")));

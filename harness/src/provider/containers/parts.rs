@@ -1,10 +1,9 @@
-//! What clusters of containers lack and are given: load balancers, an Ingress controller, Contour.
+//! What clusters of containers lack and are given: load balancers, who serves Ingresses, who serves Gateways.
 //!
 //! Start from [`Parts::find`], before there is a cluster: what cannot be had is not missed half-way. MetalLB
 //! hands out addresses of the nodes' own network, which the vantage outside is on as well.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
@@ -13,23 +12,17 @@ use kube::Client;
 use super::engine::Engine;
 use super::outside;
 use crate::asset::Assets;
-use crate::provider::upstream::{CONTOUR, Controller, Part, Upstream};
-use crate::provider::{Addon, Balancer, Cluster, Layers, Progress};
+use crate::provider::serving::{Found, Serving, serve};
+use crate::provider::upstream::{Part, Upstream};
+use crate::provider::{Balancer, Cluster, Progress};
 use crate::run::RunInfo;
 use crate::stack::Layer;
 
 const METALLB: Part = Part {
     called: "metallb",
-    asset: "metallb",
+    asset: Some("metallb"),
     kubernetes: "*",
 };
-/// Retired: best effort ended in March 2026.
-const NGINX: Part = Part {
-    called: "ingress-nginx",
-    asset: "ingress-nginx-cloud",
-    kubernetes: ">=1.21, <1.36",
-};
-
 /// How many addresses there are for load balancers: more than checks have at once.
 const ADDRESSES: u128 = 100;
 
@@ -37,26 +30,28 @@ const ADDRESSES: u128 = 100;
 #[derive(Debug)]
 pub(in crate::provider) struct Parts {
     metallb: Result<Upstream, String>,
-    nginx: Result<Upstream, String>,
-    contour: Result<Upstream, String>,
+    ingress: Result<Found, String>,
+    gateway: Result<Found, String>,
 }
 
 impl Parts {
     /// Looks for what a run of these layers needs.
     pub(in crate::provider) async fn find(
+        serving: &Serving,
         assets: &Assets,
         run: &RunInfo,
         progress: Progress<'_>,
     ) -> Self {
-        let (metallb, nginx, contour) = tokio::join!(
+        let Serving { ingress, gateway } = serving;
+        let (metallb, ingress, gateway) = tokio::join!(
             Upstream::planned(run, Layer::Services, assets, METALLB, progress),
-            Upstream::planned(run, Layer::Ingress, assets, NGINX, progress),
-            Upstream::planned(run, Layer::Gateway, assets, CONTOUR, progress),
+            ingress.find(run, Layer::Ingress, assets, progress),
+            gateway.find(run, Layer::Gateway, assets, progress),
         );
         Self {
             metallb,
-            nginx,
-            contour,
+            ingress,
+            gateway,
         }
     }
 
@@ -68,29 +63,15 @@ impl Parts {
         run: &RunInfo,
         progress: Progress<'_>,
     ) -> Cluster {
-        let client = &cluster.client;
-        let load_balancer = self.balancer(on, client, run, progress).await;
+        let load_balancer = self.balancer(on, &cluster.client, run, progress).await;
         let mut versions = cluster.versions.clone();
-        let kubernetes = versions.get("kubernetes").cloned().unwrap_or_default();
-        versions.extend(self.versions());
-        let of = (client, run.id.as_str());
-        let layers = cluster.layers.clone();
-        let controllers = self.controllers(&kubernetes, &load_balancer, layers, of);
-        Cluster {
+        versions.extend(self.metallb.iter().map(Upstream::shown));
+        let cluster = Cluster {
             versions,
             load_balancer,
-            ingress: controllers.ingress,
-            gateway: controllers.gateway,
-            layers: controllers.layers,
             ..cluster
-        }
-    }
-
-    /// What will have been installed, with its version.
-    fn versions(&self) -> impl Iterator<Item = (String, String)> {
-        let found = [&self.metallb, &self.nginx, &self.contour];
-        let found = found.into_iter().filter_map(|part| part.as_ref().ok());
-        found.map(Upstream::shown)
+        };
+        serve(cluster, (Some(self.ingress), self.gateway), run)
     }
 
     /// Installs MetalLB, with addresses of the nodes' network; or says why there are no load balancers.
@@ -120,38 +101,6 @@ impl Parts {
             }
         }
     }
-
-    /// What brings up Ingress and Gateway on a version of Kubernetes, with the layers that there are then.
-    fn controllers(
-        self,
-        kubernetes: &str,
-        balancer: &Balancer,
-        mut layers: Layers,
-        (client, run): (&Client, &str),
-    ) -> Controllers {
-        type Make = fn(Upstream, &Client, &str) -> Arc<dyn Addon>;
-        let mut made = |layer, part: Result<Upstream, String>, make: Make| match part
-            .and_then(|part| part.on(kubernetes, balancer))
-        {
-            Ok(part) => Some(make(part, client, run)),
-            Err(why) => {
-                layers = std::mem::take(&mut layers).without(layer, why);
-                None
-            }
-        };
-        Controllers {
-            ingress: made(Layer::Ingress, self.nginx, Controller::ingress),
-            gateway: made(Layer::Gateway, self.contour, Controller::gateway),
-            layers,
-        }
-    }
-}
-
-/// What brings up layers, and which there are.
-struct Controllers {
-    ingress: Option<Arc<dyn Addon>>,
-    gateway: Option<Arc<dyn Addon>>,
-    layers: Layers,
 }
 
 /// Objects that give MetalLB the last addresses of each network: engines hand out the first.

@@ -34,10 +34,11 @@ use super::claim::{self, Claim};
 use super::memory::MemoryFile;
 use super::registry::{self, Target};
 use super::this_machine::ThisMachine;
-use super::{Cluster, Outside, Planned, Progress, Provider, image};
+use super::{Cluster, Outside, Planned, Progress, Provider, image, serving};
 use crate::apply::{Definitions, Fit, ProbeImage};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
+use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// How long looking may take: an address that nobody is at says nothing, for ever.
@@ -99,6 +100,11 @@ impl Existing {
                 )));
             }
         }
+        serving::refused(
+            settings,
+            &[Layer::Ingress, Layer::Gateway],
+            "an existing cluster is judged with its own; STRATA_INGRESS_CLASS and STRATA_GATEWAY_CLASS choose among them",
+        )?;
         let registry = Target::of(settings)?;
         Ok(Self {
             chosen: Chosen::by(settings, context::read)?,

@@ -30,10 +30,12 @@ use self::wanted::Wanted;
 use super::claim::{self, Claim};
 use super::containers::{Beside, Engine, Parts, all_ready};
 use super::image::Archive;
+use super::serving::{self, Serving};
 use super::{Cluster, Istio, Layers, Progress, Provider, istio};
 use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
+use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// Makes a cluster of k3s and removes it.
@@ -44,6 +46,7 @@ pub(super) struct K3s {
     wanted: Wanted,
     assets: Assets,
     istio: istio::Wanted,
+    serving: Serving,
     report_dir: PathBuf,
     made: Mutex<Option<Made>>,
 }
@@ -62,12 +65,17 @@ impl K3s {
     /// # Errors
     /// When they ask for a CNI or for address families that this provider has not.
     pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
+        if settings.k3s_bundled {
+            let layers = [Layer::Ingress, Layer::Gateway];
+            serving::refused(settings, &layers, "STRATA_K3S_BUNDLED takes k3s' own")?;
+        }
         Ok(Self {
             path: std::env::var_os("PATH").unwrap_or_default(),
             state: claim::folder("k3s"),
             wanted: Wanted::by(settings)?,
             assets: Assets::new(settings)?,
             istio: istio::Wanted::by(settings)?,
+            serving: Serving::by(settings)?,
             report_dir: settings.report_dir.clone(),
             made: Mutex::default(),
         })
@@ -83,7 +91,7 @@ impl K3s {
         let istio = self.istio.find(run).await?;
         let parts = match self.wanted.bundled {
             true => None,
-            false => Some(Parts::find(&self.assets, run, progress).await),
+            false => Some(Parts::find(&self.serving, &self.assets, run, progress).await),
         };
         let nodes = &made.nodes;
         progress("creating the k3s cluster");

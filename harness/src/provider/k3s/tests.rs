@@ -92,6 +92,7 @@ impl Stage {
             wanted: Wanted::by(&settings).unwrap(),
             assets: Assets::new(&settings).unwrap(),
             istio: istio::Wanted::by(&settings).unwrap(),
+            serving: Serving::by(&settings).unwrap(),
             report_dir: dir.path().to_owned(),
             made: Mutex::default(),
         };

@@ -20,13 +20,13 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use self::plugin::Plugin;
+use self::plugin::{Network, Plugin, Waiting};
 use super::claim::{self, Claim};
 use super::containers::{Beside, Engine, Parts, remove_beside};
 use super::image::Archive;
+use super::serving::Serving;
 use super::step::Step;
 use super::tools::{self, Tool};
-use super::upstream::Upstream;
 use super::{Cluster, Istio, Layers, Progress, Provider, istio};
 use crate::asset::Assets;
 use crate::run::RunInfo;
@@ -39,6 +39,7 @@ const READY: &str = "180s";
 const CREATE: Duration = Duration::from_secs(280);
 const LOAD: Duration = Duration::from_secs(120);
 const DELETE: Duration = Duration::from_secs(50);
+const ASK: Duration = Duration::from_secs(20);
 const EXPORT: Duration = Duration::from_secs(40);
 
 /// kind's own variable for which engine it takes.
@@ -64,6 +65,7 @@ pub(super) struct Kind {
     plugin: Plugin,
     assets: Assets,
     istio: istio::Wanted,
+    serving: Serving,
     report_dir: PathBuf,
     made: Mutex<Option<Made>>,
 }
@@ -94,6 +96,7 @@ impl Kind {
             plugin: Plugin::by(settings)?,
             assets: Assets::new(settings)?,
             istio: istio::Wanted::by(settings)?,
+            serving: Serving::by(settings)?,
             report_dir: settings.report_dir.clone(),
             made: Mutex::default(),
         })
@@ -107,13 +110,13 @@ impl Kind {
     ) -> anyhow::Result<Cluster> {
         // Looked for first: a program that was named and is none is said before anything is started.
         let istio = self.istio.find(run).await?;
-        let plugin = self.plugin.find(&self.assets, progress).await?;
-        let parts = Parts::find(&self.assets, run, progress).await;
+        let network = self.plugin.find(&self.assets, progress).await?;
+        let parts = Parts::find(&self.serving, &self.assets, run, progress).await;
         let name = made.claim.name();
         progress("creating the kind cluster");
         let mut arguments = vec!["create", "cluster", "--name", name, "--config", "-"];
         arguments.push("--retain");
-        if self.plugin == Plugin::Kindnet {
+        if !self.plugin.replaces_kinds() {
             // No other is there as long as kind waits.
             arguments.extend(["--wait", READY]);
         }
@@ -131,7 +134,7 @@ impl Kind {
         progress("starting the vantage outside");
         let beside = (name, self.network.as_str());
         let outside = Beside::start(&made.engine, beside, archive.path()).await?;
-        self.described(made, run, (outside, istio, plugin, parts), progress)
+        self.described(made, run, (outside, istio, network, parts), progress)
             .await
     }
 
@@ -139,7 +142,7 @@ impl Kind {
         &self,
         made: &Made,
         run: &RunInfo,
-        (outside, istio, plugin, parts): (Beside, Result<Istio, String>, Option<Upstream>, Parts),
+        (outside, istio, network, parts): (Beside, Result<Istio, String>, Network, Parts),
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
@@ -148,9 +151,17 @@ impl Kind {
         let client = super::client(&kubeconfig)
             .await
             .context("kind's kubeconfig is of no use")?;
-        if let Some(plugin) = &plugin {
-            plugin::install(plugin, &client, run, progress).await?;
-        }
+        let nodes = match network.is_in_nodes() {
+            true => made.nodes().await?,
+            false => Vec::new(),
+        };
+        let waiting = Waiting {
+            client: &client,
+            kubeconfig: &made.kubeconfig,
+            engine: &made.engine,
+            nodes: &nodes,
+        };
+        network.install(waiting, run, progress).await?;
         progress("waiting for the system's own pods");
         super::settle(&client).await;
         let mut versions = BTreeMap::from([
@@ -158,7 +169,7 @@ impl Kind {
             ("kind".to_owned(), made.kind.version.to_string()),
             (made.engine.name().to_owned(), made.engine.version()),
         ]);
-        versions.extend(plugin.iter().map(Upstream::shown));
+        versions.extend(network.shown());
         let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
         let cluster = Cluster {
             outside: Some(Arc::new(outside)),
@@ -236,6 +247,16 @@ impl Provider for Kind {
 }
 
 impl Made {
+    /// The containers that are its nodes.
+    async fn nodes(&self) -> anyhow::Result<Vec<String>> {
+        let arguments = ["get", "nodes", "--name", self.claim.name()];
+        let told = self
+            .kind("asking for the nodes", ASK, &arguments)
+            .run()
+            .await?;
+        Ok(told.lines().map(str::to_owned).collect())
+    }
+
     fn kind<'a>(&'a self, doing: &'static str, limit: Duration, arguments: &[&str]) -> Step<'a> {
         command(&self.kind, &self.engine, doing, limit, arguments)
     }
@@ -264,9 +285,9 @@ async fn remove(kind: &Tool, engine: &Engine, claim: Claim) -> anyhow::Result<()
 
 /// kind's configuration (`kind.x-k8s.io/v1alpha4`).
 fn config(settings: &Settings) -> Result<String, BadInput> {
-    let cni = match Plugin::by(settings)? {
-        Plugin::Kindnet => "",
-        Plugin::Nothing | Plugin::Calico => ", disableDefaultCNI: true",
+    let cni = match Plugin::by(settings)?.replaces_kinds() {
+        true => ", disableDefaultCNI: true",
+        false => "",
     };
     let family = settings.ip_family.as_deref().unwrap_or("ipv4");
     if !["ipv4", "dual"].contains(&family) {

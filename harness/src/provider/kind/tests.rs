@@ -62,6 +62,7 @@ impl Stage {
             config: config(&settings(&[])).unwrap(),
             plugin: Plugin::Kindnet,
             assets: assets(dir.path()),
+            serving: Serving::by(&settings(&[])).unwrap(),
             istio: istio::Wanted::by(&settings(&[])).unwrap(),
             report_dir: dir.path().to_owned(),
             made: Mutex::default(),
@@ -186,6 +187,26 @@ async fn a_plugin_that_a_person_chose_has_to_be_had() {
 }
 
 #[tokio::test]
+async fn a_plugin_by_its_own_program_needs_that_program() {
+    let mut stage = Stage::new();
+    stage.kind.plugin = Plugin::Cilium(Some(stage.dir.path().join("absent")));
+    let error = format!("{:#}", stage.create().await.unwrap_err());
+    assert!(
+        error.starts_with("STRATA_CNI=cilium: STRATA_CILIUM names "),
+        "{error}"
+    );
+    assert!(stage.kind.destroy().await.is_empty());
+    stage.kind.plugin = Plugin::Flannel;
+    let error = format!("{:#}", stage.create().await.unwrap_err());
+    assert!(
+        error.starts_with("STRATA_CNI=flannel: flannel v0.28.9 cannot be had: "),
+        "{error}"
+    );
+    assert!(!stage.asked().iter().any(|line| line.contains("create")));
+    assert!(stage.kind.destroy().await.is_empty());
+}
+
+#[tokio::test]
 async fn load_balancers_share_the_network_that_the_engine_tells() {
     let stage = Stage::new();
     let engine = Engine::find(None, &stage.kind.path).await.unwrap();
@@ -295,7 +316,7 @@ async fn an_engine_that_is_not_there_is_named() {
 #[test]
 fn what_kind_cannot_be_asked_for_is_refused() {
     let refused = |vars: &[(&str, &str)]| config(&settings(vars)).unwrap_err().0;
-    assert!(refused(&[("STRATA_CNI", "cilium")]).contains("calico, or none"));
+    assert!(refused(&[("STRATA_CNI", "weave")]).contains("flannel, or none"));
     assert!(refused(&[("STRATA_IP_FAMILY", "ipv6")]).contains("neither ipv4 nor dual"));
     let asked = config(&settings(&[
         ("STRATA_CNI", "none"),

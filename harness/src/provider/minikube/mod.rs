@@ -37,8 +37,8 @@ use self::ingress::IngressAddon;
 use self::tunnel::Tunnel;
 use super::claim::{self, Claim};
 use super::image::Archive;
+use super::serving::{self, Serving, serve};
 use super::this_machine::ThisMachine;
-use super::upstream::{CONTOUR, Controller, Upstream};
 use super::{Addon, Balancer, Cluster, Layers, Outside, Progress, Provider, istio, reach, tools};
 use crate::asset::Assets;
 use crate::run::RunInfo;
@@ -92,6 +92,7 @@ pub(super) struct Minikube {
     /// What `minikube start` is told of the cluster.
     wanted: Vec<String>,
     istio: istio::Wanted,
+    serving: Serving,
     assets: Assets,
     report_dir: PathBuf,
     limits: Limits,
@@ -112,6 +113,11 @@ impl Minikube {
     /// # Errors
     /// When they ask for what minikube has not.
     pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
+        serving::refused(
+            settings,
+            &[Layer::Ingress],
+            "minikube's own addon serves them",
+        )?;
         Ok(Self {
             program: settings.minikube.clone(),
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -121,6 +127,7 @@ impl Minikube {
                 .filter(|home| !home.is_empty()),
             wanted: wanted(settings)?,
             istio: istio::Wanted::by(settings)?,
+            serving: Serving::by(settings)?,
             assets: Assets::new(settings)?,
             report_dir: settings.report_dir.clone(),
             limits: Limits::default(),
@@ -158,7 +165,10 @@ impl Minikube {
     ) -> anyhow::Result<Cluster> {
         // Looked for first: a program that was named and is none is said before anything is started.
         let istio = self.istio.find(run).await?;
-        let contour = Upstream::planned(run, Layer::Gateway, &self.assets, CONTOUR, progress).await;
+        let gateway = self.serving.gateway;
+        let gateway = gateway
+            .find(run, Layer::Gateway, &self.assets, progress)
+            .await;
         let cli = Arc::clone(&made.cli);
         progress("creating the minikube cluster");
         self.start(&cli).await?;
@@ -177,29 +187,16 @@ impl Minikube {
             ("kubernetes".to_owned(), super::kubernetes(&client).await?),
             ("minikube".to_owned(), cli.tool.version.to_string()),
         ]);
-        let (mut layers, istio) = istio::told(istio, Layers::all(), &mut versions);
-        let contour =
-            contour.and_then(|contour| contour.on(&versions["kubernetes"], &load_balancer));
-        let gateway = match contour {
-            Ok(contour) => {
-                versions.extend([contour.shown()]);
-                Some(Controller::gateway(contour, &client, &run.id))
-            }
-            Err(why) => {
-                layers = layers.without(Layer::Gateway, why);
-                None
-            }
-        };
-        let ingress = Some(self.addon(&cli, &client));
-        Ok(Cluster {
+        let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
+        let cluster = Cluster {
             outside,
             load_balancer,
-            ingress,
-            gateway,
+            ingress: Some(self.addon(&cli, &client)),
             istio,
             layers,
             ..Cluster::made(self.name(), client, &cli.kubeconfig, versions)
-        })
+        };
+        Ok(serve(cluster, (None, gateway), run))
     }
 
     async fn start(&self, cli: &Cli) -> anyhow::Result<()> {
