@@ -57,6 +57,8 @@ pub struct Settings {
     pub ingress: Option<String>,
     /// `STRATA_GATEWAY`; as for the CNI.
     pub gateway: Option<String>,
+    /// `STRATA_LOAD_BALANCER`; as for the CNI.
+    pub load_balancer: Option<String>,
     /// `STRATA_KEEP`.
     pub keep: bool,
     /// `STRATA_KEEP_GOING`.
@@ -156,6 +158,7 @@ impl Settings {
             gateway_class: None,
             ingress: None,
             gateway: None,
+            load_balancer: None,
             keep: false,
             keep_going: false,
             deviations: true,
@@ -213,6 +216,7 @@ impl Settings {
                 "STRATA_GATEWAY_CLASS" => settings.gateway_class = Some(text.to_owned()),
                 "STRATA_INGRESS" => settings.ingress = Some(text.to_owned()),
                 "STRATA_GATEWAY" => settings.gateway = Some(text.to_owned()),
+                "STRATA_LOAD_BALANCER" => settings.load_balancer = Some(text.to_owned()),
                 "STRATA_KEEP" => settings.keep = flag(name, text)?,
                 "STRATA_KEEP_GOING" => settings.keep_going = flag(name, text)?,
                 "STRATA_DEVIATIONS" => settings.deviations = flag(name, text)?,

@@ -271,6 +271,7 @@ fn again(settings: &Settings) -> String {
     for (name, value) in [
         ("STRATA_INGRESS", &settings.ingress),
         ("STRATA_GATEWAY", &settings.gateway),
+        ("STRATA_LOAD_BALANCER", &settings.load_balancer),
         ("STRATA_NODES", &nodes),
         ("STRATA_KUBERNETES_VERSION", &settings.kubernetes_version),
         ("STRATA_ISTIO_PROFILE", &settings.istio_profile),

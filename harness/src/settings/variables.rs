@@ -104,6 +104,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "traefik in PATH, or .tools/traefik",
     },
     Variable {
+        name: "STRATA_LOAD_BALANCER",
+        meaning: "who gives load balancers their addresses on kind: metallb or cloud-provider-kind",
+        default: "metallb, and cloud-provider-kind in PATH where that cannot be had",
+    },
+    Variable {
         name: "STRATA_KEEP",
         meaning: "1 leaves the cluster running after the run and prints how to reach it",
         default: "0",

@@ -35,16 +35,21 @@ pub(in crate::provider) struct Parts {
 }
 
 impl Parts {
-    /// Looks for what a run of these layers needs.
+    /// Looks for what a run of these layers needs; for MetalLB unless there is a word why not.
     pub(in crate::provider) async fn find(
         serving: &Serving,
+        metallb: Result<(), String>,
         assets: &Assets,
         run: &RunInfo,
         progress: Progress<'_>,
     ) -> Self {
         let Serving { ingress, gateway } = serving;
+        let balancer = async {
+            metallb?;
+            Upstream::planned(run, Layer::Services, assets, METALLB, progress).await
+        };
         let (metallb, ingress, gateway) = tokio::join!(
-            Upstream::planned(run, Layer::Services, assets, METALLB, progress),
+            balancer,
             ingress.find(run, Layer::Ingress, assets, progress),
             gateway.find(run, Layer::Gateway, assets, progress),
         );
@@ -55,7 +60,13 @@ impl Parts {
         }
     }
 
-    /// A cluster with what was found installed in it, or to be installed as its layers are brought up.
+    /// Why there is no MetalLB.
+    pub(in crate::provider) fn lacks_metallb(&self) -> Option<&str> {
+        self.metallb.as_ref().err().map(String::as_str)
+    }
+
+    /// A cluster with what was found installed in it, or to be installed as its layers are brought up. One that has
+    /// load balancers already gets no others.
     pub(in crate::provider) async fn give(
         self,
         cluster: Cluster,
@@ -63,7 +74,10 @@ impl Parts {
         run: &RunInfo,
         progress: Progress<'_>,
     ) -> Cluster {
-        let load_balancer = self.balancer(on, &cluster.client, run, progress).await;
+        let load_balancer = match cluster.load_balancer {
+            Balancer::None(_) => self.balancer(on, &cluster.client, run, progress).await,
+            ref there => there.clone(),
+        };
         let mut versions = cluster.versions.clone();
         versions.extend(self.metallb.iter().map(Upstream::shown));
         let cluster = Cluster {

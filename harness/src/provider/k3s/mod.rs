@@ -91,7 +91,7 @@ impl K3s {
         let istio = self.istio.find(run).await?;
         let parts = match self.wanted.bundled {
             true => None,
-            false => Some(Parts::find(&self.serving, &self.assets, run, progress).await),
+            false => Some(Parts::find(&self.serving, Ok(()), &self.assets, run, progress).await),
         };
         let nodes = &made.nodes;
         progress("creating the k3s cluster");

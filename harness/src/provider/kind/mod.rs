@@ -5,6 +5,7 @@
 //! a virtual one. Whose a cluster is says a file that its run holds locked (`claim`): what a run
 //! leaves behind that was killed, the next one removes.
 
+mod balancer;
 mod plugin;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
+use self::balancer::{CloudProvider, Program};
 use self::plugin::{Network, Plugin, Waiting};
 use super::claim::{self, Claim};
 use super::containers::{Beside, Engine, Parts, remove_beside};
@@ -27,10 +29,11 @@ use super::image::Archive;
 use super::serving::Serving;
 use super::step::Step;
 use super::tools::{self, Tool};
-use super::{Cluster, Istio, Layers, Progress, Provider, istio};
+use super::{Balancer, Cluster, Istio, Layers, Progress, Provider, istio};
 use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
+use crate::stack::Layer;
 use crate::verdict::NoVerdict;
 
 /// As kind itself waits for nodes to become Ready.
@@ -66,6 +69,7 @@ pub(super) struct Kind {
     assets: Assets,
     istio: istio::Wanted,
     serving: Serving,
+    balancer: balancer::Wanted,
     report_dir: PathBuf,
     made: Mutex<Option<Made>>,
 }
@@ -77,6 +81,7 @@ struct Made {
     engine: Engine,
     claim: Claim,
     kubeconfig: PathBuf,
+    cloud_provider: Option<CloudProvider>,
 }
 
 impl Kind {
@@ -97,6 +102,7 @@ impl Kind {
             assets: Assets::new(settings)?,
             istio: istio::Wanted::by(settings)?,
             serving: Serving::by(settings)?,
+            balancer: balancer::Wanted::by(settings)?,
             report_dir: settings.report_dir.clone(),
             made: Mutex::default(),
         })
@@ -104,14 +110,14 @@ impl Kind {
 
     async fn make(
         &self,
-        made: &Made,
+        made: &mut Made,
         run: &RunInfo,
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         // Looked for first: a program that was named and is none is said before anything is started.
         let istio = self.istio.find(run).await?;
         let network = self.plugin.find(&self.assets, progress).await?;
-        let parts = Parts::find(&self.serving, &self.assets, run, progress).await;
+        let (parts, program) = self.parts(made, run, progress).await?;
         let name = made.claim.name();
         progress("creating the kind cluster");
         let mut arguments = vec!["create", "cluster", "--name", name, "--config", "-"];
@@ -134,15 +140,73 @@ impl Kind {
         progress("starting the vantage outside");
         let beside = (name, self.network.as_str());
         let outside = Beside::start(&made.engine, beside, archive.path()).await?;
-        self.described(made, run, (outside, istio, network, parts), progress)
-            .await
+        let cluster = self.described(made, run, (outside, istio, network), progress);
+        let mut cluster = cluster.await?;
+        if let Some(program) = program {
+            progress("starting cloud-provider-kind");
+            cluster.load_balancer = self.balanced(made, &program, &cluster.client).await;
+        }
+        let on = (&made.engine, self.network.as_str());
+        Ok(parts.give(cluster, on, run, progress).await)
+    }
+
+    /// What the cluster will be given, and the program that gives load balancers their addresses where MetalLB does not.
+    async fn parts(
+        &self,
+        made: &Made,
+        run: &RunInfo,
+        progress: Progress<'_>,
+    ) -> anyhow::Result<(Parts, Option<Program>)> {
+        use balancer::Wanted;
+
+        let program = async || {
+            let told = made.kind("asking for other clusters", ASK, &["get", "clusters"]);
+            let others: Vec<_> = told.run().await?.lines().map(str::to_owned).collect();
+            anyhow::Ok(Program::find(&self.path, &others))
+        };
+        let wanted = match &self.balancer {
+            Wanted::CloudProvider => {
+                let found = program().await?;
+                let found = found.map_err(|why| anyhow::anyhow!("STRATA_LOAD_BALANCER: {why}"))?;
+                Some(found)
+            }
+            Wanted::Either | Wanted::MetalLb => None,
+        };
+        let metallb = match &wanted {
+            Some(_) => Err("cloud-provider-kind is there in its place".to_owned()),
+            None => Ok(()),
+        };
+        let parts = Parts::find(&self.serving, metallb, &self.assets, run, progress).await;
+        let planned = run.manifests.layer(Layer::Services).is_some();
+        let instead = self.balancer == Wanted::Either && planned && parts.lacks_metallb().is_some();
+        let program = match wanted {
+            None if instead => program().await?.ok(),
+            wanted => wanted,
+        };
+        Ok((parts, program))
+    }
+
+    /// Starts what gives load balancers their addresses; who they have them from then.
+    async fn balanced(
+        &self,
+        made: &mut Made,
+        program: &Program,
+        client: &kube::Client,
+    ) -> Balancer {
+        let on = (&made.engine, self.network.as_str());
+        let started = CloudProvider::start(program, on, &self.report_dir).await;
+        let works = async { made.cloud_provider.insert(started?).works(client).await };
+        match works.await {
+            Ok(()) => Balancer::Own,
+            Err(error) => Balancer::None(format!("cloud-provider-kind did not come up: {error:#}")),
+        }
     }
 
     async fn described(
         &self,
         made: &Made,
         run: &RunInfo,
-        (outside, istio, network, parts): (Beside, Result<Istio, String>, Network, Parts),
+        (outside, istio, network): (Beside, Result<Istio, String>, Network),
         progress: Progress<'_>,
     ) -> anyhow::Result<Cluster> {
         let kubeconfig = tokio::fs::read_to_string(&made.kubeconfig)
@@ -171,14 +235,12 @@ impl Kind {
         ]);
         versions.extend(network.shown());
         let (layers, istio) = istio::told(istio, Layers::all(), &mut versions);
-        let cluster = Cluster {
+        Ok(Cluster {
             outside: Some(Arc::new(outside)),
             istio,
             layers,
             ..Cluster::made(self.name(), client, &made.kubeconfig, versions)
-        };
-        let on = (&made.engine, self.network.as_str());
-        Ok(parts.give(cluster, on, run, progress).await)
+        })
     }
 }
 
@@ -203,6 +265,7 @@ impl Provider for Kind {
             engine,
             claim: Claim::new(state, &format!("strata-{}", run.id), "")?,
             kubeconfig: self.report_dir.join("kubeconfig"),
+            cloud_provider: None,
         });
         Ok(Arc::new(self.make(made, run, progress).await?))
     }
@@ -229,20 +292,27 @@ impl Provider for Kind {
         let Some(made) = self.made.lock().await.take() else {
             return Vec::new();
         };
+        let still = made.cloud_provider.map(|_| {
+            "its load balancers stand still: cloud-provider-kind has ended with the run; start it again".to_owned()
+        });
         made.claim
-            .keep_cluster(self.name(), &made.kubeconfig, Vec::new())
+            .keep_cluster(self.name(), &made.kubeconfig, Vec::from_iter(still))
     }
 
     async fn destroy(&self) -> Vec<String> {
         let Some(made) = self.made.lock().await.take() else {
             return Vec::new();
         };
+        let ended = match made.cloud_provider {
+            Some(cloud_provider) => cloud_provider.stop().await,
+            None => None,
+        };
         let gone = remove(&made.kind, &made.engine, made.claim).await;
         let _ = tokio::fs::remove_file(&made.kubeconfig).await;
         let troubles = gone
             .err()
             .map(|error| NoVerdict::from(error).because().to_owned());
-        troubles.into_iter().collect()
+        ended.into_iter().chain(troubles).collect()
     }
 }
 
@@ -273,13 +343,15 @@ fn command<'a>(
     Step::new(&kind.path, doing, limit, arguments).variable(ENGINE, engine.name())
 }
 
-/// Removes a cluster, the container beside it, and the claim to them.
+/// Removes a cluster, the containers beside it, and the claim to them.
 async fn remove(kind: &Tool, engine: &Engine, claim: Claim) -> anyhow::Result<()> {
     let name = claim.name();
     let arguments = ["delete", "cluster", "--name", name];
     let delete = command(kind, engine, "deleting the cluster", DELETE, &arguments);
-    let (cluster, beside) = tokio::join!(delete.run(), remove_beside(engine, name));
-    let removed = cluster.map(drop).and(beside);
+    let balancers = balancer::remove(engine, name);
+    let (cluster, beside, balancers) =
+        tokio::join!(delete.run(), remove_beside(engine, name), balancers);
+    let removed = cluster.map(drop).and(beside).and(balancers);
     claim.drop_removed("kind", removed)
 }
 

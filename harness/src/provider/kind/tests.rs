@@ -21,6 +21,7 @@ case "$1 $2" in
         fi
         for last; do :; done
         cp GIVEN "$last" ;;
+    "get clusters") echo 'No kind clusters found.' >&2 ;;
     "load image-archive" | "delete cluster" | "export logs") ;;
     *) echo "ERROR: unknown command \"$1\" for \"kind\"" >&2; exit 1 ;;
 esac
@@ -31,7 +32,7 @@ echo "docker $*" >> LOG
 case "$1" in
     version) echo 28.2.2 ;;
     load | run | rm | rmi) ;;
-    ps) echo 0123456789ab ;;
+    ps) case "$*" in *label=*) ;; *) echo 0123456789ab ;; esac ;;
     exec) cat; exit 7 ;;
     network) echo '172.18.0.0/16 ' ;;
     *) echo "docker: unknown command: docker $1" >&2; exit 1 ;;
@@ -63,6 +64,7 @@ impl Stage {
             plugin: Plugin::Kindnet,
             assets: assets(dir.path()),
             serving: Serving::by(&settings(&[])).unwrap(),
+            balancer: balancer::Wanted::Either,
             istio: istio::Wanted::by(&settings(&[])).unwrap(),
             report_dir: dir.path().to_owned(),
             made: Mutex::default(),
@@ -125,6 +127,7 @@ async fn a_cluster_comes_and_goes_by_kinds_documented_commands() {
             "docker load --input .probe-image.tar",
             "docker run --detach --rm --network kind --name strata-abc-outside strata.dev/probe:v1 serve",
             "docker exec --interactive strata-abc-outside probe",
+            "docker ps --all --quiet --filter label=io.x-k8s.cloud-provider-kind.cluster=strata-abc",
             "docker ps --all --quiet --filter name=^/?strata-abc-outside$",
             "docker rm --force strata-abc-outside",
             "docker rmi strata.dev/probe:v1",
