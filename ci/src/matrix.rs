@@ -41,6 +41,9 @@ struct NodeImage {
 #[serde(deny_unknown_fields)]
 struct Part {
     layer: String,
+    /// What settings call it, where that is not its name here.
+    #[serde(default)]
+    called: Option<String>,
     #[serde(default)]
     version: Option<String>,
     /// The versions that its project lists.
@@ -166,17 +169,19 @@ impl Matrix {
             .kubernetes
             .as_ref()
             .and_then(|version| self.kubernetes.get(version));
-        let of_parts = || {
-            let part = |name: &&String| {
-                self.parts
-                    .get(*name)
-                    .is_some_and(|part| part.layer == "cni")
-            };
-            cell.parts.iter().find(part).cloned()
+        let of_layer = |layer: &str| {
+            let mut parts = cell
+                .parts
+                .iter()
+                .filter_map(|name| Some((name, self.parts.get(name)?)));
+            let (name, part) = parts.find(|(_, part)| part.layer == layer)?;
+            Some(part.called.as_ref().unwrap_or(name).clone())
         };
         let said = [
             ("STRATA_PROVIDER", Some(cell.provider.clone())),
-            ("STRATA_CNI", cell.cni.clone().or_else(of_parts)),
+            ("STRATA_CNI", cell.cni.clone().or_else(|| of_layer("cni"))),
+            ("STRATA_INGRESS", of_layer("ingress")),
+            ("STRATA_GATEWAY", of_layer("gateway")),
             ("STRATA_IP_FAMILY", cell.ip_family.clone()),
             ("STRATA_NODE_IMAGE", image.map(|node| node.image.clone())),
         ];
@@ -232,7 +237,7 @@ parts:
   kindnet: { layer: cni }
   calico: { layer: cni, version: v3 }
   contour: { layer: ingress, version: v1, kubernetes: '>=1.32, <1.35' }
-  other: { layer: gateway }
+  other: { layer: gateway, called: another }
 clashes: [{ parts: [contour, other], why: both want port 80 }]
 cells:
 ";
@@ -260,7 +265,7 @@ cells:
     fn a_cell_says_what_its_run_is_told() {
         let matrix = matrix(
             "
-  - { name: a, provider: lab, cni: calico }
+  - { name: a, provider: lab, cni: calico, parts: [other] }
   - { name: b, provider: kind, kubernetes: 1.34.0, parts: [kindnet, contour], ipFamily: dual }
 ",
         )
@@ -272,10 +277,14 @@ cells:
                 .collect::<Vec<_>>()
                 .join(" ")
         };
-        assert_eq!(said(0), "STRATA_CNI=calico STRATA_PROVIDER=lab");
+        assert_eq!(
+            said(0),
+            "STRATA_CNI=calico STRATA_GATEWAY=another STRATA_PROVIDER=lab"
+        );
         assert_eq!(
             said(1),
-            "STRATA_CNI=kindnet STRATA_IP_FAMILY=dual STRATA_NODE_IMAGE=node@sha256:1 STRATA_PROVIDER=kind"
+            "STRATA_CNI=kindnet STRATA_INGRESS=contour STRATA_IP_FAMILY=dual STRATA_NODE_IMAGE=node@sha256:1 \
+             STRATA_PROVIDER=kind"
         );
         let described = matrix.described(&matrix.cells[1]);
         assert_eq!(

@@ -230,6 +230,21 @@ impl Found {
         theirs.into_iter().chain(ours)
     }
 
+    /// Whether it can be in a cluster with Contour's static installation.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn beside_contour(self) -> Result<Self, String> {
+        match self.server.name == CONTOUR.name {
+            true => Err(
+                "Contour's quickstart, which serves Ingresses, and its Gateway provisioner bring the same definitions \
+                 in different versions; choose another by STRATA_GATEWAY or STRATA_INGRESS"
+                    .to_owned(),
+            ),
+            false => Ok(self),
+        }
+    }
+
     /// What brings up the layer on a cluster, where it is of use there.
     ///
     /// # Errors
@@ -270,9 +285,14 @@ pub(super) fn serve(
     (ingress, gateway): (Option<Result<Found, String>>, Result<Found, String>),
     run: &RunInfo,
 ) -> Cluster {
+    let of_contour = matches!(&ingress, Some(Ok(found)) if found.server.name == CONTOUR.name);
     if let Some(ingress) = ingress {
         cluster.ingress = served(&mut cluster, Layer::Ingress, ingress, run);
     }
+    let gateway = match cluster.ingress.is_some() && of_contour {
+        true => gateway.and_then(|found| found.beside_contour()),
+        false => gateway,
+    };
     let class = gateway.as_ref().map(|found| found.server.class).ok();
     cluster.gateway = served(&mut cluster, Layer::Gateway, gateway, run);
     let class = class.filter(|class| *class != GATEWAY_CLASS);
@@ -421,6 +441,20 @@ mod tests {
             why.contains("no mesh is brought up: this run plans none"),
             "{why}"
         );
+    }
+
+    #[tokio::test]
+    async fn contour_is_not_beside_itself() {
+        for (ingress, gateway, clash) in [
+            (CONTOUR_INGRESS, CONTOUR, true),
+            (CONTOUR_INGRESS, ENVOY_GATEWAY, false),
+            (NGINX, CONTOUR, false),
+        ] {
+            let both = (Some(Ok(found(ingress, ""))), Ok(found(gateway, "")));
+            let served = serve(cluster("v1.34.0"), both, &RunInfo::default());
+            let why = served.layers.lacks(Layer::Gateway).unwrap_or_default();
+            assert_eq!(why.contains("the same definitions"), clash, "{why}");
+        }
     }
 
     #[tokio::test]
