@@ -196,9 +196,11 @@ async fn control(context: BuiltinContext, servers: &mut Servers) -> anyhow::Resu
     }));
     let mut told = None;
     loop {
+        let began = tokio::time::Instant::now();
         for error in istiod.reconcile(&mut told).await {
             (context.log)(&format!("{error:#}"));
         }
+        tracing::debug!(took = ?began.elapsed(), "told every sidecar");
         let (namespace, root) = (&istiod.namespace, &istiod.authority.root);
         let completed = webhook::complete(&istiod.client, &configurations, namespace, root);
         if let Err(error) = completed.await {

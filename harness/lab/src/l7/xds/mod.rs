@@ -179,6 +179,7 @@ impl Xds {
         let mut appeared = pin!(self.appeared.notified());
         appeared.as_mut().enable();
         let Some((request, changed, refusals)) = self.hear(&proxy, &subject, version) else {
+            tracing::debug!(proxy = proxy.id, group = proxy.group, %subject, "asked before its group is known");
             // It asks again when its group may be there.
             let _ = tokio::time::timeout(HOLD, appeared).await;
             return None;
@@ -187,6 +188,7 @@ impl Xds {
             0 => HOLD,
             many => (AGAIN.0 * 2_u32.saturating_pow(many - 1)).min(AGAIN.1),
         };
+        tracing::debug!(proxy = proxy.id, group = proxy.group, %subject, version, refusals, "asks");
         let deadline = tokio::time::sleep(patience);
         let mut deadline = pin!(deadline);
         let mut again = false;
@@ -194,7 +196,11 @@ impl Xds {
             let mut notified = pin!(changed.notified());
             notified.as_mut().enable();
             match self.turn(&proxy, &subject, request, again) {
-                Turn::Answer(resources) => return Some(resources.response()),
+                Turn::Answer(resources) => {
+                    let version = &resources.version;
+                    tracing::debug!(proxy = proxy.id, %subject, version, "is answered");
+                    return Some(resources.response());
+                }
                 Turn::Over => return None,
                 Turn::Wait if again => return None,
                 Turn::Wait => {}

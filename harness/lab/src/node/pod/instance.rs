@@ -181,9 +181,12 @@ impl Instance {
     }
 }
 
-/// Runs a task on a thread of its own, as another process would: who reckons for a while keeps nobody else waiting.
+/// Runs a task on a thread of its own, as another process would, and what it starts on another: who reckons for a
+/// while keeps nobody else waiting, and not those either whom it serves.
 fn alone(name: String, task: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name(name.clone())
         .enable_all()
         .build()?;
     std::thread::Builder::new().name(name).spawn(move || {
