@@ -14,7 +14,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use strata::budget::CONVERGE;
 use strata::wait::{self, Progress};
 use strata::wire::{BriefReply, OneRequest, Reply, RequestSpec, RequestsSpec};
-use strata::{NoVerdict, PodView, Scope, Vantage};
+use strata::{NoVerdict, Outcome, PodView, Scope, Vantage, expect_eq};
 
 use crate::said;
 
@@ -184,10 +184,7 @@ impl Entrance {
     }
 
     /// What comes of a GET to every host and path of a table.
-    pub(crate) async fn table(
-        &self,
-        cases: &[(&'static str, &'static str, &'static str)],
-    ) -> Result<Table, NoVerdict> {
+    pub(crate) async fn table(&self, cases: &[Case]) -> Result<Table, NoVerdict> {
         let mut table = Table::default();
         for (host, path, expected) in cases {
             let case = format!("{host}{path}");
@@ -267,6 +264,9 @@ async fn pods_of(scope: &Scope, service: &Service) -> Result<Vec<PodView>, NoVer
     scope.ready_pods_in(&namespace, &selector.join(",")).await
 }
 
+/// A host, a path, and who is to answer.
+pub(crate) type Case = (&'static str, &'static str, &'static str);
+
 /// What was expected of each case of a table, and what was seen.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -274,6 +274,42 @@ pub(crate) struct Table {
     pub(crate) expected: BTreeMap<String, String>,
     /// By case.
     pub(crate) seen: BTreeMap<String, String>,
+}
+
+impl Table {
+    /// Whether every case came as expected; `likely` is what a controller does that sends requests elsewhere.
+    pub(crate) fn judged(&self, likely: &str) -> Outcome {
+        let differs = |case: &&String| self.expected.get(*case) != self.seen.get(*case);
+        let of = |map: &BTreeMap<String, String>, case: &String| {
+            map.get(case).is_some_and(|it| by_a_pod(it))
+        };
+        let refused = |case: &String| !of(&self.expected, case) && !of(&self.seen, case);
+        let mut broken = self.expected.keys().filter(differs).peekable();
+        let likely = match broken.peek().is_some() && broken.all(refused) {
+            true => "the controller refuses requests otherwise than it should",
+            false => likely,
+        };
+        expect_eq(
+            "who answers, by host and path",
+            &self.expected,
+            &self.seen,
+            likely,
+        )
+    }
+
+    /// The first case that a pod should have answered and did not, or not that pod: of this an object may be the
+    /// cause. What nobody should have answered is so by the objects' own will.
+    pub(crate) fn unanswered<'a>(&self, cases: &'a [Case]) -> Option<&'a Case> {
+        let mut cases = cases.iter();
+        cases.find(|(host, path, expected)| {
+            let seen = self.seen.get(&format!("{host}{path}"));
+            by_a_pod(expected) && seen.map(String::as_str) != Some(expected)
+        })
+    }
+}
+
+fn by_a_pod(said: &str) -> bool {
+    said.contains(" by ")
 }
 
 /// The pod, of these, that a backend saw as its client.

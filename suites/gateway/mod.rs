@@ -40,11 +40,9 @@ use gateway_api::httproutes::{HttpRoute, HttpRouteStatusParents};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
-use strata::{
-    Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite, expect_eq,
-};
+use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite};
 
-use crate::entrance::{Entrance, Table, gateway_address, served_by};
+use crate::entrance::{Case, Entrance, gateway_address, served_by};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -224,24 +222,10 @@ async fn authority(scope: &Scope) -> Result<String, NoVerdict> {
 }
 
 /// Judges a table of hosts and paths, all of them of one route.
-async fn table(
-    scope: &Scope,
-    entrance: &Entrance,
-    route: &str,
-    cases: &[(&'static str, &'static str, &'static str)],
-) -> Outcome {
-    let Table { expected, seen } = entrance.table(cases).await?;
-    let outcome = expect_eq(
-        "who answers, by host and path",
-        &expected,
-        &seen,
-        "the controller orders or compares matches in a way of its own",
-    );
-    let differs = |case: &&(&str, &str, &str)| {
-        let name = format!("{}{}", case.0, case.1);
-        expected.get(&name) != seen.get(&name)
-    };
-    match cases.iter().find(differs) {
+async fn table(scope: &Scope, entrance: &Entrance, route: &str, cases: &[Case]) -> Outcome {
+    let table = entrance.table(cases).await?;
+    let outcome = table.judged("the controller orders or compares matches in a way of its own");
+    match table.unanswered(cases) {
         Some((_, path, _)) => explain(scope, outcome, route, path).await,
         None => outcome,
     }

@@ -15,11 +15,9 @@ pub(crate) mod passing;
 pub(crate) mod protocols;
 pub(crate) mod routing;
 
-use strata::{
-    Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite, expect_eq,
-};
+use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite};
 
-use crate::entrance::{Entrance, Table, ingress_address, served_by};
+use crate::entrance::{Case, Entrance, ingress_address, served_by};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -113,24 +111,10 @@ async fn entrance(scope: &Scope) -> Result<Entrance, NoVerdict> {
 }
 
 /// Judges a table of hosts and paths, all of them rules of one Ingress.
-async fn table(
-    scope: &Scope,
-    ingress: &str,
-    cases: &[(&'static str, &'static str, &'static str)],
-) -> Outcome {
-    let entrance = entrance(scope).await?;
-    let Table { expected, seen } = entrance.table(cases).await?;
-    let outcome = expect_eq(
-        "who answers, by host and path",
-        &expected,
-        &seen,
-        "the controller orders or compares paths in a way of its own",
-    );
-    let differs = |case: &&(&str, &str, &str)| {
-        let name = format!("{}{}", case.0, case.1);
-        expected.get(&name) != seen.get(&name)
-    };
-    match cases.iter().find(differs) {
+async fn table(scope: &Scope, ingress: &str, cases: &[Case]) -> Outcome {
+    let table = entrance(scope).await?.table(cases).await?;
+    let outcome = table.judged("the controller orders or compares paths in a way of its own");
+    match table.unanswered(cases) {
         Some((host, path, _)) => explain(scope, outcome, ingress, Some(host), path).await,
         None => outcome,
     }
