@@ -213,7 +213,7 @@ async fn bad_input_is_said_before_anything_is_asked() {
     };
     let text = bad("istioctrl", &[]).await;
     assert!(
-        text.contains("istioctrl is no asset; there are calico, contour"),
+        text.contains("istioctrl is no asset; there are calico, cni-plugins, contour"),
         "{text}"
     );
     let text = bad("istioctl", &[("STRATA_ASSETS", "/absent")]).await;

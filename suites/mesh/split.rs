@@ -172,14 +172,15 @@ async fn weights_change_without_loss(scope: &Scope) -> Outcome {
         explain_host(scope, outcome, "moving").await
     };
     scope.apply(&moving(scope, 100, 0)).await?;
-    // Few requests at first: until the sidecar knows the host it passes connections on to the Service, which has no
-    // pods, and for two minutes the pod's own kernel remembers the ports of those that nobody answered. A later
-    // connection from such a port would go the same way, past the sidecar.
+    // Another host of the route is asked until it is in force: until the sidecar knows a host it passes connections on
+    // to the Service, which has no pods, and the pod's own kernel remembers their ports for a while. A later connection
+    // to the same Service from such a port would go the same way, past the sidecar.
+    let asked = format!("http://asked.{}/", scope.namespace());
     let outcome = scope
         .eventually(Eventually {
-            what: &format!("GET {url}"),
+            what: &format!("GET {asked}"),
             expected: "200 by backend-v1".to_owned(),
-            observe: async || Ok(said::said(&client.get(&url).await?)),
+            observe: async || Ok(said::said(&client.get(&asked).await?)),
             likely: "the client's sidecar has not taken the route",
         })
         .await;
@@ -203,7 +204,7 @@ fn moving(scope: &Scope, first: u32, second: u32) -> String {
 kind: VirtualService
 metadata: {{name: moving}}
 spec:
-  hosts: [moving]
+  hosts: [moving, asked]
   http:
     - route:
         - {{destination: {{host: backend-v1.{fixture}.svc.cluster.local}}, weight: {first}}}

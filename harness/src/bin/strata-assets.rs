@@ -79,7 +79,9 @@ fn chosen<'a>(assets: &'a Assets, names: &[String]) -> Result<Vec<&'a Asset>, Ba
             .filter(|asset| asset.name == *name)
             .collect();
         if found.is_empty() {
-            let all: Vec<_> = assets.listed().iter().map(|it| it.name.as_str()).collect();
+            // One for several machines is there once for each.
+            let mut all: Vec<_> = assets.listed().iter().map(|it| it.name.as_str()).collect();
+            all.dedup();
             return Err(BadInput(format!(
                 "{name} is no asset; there are {}",
                 all.join(", ")

@@ -301,7 +301,15 @@ cat GATE & wait
         let stage = Stage::new().await;
         let client = ApiServer::alone().unwrap().client("admin");
         let mut running = stage.start().await;
-        let (works, ()) = tokio::join!(running.works(&client), give_addresses(client.clone()));
+        let give = async {
+            // Opens once the program waits there, and so can be ended in order.
+            let gate = stage.dir.path().join("GATE");
+            let gate = tokio::task::spawn_blocking(move || File::options().write(true).open(gate));
+            let gate = gate.await.unwrap().unwrap();
+            give_addresses(client.clone()).await;
+            gate
+        };
+        let (works, _gate) = tokio::join!(running.works(&client), give);
         works.unwrap();
         let services = Api::<Service>::default_namespaced(client);
         let left = services.list(&ListParams::default()).await.unwrap();
