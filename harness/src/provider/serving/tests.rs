@@ -173,6 +173,8 @@ async fn an_ingress_of_no_class_is_of_theirs() {
 #[test]
 fn traefik_s_manifests_are_of_the_version_that_is_told() {
     let (name, version) = TRAEFIK_VERSION;
+    let fetched = std::fs::read_to_string(workspace().join("scripts/fetch-traefik")).unwrap();
+    assert!(fetched.contains(&format!("\nversion={version}\n")));
     for server in [TRAEFIK_INGRESS, TRAEFIK] {
         assert!(server.more.contains(&format!("{name}:v{version}\n")));
         let shown: Vec<_> = found(server, "").shown().collect();
