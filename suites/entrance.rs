@@ -284,8 +284,7 @@ impl Table {
             map.get(case).is_some_and(|it| by_a_pod(it))
         };
         let refused = |case: &String| !of(&self.expected, case) && !of(&self.seen, case);
-        let mut broken = self.expected.keys().filter(differs).peekable();
-        let likely = match broken.peek().is_some() && broken.all(refused) {
+        let likely = match self.expected.keys().filter(differs).all(refused) {
             true => "the controller refuses requests otherwise than it should",
             false => likely,
         };

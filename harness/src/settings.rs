@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
 pub use self::variables::{VARIABLES, Variable};
+use crate::stack::Layer;
 
 /// How many random requests a check sends unless it is said otherwise.
 const RANDOM_CASES: usize = 1000;
@@ -253,6 +254,15 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// Who is to serve a layer, with the variable that names them.
+    #[must_use]
+    pub fn servers(&self) -> [(Layer, &'static str, Option<&str>); 2] {
+        [
+            (Layer::Ingress, "STRATA_INGRESS", self.ingress.as_deref()),
+            (Layer::Gateway, "STRATA_GATEWAY", self.gateway.as_deref()),
+        ]
     }
 
     /// Where reports go even if another variable is wrong.

@@ -11,7 +11,13 @@ use crate::stack::Layer;
 use crate::verdict::{Doing as _, NoVerdict};
 
 /// The annotation of the class that is taken where an Ingress names none.
-pub(super) const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// Whether a class is taken where an Ingress names none.
+pub(crate) fn is_default(class: &IngressClass) -> bool {
+    let marked = class.annotations().get(DEFAULT_CLASS);
+    marked.is_some_and(|marked| marked == "true")
+}
 
 impl Cluster {
     /// What the class of a layer's Ingresses or Gateways says is its controller; nothing of other layers, and
@@ -28,10 +34,7 @@ impl Cluster {
                 let named = self.fit.ingress_class.as_deref();
                 let ours = |class: &IngressClass| match named {
                     Some(named) => class.name_any() == named,
-                    None => class
-                        .annotations()
-                        .get(DEFAULT_CLASS)
-                        .is_some_and(|it| it == "true"),
+                    None => is_default(class),
                 };
                 let class = classes.items.into_iter().find(ours);
                 Ok(class.and_then(|class| class.spec?.controller))

@@ -47,6 +47,7 @@ use tower::util::MapRequestLayer;
 pub use capability::Need;
 pub use cluster::{Addon, Balancer, Cluster, Output, Outside};
 pub use image::image;
+pub(crate) use implementation::is_default;
 pub use istio::Istio;
 pub use layers::Layers;
 pub use plugin::{Denial, Plugin};

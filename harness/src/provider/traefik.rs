@@ -37,11 +37,8 @@ impl Traefik {
     /// When they name who serves no layer of a lab.
     pub(super) fn by(settings: &Settings) -> Result<Self, BadInput> {
         let mut layers = Vec::new();
-        for (layer, variable, named) in [
-            (Layer::Ingress, "STRATA_INGRESS", &settings.ingress),
-            (Layer::Gateway, "STRATA_GATEWAY", &settings.gateway),
-        ] {
-            match named.as_deref() {
+        for (layer, variable, named) in settings.servers() {
+            match named {
                 None | Some("lab") => {}
                 Some(NAME) => layers.push(layer),
                 Some(other) => {

@@ -13,13 +13,12 @@ use kube::ResourceExt;
 
 use crate::layer::paths::{self, How, Path};
 use crate::layer::services::judge as services;
+use crate::provider::is_default;
 use crate::settings::nearest;
 use crate::verdict::cause::{Cause, CauseKind, Object, did_you_mean};
 
 /// The annotation that came before `spec.ingressClassName`.
 const OLD_CLASS: &str = "kubernetes.io/ingress.class";
-/// What marks the class of Ingresses that name none.
-const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
 /// What was seen of an Ingress.
 #[derive(Debug, Clone, Default)]
@@ -131,13 +130,7 @@ fn class(seen: &Seen, ingress: &Ingress) -> Option<Cause> {
         if ingress.annotations().contains_key(OLD_CLASS) {
             return None;
         }
-        let default = |class: &IngressClass| {
-            class
-                .annotations()
-                .get(DEFAULT_CLASS)
-                .is_some_and(|value| value == "true")
-        };
-        return (!seen.classes.iter().any(default)).then(|| Cause {
+        return (!seen.classes.iter().any(is_default)).then(|| Cause {
             kind: CauseKind::IngressClassUnset,
             wrong: format!(
                 "{object} names no class, and no IngressClass is the default (there is {there})"

@@ -60,9 +60,9 @@ impl Parts {
         }
     }
 
-    /// Why there is no MetalLB.
-    pub(in crate::provider) fn lacks_metallb(&self) -> Option<&str> {
-        self.metallb.as_ref().err().map(String::as_str)
+    /// Whether there is no MetalLB.
+    pub(in crate::provider) fn lacks_metallb(&self) -> bool {
+        self.metallb.is_err()
     }
 
     /// A cluster with what was found installed in it, or to be installed as its layers are brought up. One that has

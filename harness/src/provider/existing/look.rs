@@ -16,8 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::apply::{GATEWAY_CLASS, RUN_LABEL};
-use crate::provider::implementation::DEFAULT_CLASS;
-use crate::provider::{Balancer, Layers, reach};
+use crate::provider::{Balancer, Layers, is_default, reach};
 use crate::stack::Layer;
 
 /// Where istiod is, for whoever asks for a sidecar by `istio-injection: enabled`.
@@ -163,10 +162,7 @@ impl Sight {
         if let Some(chosen) = &choice.ingress_class {
             return among("IngressClass", "STRATA_INGRESS_CLASS", chosen, &names).map(Some);
         }
-        let default = |class: &&IngressClass| {
-            class.annotations().get(DEFAULT_CLASS).map(String::as_str) == Some("true")
-        };
-        if self.ingress_classes.iter().any(|class| default(&class)) {
+        if self.ingress_classes.iter().any(is_default) {
             return Ok(None);
         }
         the_only("IngressClass", "STRATA_INGRESS_CLASS", &names).map(Some)
@@ -273,7 +269,8 @@ mod tests {
     }
 
     fn ingress_class(name: &str, default: bool) -> Value {
-        json!({"metadata": {"name": name, "annotations": {DEFAULT_CLASS: default.to_string()}}})
+        let default = default.to_string();
+        json!({"metadata": {"name": name, "annotations": {"ingressclass.kubernetes.io/is-default-class": default}}})
     }
 
     fn gateway_class(name: &str, accepted: &str) -> Value {

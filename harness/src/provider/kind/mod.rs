@@ -178,7 +178,7 @@ impl Kind {
         };
         let parts = Parts::find(&self.serving, metallb, &self.assets, run, progress).await;
         let planned = run.manifests.layer(Layer::Services).is_some();
-        let instead = self.balancer == Wanted::Either && planned && parts.lacks_metallb().is_some();
+        let instead = self.balancer == Wanted::Either && planned && parts.lacks_metallb();
         let program = match wanted {
             None if instead => program().await?.ok(),
             wanted => wanted,

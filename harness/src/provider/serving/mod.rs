@@ -36,9 +36,10 @@ impl Serving {
     /// # Errors
     /// When they name who cannot be installed.
     pub(super) fn by(settings: &Settings) -> Result<Self, BadInput> {
+        let [(_, ingress, by_ingress), (_, gateway, by_gateway)] = settings.servers();
         Ok(Self {
-            ingress: chosen("STRATA_INGRESS", settings.ingress.as_deref(), &INGRESS)?,
-            gateway: chosen("STRATA_GATEWAY", settings.gateway.as_deref(), &GATEWAY)?,
+            ingress: chosen(ingress, by_ingress, &INGRESS)?,
+            gateway: chosen(gateway, by_gateway, &GATEWAY)?,
         })
     }
 }
@@ -61,11 +62,8 @@ fn chosen(variable: &str, named: Option<&str>, of: &[Server]) -> Result<Server, 
 /// # Errors
 /// When somebody is wanted.
 pub(super) fn refused(settings: &Settings, layers: &[Layer], what: &str) -> Result<(), BadInput> {
-    for (layer, variable, named) in [
-        (Layer::Ingress, "STRATA_INGRESS", &settings.ingress),
-        (Layer::Gateway, "STRATA_GATEWAY", &settings.gateway),
-    ] {
-        if let Some(named) = named.as_deref().filter(|_| layers.contains(&layer)) {
+    for (layer, variable, named) in settings.servers() {
+        if let Some(named) = named.filter(|_| layers.contains(&layer)) {
             return Err(BadInput(format!("{variable}={named}: {what}; unset it")));
         }
     }
