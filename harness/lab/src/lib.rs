@@ -8,13 +8,13 @@
 //!
 //! ```text
 //! boot ──► node ──► net ──┐
-//!   ├────► l7 ────────────┴─► builtin ──► api, os
+//!   ├────► l7 ──► xds ────┴─► builtin ──► api, os
 //!   └────► controllers ─────────────────► api          (topology is everyone's)
 //! ```
 //!
 //! All but `boot` talk to `api` through a `kube::Client`; `scripts/rooms` counts the lines and the arrows.
-//! `api` and `os` are crates of their own: the API server is what everything waits for, and is compiled
-//! with optimisation in every profile.
+//! `api`, `os` and `xds` are crates of their own: the API server is what everything waits for, and xDS puts each
+//! change into its form for a hundred proxies, so both are compiled with optimisation in every profile.
 
 pub mod boot;
 pub mod builtin;
@@ -28,3 +28,4 @@ mod world;
 
 pub use strata_api as api;
 pub use strata_os as os;
+pub use strata_xds as xds;

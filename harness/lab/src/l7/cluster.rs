@@ -9,7 +9,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use serde_json::Value;
 
 use crate::topology::IpFamily;
 
@@ -223,26 +222,6 @@ impl Services {
         self.pods.get(&(namespace.to_owned(), target.name.clone()?))
     }
 
-    /// The clusters of every port of every Service, by either reference: all that a route may lead to.
-    pub(crate) fn every_cluster(&self) -> Vec<Value> {
-        let references = |service: &Service| {
-            let ports = service
-                .spec
-                .iter()
-                .flat_map(|spec| spec.ports.iter().flatten());
-            let both = ports.flat_map(|port| {
-                let name = port.name.clone().map(PortRef::Name);
-                std::iter::once(PortRef::Number(port.port)).chain(name)
-            });
-            both.collect::<Vec<_>>()
-        };
-        let clusters = self.iter().flat_map(|(namespace, name, service)| {
-            let found = references(service).into_iter();
-            found.filter_map(move |port| self.cluster(namespace, name, &port))
-        });
-        clusters.map(|cluster| cluster.to_value()).collect()
-    }
-
     /// The cluster of a Service's port, or nothing if there is no such Service or port. Its name is
     /// known in either case: [`cluster_name`].
     pub(crate) fn cluster(&self, namespace: &str, name: &str, port: &PortRef) -> Option<Cluster> {
@@ -313,7 +292,7 @@ pub(crate) fn protocol(port: &ServicePort) -> Protocol {
 #[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use serde::de::DeserializeOwned;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

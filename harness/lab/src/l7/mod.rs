@@ -20,7 +20,6 @@ mod mesh;
 mod publish;
 mod ready;
 mod serve;
-mod xds;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::cluster::no_limits;
 use super::listener::{self, HttpConnectionManager, Routes};
 use super::route::{Action, PathMatch, Route, VirtualHost, route_configuration};
-use super::{READY_PORT, XDS_CLUSTER, pretty, rest_config_source, typed};
+use super::{READY_PORT, XDS_CLUSTER, aggregated_source, pretty, typed};
 use crate::topology::CLUSTER_DOMAIN;
 
 /// The file, in the directory that its ConfigMap is mounted at.
@@ -37,8 +37,6 @@ pub(crate) fn arguments(directory: &str) -> Vec<String> {
         &format!("{directory}/{FILE}"),
         "--service-node",
         "$(POD_NAME).$(POD_NAMESPACE)",
-        // An Envoy too old for retries to the control plane does without.
-        "--allow-unknown-static-fields",
         "--disable-hot-restart",
         "--concurrency",
         "1",
@@ -75,8 +73,20 @@ fn bootstrap(options: &Bootstrap<'_>) -> Value {
         // On loopback, so that `kubectl exec` and `port-forward` reach it and the network does not.
         "admin": { "address": listener::address("127.0.0.1", 15000) },
         "dynamic_resources": {
-            "lds_config": rest_config_source(),
-            "cds_config": rest_config_source(),
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{ "envoy_grpc": {
+                    "cluster_name": XDS_CLUSTER,
+                    // How soon a control plane that is away is missed.
+                    "retry_policy": {
+                        "retry_back_off": { "base_interval": "0.05s", "max_interval": "0.5s" },
+                    },
+                } }],
+            },
+            "lds_config": aggregated_source(),
+            "cds_config": aggregated_source(),
         },
         // Workers start, and so this listener answers, only after the first clusters and listeners
         // are in force: answering at all is being ready.
@@ -92,9 +102,7 @@ fn bootstrap(options: &Bootstrap<'_>) -> Value {
     bootstrap
 }
 
-/// The cluster of the control plane. All subscriptions share a connection, over which it is noticed
-/// when the other side is gone without a word. One that cannot be reached is tried again within the
-/// request: each new request would carry all that Envoy has to say of itself, and be logged.
+/// The cluster of the control plane. It is noticed when the other side is gone without a word.
 fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
     // The dot at the end spares the resolver its search list.
     let host = format!("{service}.{namespace}.svc.{CLUSTER_DOMAIN}.");
@@ -103,11 +111,6 @@ fn control_plane((namespace, service, port): (&str, &str, u16)) -> Value {
         "explicit_http_config": { "http2_protocol_options": {
             "connection_keepalive": { "interval": "3s", "timeout": "2s" },
         } },
-        "retry_policy": {
-            "retry_on": "reset",
-            "num_retries": 1000,
-            "retry_back_off": { "base_interval": "0.05s", "max_interval": "0.5s" },
-        },
     });
     json!({
         "name": XDS_CLUSTER,

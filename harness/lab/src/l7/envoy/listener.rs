@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::route::WeightedCluster;
-use super::{path_config_source, rest_config_source, secret_file, typed};
+use super::{aggregated_source, path_config_source, secret_file, typed};
 
 /// `envoy.config.core.v3.Address`
 pub(crate) fn address(host: &str, port: u16) -> Value {
@@ -83,7 +83,7 @@ impl HttpConnectionManager<'_> {
             Routes::Named(name) => {
                 manager["rds"] = json!({
                     "route_config_name": name,
-                    "config_source": rest_config_source(),
+                    "config_source": aggregated_source(),
                 });
             }
         }

@@ -1,6 +1,6 @@
 //! Envoy's v3 configuration, as JSON.
 //!
-//! Start from [`Snapshot`]: what one kind of proxy is told; [`super::xds`] tells it. The builders
+//! Start from [`Snapshot`]: what one kind of proxy is told; `strata-xds` tells it. The builders
 //! beside it cover the fields that the translators need, under Envoy's own names; what they mean is
 //! Envoy's documentation's to say. Rule: equal input gives equal bytes, so that an update that changes
 //! nothing is no update.
@@ -22,7 +22,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+
+use crate::xds::Parts;
+pub(crate) use crate::xds::fingerprint;
 
 /// The port that answers `GET /healthz/ready` with 200 once the first configuration is in force.
 pub(crate) const READY_PORT: u16 = 15021;
@@ -43,21 +45,10 @@ pub(crate) struct Snapshot {
     pub(crate) secrets: Vec<Value>,
 }
 
-/// The same without secrets, of resources that may be those of an earlier time.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Parts {
-    /// `envoy.config.listener.v3.Listener`
-    pub(crate) listeners: Vec<Arc<Value>>,
-    /// `envoy.config.route.v3.RouteConfiguration`
-    pub(crate) routes: Vec<Arc<Value>>,
-    /// `envoy.config.cluster.v3.Cluster`
-    pub(crate) clusters: Vec<Arc<Value>>,
-}
-
 impl From<Snapshot> for Parts {
     fn from(snapshot: Snapshot) -> Self {
         let shared = |values: Vec<Value>| values.into_iter().map(Arc::new).collect();
-        Self {
+        Parts {
             listeners: shared(snapshot.listeners),
             routes: shared(snapshot.routes),
             clusters: shared(snapshot.clusters),
@@ -93,15 +84,6 @@ fn discovery_response(kind: &str, resource: &Value) -> String {
     pretty(&json!({ "version_info": version, "resources": [typed] }))
 }
 
-/// A short name for a text: the first twelve hexadecimal digits of its SHA-256.
-pub(crate) fn fingerprint(text: &str) -> String {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 /// A message packed as `google.protobuf.Any`.
 pub(crate) fn typed(kind: &str, message: Value) -> Value {
     let mut packed = json!({ "@type": format!("type.googleapis.com/{kind}") });
@@ -109,15 +91,6 @@ pub(crate) fn typed(kind: &str, message: Value) -> Value {
         packed.extend(fields);
     }
     packed
-}
-
-/// The same as text: `@type` sorts before any field's name.
-pub(crate) fn typed_text(kind: &str, message: &Value) -> String {
-    let fields = message.to_string();
-    match fields.strip_prefix('{') {
-        Some("}") | None => typed(kind, message.clone()).to_string(),
-        Some(fields) => format!("{{\"@type\":\"type.googleapis.com/{kind}\",{fields}"),
-    }
 }
 
 /// Where a mounted file of resources is, and that the mount is to be watched: the kubelet replaces
@@ -133,25 +106,10 @@ pub(crate) fn path_config_source(directory: &str, file: &str) -> Value {
     })
 }
 
-/// How long Envoy waits for an answer about its configuration.
-pub(crate) const REQUEST_TIMEOUT: &str = "60s";
-
-/// That the rest comes from the control plane, over the REST transport of xDS. How soon Envoy asks
-/// again, which it does when it was answered and when it was not, is once to twice the delay: that is
-/// what a change takes from clusters to routes, and how often a control plane that is away is missed.
+/// That the rest comes from the control plane, over the stream that all kinds of resources share.
 /// Nobody is ready without a configuration, so the first one is waited for without limit.
-pub(crate) fn rest_config_source() -> Value {
-    json!({
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "0s",
-        "api_config_source": {
-            "api_type": "REST",
-            "transport_api_version": "V3",
-            "cluster_names": [XDS_CLUSTER],
-            "refresh_delay": "0.02s",
-            "request_timeout": REQUEST_TIMEOUT,
-        }
-    })
+pub(crate) fn aggregated_source() -> Value {
+    json!({ "resource_api_version": "V3", "initial_fetch_timeout": "0s", "ads": {} })
 }
 
 pub(crate) fn pretty(value: &Value) -> String {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::Snapshot;
+use crate::xds::Xds;
 
 /// The Envoy of STRATA_ENVOY, else of PATH, else of the workspace's `.tools`.
 pub(crate) fn find_envoy() -> Option<PathBuf> {
@@ -28,9 +30,16 @@ pub(crate) fn assert_accepted(snapshot: &Snapshot) {
 
 /// The same, with the contents of the files that the configuration names.
 pub(crate) fn assert_accepted_with(snapshot: &Snapshot, files: &BTreeMap<String, String>) {
+    assert_encodes(snapshot);
     let mut bootstrap = static_bootstrap(snapshot);
     inline_files(&mut bootstrap, files);
     assert_valid(&bootstrap);
+}
+
+/// That all of it can be told to proxies.
+fn assert_encodes(snapshot: &Snapshot) {
+    let xds = Xds::new(Arc::new(|line| panic!("{line}")));
+    xds.share(snapshot.clone().into(), None);
 }
 
 /// Validates a bootstrap.

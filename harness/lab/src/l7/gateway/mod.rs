@@ -63,8 +63,8 @@ use super::publish::Publisher;
 use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
-use super::xds::{Shared, Xds};
 use crate::builtin::BuiltinContext;
+use crate::xds::{Shared, Xds};
 
 /// `spec.controllerName` of the GatewayClasses that are ours.
 pub(crate) const CONTROLLER: &str = "lab.strata.dev/gateway-controller";
@@ -170,7 +170,7 @@ impl Controller {
             let gateway = translated.gateway;
             let namespace = gateway.namespace().unwrap_or_default();
             provisioned.insert((namespace, provision::name(gateway)));
-            errors.extend(self.provision(translated, &input.services).await.err());
+            errors.extend(self.provision(translated).await.err());
             let observed = self.observe(translated, &input.services, &mut wanted);
             errors.extend(self.report_sets(translated, &observed).await);
             let status = status::of_gateway(translated, &observed);
@@ -260,11 +260,7 @@ impl Controller {
 
     /// Makes the Envoy of a Gateway. Where nothing can be served, one that is there stays, with its
     /// address, and serves nothing; none is made.
-    async fn provision(
-        &mut self,
-        translated: &Translated<'_>,
-        services: &Services,
-    ) -> anyhow::Result<()> {
+    async fn provision(&mut self, translated: &Translated<'_>) -> anyhow::Result<()> {
         let control_plane = (self.namespace.as_str(), SERVICE, XDS_PORT);
         let objects = provision::objects(translated, control_plane);
         let namespace = translated.gateway.namespace().unwrap_or_default();
@@ -288,12 +284,10 @@ impl Controller {
         // Secrets first: a listener that names one not yet there is refused.
         self.publisher.apply(&objects.secret).await?;
         self.publisher.apply(&objects.config_map).await?;
-        let (group, services) = (provision::group(translated.gateway), services.clone());
+        let group = provision::group(translated.gateway);
         let snapshot = translated.snapshot.clone();
         self.xds
-            .publish(&group, &Shared::default(), snapshot, move || {
-                services.every_cluster()
-            });
+            .publish(&group, &Shared::default(), snapshot.into());
         // A Service must have a port.
         if !serves {
             return Ok(());

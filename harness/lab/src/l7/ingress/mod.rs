@@ -28,8 +28,8 @@ use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
-use super::xds::{Shared, Xds};
 use crate::builtin::BuiltinContext;
+use crate::xds::{Shared, Xds};
 
 /// `spec.controller` of the IngressClasses that are ours.
 pub(crate) const CONTROLLER: &str = "lab.strata.dev/ingress-controller";
@@ -124,11 +124,7 @@ impl Controller {
         let keys = secret(of_envoy.clone(), snapshot.secret_files());
         self.publisher.apply(&keys).await?;
         self.publisher.apply(&config_map(of_envoy, start)).await?;
-        let services = input.services.clone();
-        self.xds
-            .publish(GROUP, &Shared::default(), snapshot, move || {
-                services.every_cluster()
-            });
+        self.xds.publish(GROUP, &Shared::default(), snapshot.into());
         let addresses = addresses(input.services.find(&self.namespace, ENVOY));
         for ingress in input.served() {
             write_status(&self.client, ingress, &addresses).await?;

@@ -58,9 +58,9 @@ use super::publish::{Publisher, config_map, metadata, secret};
 use super::ready;
 use super::serve::{Servers, until_stopped};
 use super::world::World;
-use super::xds::{Shared, Xds};
 use crate::api::webhook::Handler;
 use crate::builtin::BuiltinContext;
+use crate::xds::{Shared, Xds};
 
 /// Where redirected connections of the pod go out.
 pub(crate) const OUTBOUND_PORT: u16 = 15001;
@@ -444,7 +444,7 @@ impl Istiod {
         });
         // A sidecar has the clusters of all Services, whether or not its routes lead there.
         let own = inbound::inbound(mesh, workload);
-        self.xds.publish(&workload.group(), shared, own, Vec::new);
+        self.xds.publish(&workload.group(), shared, own.into());
         let labels = [("app.kubernetes.io/managed-by", "istiod")];
         let metadata = metadata(&workload.namespace, &workload.config_map(), &labels);
         publisher.apply(&config_map(metadata, start)).await?;

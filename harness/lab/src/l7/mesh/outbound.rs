@@ -17,7 +17,6 @@ use super::kept::{Host, Kept, OfService, Seen};
 use super::registry::{Client, Kind, Mesh, cluster_name, fqdn, kind_of, ports, service_of};
 use super::sidecar::{Egress, OutboundPolicy};
 use super::{OUTBOUND_PORT, route};
-use crate::l7::envoy::Parts;
 use crate::l7::envoy::cluster::{Cluster, Protocol, original_destination};
 use crate::l7::envoy::listener::{
     HttpConnectionManager, Routes, address, http_filter, http_inspector, original_dst, tcp_proxy,
@@ -25,6 +24,7 @@ use crate::l7::envoy::listener::{
 use crate::l7::envoy::route::{
     Action, Forward, Route, VirtualHost, WeightedCluster, route_configuration_of,
 };
+use crate::xds::Parts;
 
 /// Where connections go that are not for a host of the mesh.
 pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
