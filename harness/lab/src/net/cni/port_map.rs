@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use crate::net::conntrack::{self, UdpService};
+use crate::net::conntrack::{self, Front};
 use crate::net::link::sysctl;
 use crate::net::nftables;
 use crate::os::netns::NetNs;
@@ -103,10 +103,13 @@ impl PortMap {
         let udp = ports.iter().filter(|port| port.protocol == "udp");
         let udp = udp.flat_map(|port| {
             let meant = addresses.iter().filter(|address| port.is_for(**address));
-            meant.map(|address| UdpService {
-                family: IpFamily::of(*address),
-                front: (port.ip.filter(|ip| !ip.is_unspecified()), port.port),
-                endpoints: BTreeSet::from([(*address, port.container_port)]),
+            meant.map(|address| {
+                let front = Front {
+                    family: IpFamily::of(*address),
+                    address: port.ip.filter(|ip| !ip.is_unspecified()),
+                    port: port.port,
+                };
+                (front, BTreeSet::from([(*address, port.container_port)]))
             })
         });
         let udp = udp.collect();
@@ -117,7 +120,7 @@ impl PortMap {
         pods.insert(id.to_owned(), mapped);
         self.nft.apply(&self.node, &rules(&pods)).await?;
         // What a pod before this one answered goes on to nobody.
-        Ok(conntrack::forget_stale(&self.node, &BTreeSet::new(), &udp)?)
+        Ok(conntrack::forget_stale(&self.node, udp)?)
     }
 
     /// Leads them to the pod no more.

@@ -31,6 +31,33 @@ pub(super) enum Say {
     All,
 }
 
+/// What was done to the kernel's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    /// What has changed was said, of rules that were as they had been said before.
+    Changed,
+    /// All was said, in place of what an earlier process had left.
+    TookOver,
+    /// All was said for the first time.
+    Wrote,
+    /// All was said again.
+    WroteAgain,
+    /// All was said again, in place of what could not be changed.
+    Replaced,
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, text: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        text.write_str(match self {
+            Self::Changed => "changed rules",
+            Self::TookOver => "took over all rules",
+            Self::Wrote => "wrote all rules",
+            Self::WroteAgain => "wrote all rules again",
+            Self::Replaced => "replaced all rules",
+        })
+    }
+}
+
 /// When a component says how much: what has changed as it changes, and all again in between.
 pub(super) struct Rhythm(Interval);
 
@@ -70,11 +97,7 @@ impl Table {
 
     /// Makes the kernel's rules these; returns what was done, if anything was. After an error, what
     /// the kernel has stays in force, and the next call starts from nothing.
-    pub(super) async fn sync(
-        &mut self,
-        wanted: Ruleset,
-        say: Say,
-    ) -> anyhow::Result<Option<&'static str>> {
+    pub(super) async fn sync(&mut self, wanted: Ruleset, say: Say) -> anyhow::Result<Option<Done>> {
         let done = match self.applied.take() {
             Some(before) if before == wanted && say == Say::Changes => {
                 self.applied = Some(before);
@@ -100,17 +123,17 @@ impl Table {
 
     /// Says everything to a kernel of which nothing is known. What an earlier process left goes on serving until it is
     /// replaced, part by part where all is too long for one transaction.
-    async fn begin(&self, wanted: &Ruleset) -> anyhow::Result<&'static str> {
+    async fn begin(&self, wanted: &Ruleset) -> anyhow::Result<Done> {
         if let Some(left) = self.left(wanted).await {
             let steps = || wanted.steps(Some(&left), true);
             match self.apply(&wanted.rewrite(&left), steps).await {
-                Ok(()) => return Ok("took over all rules"),
+                Ok(()) => return Ok(Done::TookOver),
                 Err(error) => tracing::debug!("what was left cannot be taken over: {error:#}"),
             }
         }
         self.apply(&wanted.replace(), || wanted.steps(None, true))
             .await?;
-        Ok("wrote all rules")
+        Ok(Done::Wrote)
     }
 
     /// What an earlier process left, as far as it has to be known to be taken over.
@@ -126,28 +149,23 @@ impl Table {
         Ruleset::outline(wanted.family, wanted.table, &listed)
     }
 
-    async fn update(
-        &self,
-        wanted: &Ruleset,
-        before: &Ruleset,
-        say: Say,
-    ) -> anyhow::Result<&'static str> {
+    async fn update(&self, wanted: &Ruleset, before: &Ruleset, say: Say) -> anyhow::Result<Done> {
         if say == Say::Changes
             && let Some(change) = wanted.change(before)
         {
             let steps = || wanted.steps(Some(before), false);
             match self.apply(&change, steps).await {
-                Ok(()) => return Ok("changed rules"),
+                Ok(()) => return Ok(Done::Changed),
                 // Somebody else has changed the very rules that are to change.
                 Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
             }
         }
         let steps = || wanted.steps(Some(before), true);
         if self.apply(&wanted.rewrite(before), steps).await.is_ok() {
-            return Ok("wrote all rules again");
+            return Ok(Done::WroteAgain);
         }
         self.apply(&wanted.replace(), || wanted.steps(None, true))
             .await?;
-        Ok("replaced all rules")
+        Ok(Done::Replaced)
     }
 }

@@ -30,10 +30,10 @@ use kube::{Api, ResourceExt as _};
 use self::health::HealthChecks;
 use self::model::{Endpoints, ServicePort, ports_of, service_ports};
 pub use self::rules::{TABLE, rules};
-use super::conntrack::{self, UdpService};
+use super::conntrack::{Front, Memory, UdpServices};
 use super::kept::Kept;
+use super::nftables::{Done, Rhythm, Say, Table};
 pub use super::nftables::{LONGEST, Ruleset};
-use super::nftables::{Rhythm, Say, Table};
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
 use crate::topology::IpFamily;
@@ -174,7 +174,7 @@ struct Proxy {
     family: IpFamily,
     netns: NetNs,
     table: Table,
-    udp: BTreeSet<UdpService>,
+    udp: Memory,
     kept: Kept<Part>,
 }
 
@@ -184,7 +184,7 @@ impl Proxy {
             family,
             netns: context.netns.clone(),
             table: Table::new(context.netns.clone(), context.nft.clone()),
-            udp: BTreeSet::new(),
+            udp: Memory::of(rules::refused(family)),
             kept: Kept::default(),
         }
     }
@@ -209,12 +209,12 @@ impl Proxy {
         let Some(done) = self.table.sync(wanted, say).await? else {
             return Ok(None);
         };
-        let udp = udp_services(ports.clone(), node);
-        if udp != self.udp {
-            // After the rules, so that what is forgotten is not learned again from the old ones.
-            conntrack::forget_stale(&self.netns, &self.udp, &udp)?;
-            self.udp = udp;
+        if done != Done::Changed {
+            self.udp.distrust();
         }
+        // After the rules, so that what is forgotten is not learned again from the old ones.
+        let udp = udp_services(ports.clone(), node);
+        self.udp.forget_stale(&self.netns, udp)?;
         let endpoints: usize = ports.clone().map(|port| port.endpoints.len()).sum();
         Ok(Some(format!(
             "{done}: {} Service ports, {endpoints} endpoints",
@@ -280,11 +280,8 @@ pub(super) fn sticky_load_balancers(services: &[Arc<Service>]) -> BTreeSet<IpAdd
 }
 
 /// The UDP Services of a node. One without endpoints is among them: what it answered is over.
-fn udp_services<'a>(
-    ports: impl Iterator<Item = &'a ServicePort>,
-    node: &NodeFacts,
-) -> BTreeSet<UdpService> {
-    let mut found = BTreeSet::new();
+fn udp_services<'a>(ports: impl Iterator<Item = &'a ServicePort>, node: &NodeFacts) -> UdpServices {
+    let mut found = UdpServices::new();
     for port in ports.filter(|port| port.protocol == "udp") {
         let endpoints: BTreeSet<_> = Endpoints::choose(port, node)
             .reachable()
@@ -296,12 +293,14 @@ fn udp_services<'a>(
             .chain(port.external_ips.iter().copied())
             .chain(port.load_balancer_ips.iter().copied());
         let fronts = addresses.map(|ip| (Some(ip), port.port));
-        for front in fronts.chain(port.node_port.map(|number| (None, number))) {
-            found.insert(UdpService {
+        for (address, number) in fronts.chain(port.node_port.map(|number| (None, number))) {
+            let front = Front {
                 family: IpFamily::of(port.cluster_ip),
-                front,
-                endpoints: endpoints.clone(),
-            });
+                address,
+                port: number,
+            };
+            // The first of two that want the same has it, as with the rules.
+            found.entry(front).or_insert_with(|| endpoints.clone());
         }
     }
     found

@@ -12,6 +12,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -65,6 +66,11 @@ pub(super) fn together<'a>(
         table.include(part);
     }
     table
+}
+
+/// The networks of Services' own addresses: what is for one of them and for no Service's port is refused.
+pub(super) fn refused(family: IpFamily) -> [IpNet; 2] {
+    [service_cidr(family), load_balancer_cidr(family)]
 }
 
 /// The sets and maps that the proxy fills, with nothing in them.

@@ -1,73 +1,74 @@
 //! UDP flows that the kernel remembers longer than they are right.
 //!
-//! Start from [`forget_stale`]. Netfilter translates a flow as it did its first packet. A TCP client
+//! Start from [`Memory::forget_stale`]. Netfilter translates a flow as it did its first packet. A TCP client
 //! notices when its endpoint is gone and connects anew; a UDP client that goes on sending from the
 //! same port would send to nobody for ever, or, having started before there was an endpoint, would
 //! never be translated. So such entries are deleted, as kube-proxy does it, over the kernel's own
-//! interface (`NFNL_SUBSYS_CTNETLINK`); there need be no `conntrack` program.
+//! interface (`NFNL_SUBSYS_CTNETLINK`); there need be no `conntrack` program. To find them is dear, so it is done
+//! only where the [`memory`] says that there can be any.
 
-use std::collections::BTreeSet;
+mod memory;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
 use rtnetlink::sys::{Socket, SocketAddr};
 
+pub(super) use self::memory::Memory;
+use self::memory::Suspects;
 use crate::os::netns::NetNs;
 use crate::topology::IpFamily;
 
-/// Where UDP is translated, and where its flows may lead.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct UdpService {
+/// Where UDP is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Front {
     /// Of which family it is.
     pub(super) family: IpFamily,
-    /// An address and a port, or a port of every address of the family.
-    pub(super) front: (Option<IpAddr>, u16),
-    /// The addresses and ports behind it.
-    pub(super) endpoints: BTreeSet<(IpAddr, u16)>,
+    /// An address; none where it is every address of the family.
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: u16,
 }
 
-/// Deletes the entries of flows to Services that lead to none of their endpoints, where that can have become so
-/// since they were as `before`: to read all entries is dear.
-pub(super) fn forget_stale(
-    netns: &NetNs,
-    before: &BTreeSet<UdpService>,
-    now: &BTreeSet<UdpService>,
-) -> io::Result<()> {
-    let services = unsettled(before, now);
-    if services.is_empty() {
+/// Where UDP is translated, and the addresses and ports behind it.
+pub(super) type UdpServices = BTreeMap<Front, BTreeSet<(IpAddr, u16)>>;
+
+/// Deletes the entries of flows to Services that lead to none of their endpoints.
+pub(super) fn forget_stale(netns: &NetNs, services: UdpServices) -> io::Result<()> {
+    forget(netns, &Suspects::all(services))
+}
+
+impl Memory {
+    /// The same, where that can have become so since these were last said.
+    pub(super) fn forget_stale(&mut self, netns: &NetNs, now: UdpServices) -> io::Result<()> {
+        let suspects = self.suspects(&now);
+        let outcome = forget(netns, &suspects);
+        match outcome {
+            Ok(()) => self.learn(now),
+            Err(_) => self.distrust(),
+        }
+        outcome
+    }
+}
+
+/// Deletes the entries of the flows that are stale.
+fn forget(netns: &NetNs, suspects: &Suspects) -> io::Result<()> {
+    let families = suspects.families();
+    if families.is_empty() {
         return Ok(());
     }
-    let families: BTreeSet<IpFamily> = services.iter().map(|service| service.family).collect();
     netns.run(|| {
         let mut socket = Socket::new(libc::NETLINK_NETFILTER as isize)?;
         socket.bind_auto()?;
         for family in families {
-            for flow in flows(&socket, family)? {
-                if flow.is_stale(&services) {
+            for flow in udp_flows(&socket, family)? {
+                if suspects.is_stale(&flow) {
                     delete(&socket, &flow)?;
                 }
             }
         }
         Ok(())
     })
-}
-
-/// Those that are new, have lost an endpoint, or have their first: of what has only more endpoints than before, no
-/// flow leads elsewhere.
-fn unsettled<'a>(
-    before: &'a BTreeSet<UdpService>,
-    now: &'a BTreeSet<UdpService>,
-) -> Vec<&'a UdpService> {
-    let settled = |service: &UdpService| {
-        let known = before
-            .iter()
-            .find(|known| known.front == service.front && known.family == service.family);
-        known.is_some_and(|known| {
-            !known.endpoints.is_empty() && known.endpoints.is_subset(&service.endpoints)
-        })
-    };
-    let changed = now.difference(before);
-    changed.filter(|service| !settled(service)).collect()
 }
 
 /// What is needed of an entry: the first packet's direction and the answer's.
@@ -80,19 +81,6 @@ struct Flow {
     answered_by: (IpAddr, u16),
 }
 
-impl Flow {
-    fn is_stale(&self, services: &[&UdpService]) -> bool {
-        self.protocol == UDP
-            && services.iter().any(|service| {
-                let (ip, port) = service.front;
-                let meant = service.family == IpFamily::of(self.to.0)
-                    && port == self.to.1
-                    && ip.is_none_or(|ip| ip == self.to.0);
-                meant && !service.endpoints.contains(&self.answered_by)
-            })
-    }
-}
-
 const UDP: u8 = 17;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADER: usize = 16;
@@ -103,6 +91,7 @@ const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -112,6 +101,9 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+/// Of an entry's own direction the protocol is looked at (`CTA_FILTER_F_CTA_PROTO_NUM`).
+const BY_PROTOCOL: u32 = 1 << 3;
 /// The bits of an attribute's type that say how it is to be read.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
@@ -141,8 +133,29 @@ fn send(socket: &Socket, message: &[u8]) -> io::Result<()> {
     socket.send_to(message, &SocketAddr::new(0, 0), 0).map(drop)
 }
 
-fn flows(socket: &Socket, family: IpFamily) -> io::Result<Vec<Flow>> {
-    let all = request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, number(family), &[]);
+/// The flows of UDP, and, where the kernel cannot tell them apart, others.
+fn udp_flows(socket: &Socket, family: IpFamily) -> io::Result<Vec<Flow>> {
+    match flows(socket, family, &only_udp()) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            flows(socket, family, &[])
+        }
+        outcome => outcome,
+    }
+}
+
+/// What a kernel older than Linux 5.8 does not look at.
+fn only_udp() -> Vec<u8> {
+    let protocol = attribute(CTA_TUPLE_PROTO, &plain(CTA_PROTO_NUM, &[UDP]));
+    let flags = plain(CTA_FILTER_ORIG_FLAGS, &BY_PROTOCOL.to_ne_bytes());
+    [
+        attribute(CTA_TUPLE_ORIG, &protocol),
+        attribute(CTA_FILTER, &flags),
+    ]
+    .concat()
+}
+
+fn flows(socket: &Socket, family: IpFamily, filter: &[u8]) -> io::Result<Vec<Flow>> {
+    let all = request(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, number(family), filter);
     send(socket, &all)?;
     let mut flows = Vec::new();
     loop {
@@ -212,11 +225,17 @@ fn messages(mut datagram: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
+/// An attribute made of others.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     const NESTED: u16 = 1 << 15;
+    plain(kind | NESTED, value)
+}
+
+/// An attribute with a value of its own.
+fn plain(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or_default();
     let mut bytes = Vec::from(length.to_ne_bytes());
-    bytes.extend((kind | NESTED).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
@@ -267,7 +286,6 @@ mod tests {
     #[test]
     fn a_flow_is_read_from_its_attributes() {
         let side = |source: [u8; 4], target: [u8; 4], from: u16, to: u16| {
-            let plain = |kind: u16, value: &[u8]| attribute(kind, value);
             let ip = [plain(CTA_IP_V4_SRC, &source), plain(CTA_IP_V4_DST, &target)].concat();
             let proto = [
                 plain(CTA_PROTO_NUM, &[UDP]),
@@ -295,93 +313,5 @@ mod tests {
         let flow = flow(&entry).unwrap();
         assert_eq!(flow.to, (IpAddr::from([10, 96, 0, 10]), 53));
         assert_eq!(flow.answered_by, (IpAddr::from([10, 244, 2, 9]), 5353));
-    }
-
-    #[test]
-    fn a_flow_is_stale_when_it_leads_to_no_endpoint_of_the_service_it_was_for() {
-        let ip = |last| IpAddr::from([10, 244, 1, last]);
-        let service = |front, endpoints: &[u8]| UdpService {
-            family: IpFamily::V4,
-            front,
-            endpoints: endpoints.iter().map(|last| (ip(*last), 5353)).collect(),
-        };
-        let cluster_ip = IpAddr::from([10, 96, 0, 10]);
-        let v6 = IpAddr::from([0xfd00, 0x172, 0x30, 0, 0, 0, 0, 3]);
-        let flow = |to, by| Flow {
-            tuple: Vec::new(),
-            protocol: UDP,
-            to,
-            answered_by: by,
-        };
-        let services = [
-            service((Some(cluster_ip), 53), &[2, 3]),
-            service((None, 30053), &[2]),
-        ];
-        let services: Vec<_> = services.iter().collect();
-        for (what, to, by, stale) in [
-            ("to an endpoint", (cluster_ip, 53), (ip(2), 5353), false),
-            ("to one that is gone", (cluster_ip, 53), (ip(4), 5353), true),
-            ("not translated", (cluster_ip, 53), (cluster_ip, 53), true),
-            ("to another port", (cluster_ip, 54), (cluster_ip, 54), false),
-            (
-                "to a node port",
-                (IpAddr::from([172, 30, 0, 3]), 30053),
-                (ip(3), 5353),
-                true,
-            ),
-            ("of the other family", (v6, 30053), (v6, 5353), false),
-            ("pod to pod", (ip(9), 53), (ip(9), 53), false),
-        ] {
-            assert_eq!(flow(to, by).is_stale(&services), stale, "{what}");
-        }
-    }
-
-    #[test]
-    fn flows_are_looked_at_of_services_that_can_have_lost_one() {
-        let service = |front: u16, endpoints: &[u8]| UdpService {
-            family: IpFamily::V4,
-            front: (None, front),
-            endpoints: endpoints
-                .iter()
-                .map(|last| (IpAddr::from([10, 244, 1, *last]), 5353))
-                .collect(),
-        };
-        for (what, before, now, looked_at) in [
-            ("new", vec![], vec![service(1, &[])], true),
-            (
-                "as before",
-                vec![service(1, &[2])],
-                vec![service(1, &[2])],
-                false,
-            ),
-            (
-                "one more",
-                vec![service(1, &[2])],
-                vec![service(1, &[2, 3])],
-                false,
-            ),
-            (
-                "the first",
-                vec![service(1, &[])],
-                vec![service(1, &[2])],
-                true,
-            ),
-            (
-                "one less",
-                vec![service(1, &[2, 3])],
-                vec![service(1, &[2])],
-                true,
-            ),
-            (
-                "another",
-                vec![service(1, &[2])],
-                vec![service(1, &[3])],
-                true,
-            ),
-            ("gone", vec![service(1, &[2])], vec![], false),
-        ] {
-            let (before, now) = (BTreeSet::from_iter(before), BTreeSet::from_iter(now));
-            assert_eq!(!unsettled(&before, &now).is_empty(), looked_at, "{what}");
-        }
     }
 }
