@@ -39,7 +39,6 @@ use self::corefile::Corefile;
 use self::forward::Upstream;
 use self::server::Handler;
 use self::zone::{Objects, Zone};
-use super::kept::Kept;
 use crate::builtin::BuiltinContext;
 use crate::os::netns::{NetNs, any};
 use crate::topology::OUTSIDE_IP;
@@ -71,7 +70,7 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     ));
     let own = context.ips();
     let _health = serve_http(&context.netns, HEALTH_PORT, "/health", || StatusCode::OK)?;
-    let (sender, zone) = watch::channel(None::<Arc<Zone>>);
+    let (sender, zone) = watch::channel(None::<Zone>);
     let (told, corefile) = watch::channel(Arc::<Corefile>::default());
     let seen = zone.clone();
     let _ready = serve_http(&context.netns, READY_PORT, "/ready", move || {
@@ -83,7 +82,6 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
     })?;
     let keep = async {
         world.ready().await;
-        let mut kept = Kept::default();
         let mut read = None;
         loop {
             let text = corefile_of(&configuration.state());
@@ -99,10 +97,12 @@ pub(crate) async fn run(context: BuiltinContext) -> anyhow::Result<()> {
                 services: services.state(),
                 slices: slices.state(),
                 namespaces: namespaces.state(),
-                own: own.clone(),
                 serial: u32::try_from(Timestamp::now().as_second()).unwrap_or_default(),
             };
-            sender.send_replace(Some(Arc::new(Zone::of(&objects, &mut kept))));
+            sender.send_modify(|zone| {
+                let zone = zone.get_or_insert_with(|| Zone::served_at(own.clone()));
+                zone.update(&objects);
+            });
             world.settled(HOLDOFF).await;
         }
     };

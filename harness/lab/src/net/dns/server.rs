@@ -48,7 +48,7 @@ pub(super) async fn serve(netns: &NetNs, port: u16, handler: Handler) -> anyhow:
 
 /// What a question is answered from.
 pub(super) struct Handler {
-    pub(super) zone: watch::Receiver<Option<Arc<Zone>>>,
+    pub(super) zone: watch::Receiver<Option<Zone>>,
     pub(super) corefile: watch::Receiver<Arc<Corefile>>,
     pub(super) upstream: Upstream,
 }
@@ -65,16 +65,17 @@ impl Handler {
         if !matches!(query.query_class(), DNSClass::IN | DNSClass::ANY) {
             return refused(ResponseCode::Refused);
         }
-        let Some(zone) = self.zone.borrow().clone() else {
-            return refused(ResponseCode::ServFail);
-        };
         let protocol = match request.protocol() {
             hickory_server::net::xfer::Protocol::Tcp => Protocol::Tcp,
             _ => Protocol::Udp,
         };
         let query = query.original();
         let kind = query.query_type();
-        let Some(mut answer) = answer(&zone, query.name(), kind) else {
+        let found = match self.zone.borrow().as_ref() {
+            None => return refused(ResponseCode::ServFail),
+            Some(zone) => answer(zone, query.name(), kind),
+        };
+        let Some(mut answer) = found else {
             return self.forward(query, protocol).await;
         };
         if let Some(target) = leaves(&answer, kind).cloned() {

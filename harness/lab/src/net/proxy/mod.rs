@@ -200,9 +200,10 @@ impl Proxy {
         local: &mut LocalCounts,
     ) -> anyhow::Result<Option<String>> {
         let family = self.family;
-        let parts = self.kept.of(services, slices, |service, slices| {
+        self.kept.update(services, slices, |service, slices| {
             Part::of(service, slices, node, family)
         });
+        let parts = self.kept.all();
         let ports = parts.clone().flat_map(|part| &part.ports);
         count_local(ports.clone(), node, local);
         let wanted = rules::together(family, parts.map(|part| &part.rules));

@@ -166,11 +166,11 @@ pub(super) fn service_ports(
     slices: &[Arc<EndpointSlice>],
     family: IpFamily,
 ) -> Vec<ServicePort> {
-    let mut all = Kept::default();
-    let all = all.of(services, slices, |service, slices| {
+    let mut kept = Kept::default();
+    kept.update(services, slices, |service, slices| {
         ports_of(service, slices, family)
     });
-    all.flatten().cloned().collect()
+    kept.all().flatten().cloned().collect()
 }
 
 /// The ports of one Service in a family, in order.

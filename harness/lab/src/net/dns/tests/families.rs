@@ -9,7 +9,16 @@ use serde_json::{Value, json};
 
 use super::{answer, data};
 use crate::net::dns::zone::{Objects, Zone};
-use crate::net::kept::Kept;
+
+/// Of a server at these addresses.
+fn zone() -> Zone {
+    let mut zone = Zone::served_at(vec![
+        "10.244.0.2".parse().unwrap(),
+        "fd00:10:244::2".parse().unwrap(),
+    ]);
+    zone.update(&objects());
+    zone
+}
 
 fn objects() -> Objects {
     let ports = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
@@ -47,10 +56,6 @@ fn objects() -> Objects {
             ),
         ],
         namespaces: vec![Arc::new(serde_json::from_value(namespace).unwrap())],
-        own: vec![
-            "10.244.0.2".parse().unwrap(),
-            "fd00:10:244::2".parse().unwrap(),
-        ],
         serial: 7,
     }
 }
@@ -63,7 +68,7 @@ fn of_service(digits: &str) -> String {
 #[test]
 fn both_families_are_answered_by_the_specification() {
     use RecordType::{A, AAAA, PTR, SRV};
-    let zone = Zone::of(&objects(), &mut Kept::default());
+    let zone = zone();
     let both = "both.ns.svc.cluster.local.";
     let (by_service, by_endpoint) = (
         of_service("0.8"),
@@ -146,7 +151,7 @@ fn both_families_are_answered_by_the_specification() {
 
 #[test]
 fn the_addresses_of_a_name_come_along_in_both_families() {
-    let zone = Zone::of(&objects(), &mut Kept::default());
+    let zone = zone();
     let name = Name::from_str("both.ns.svc.cluster.local.").unwrap();
     let along = data(&answer(&zone, &name, RecordType::SRV).unwrap().additionals);
     assert_eq!(along.len(), 2, "{along:?}");

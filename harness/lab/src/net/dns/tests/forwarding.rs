@@ -10,13 +10,11 @@ use hickory_server::Server;
 use hickory_server::server::RequestHandler;
 use tokio::sync::watch;
 
-use super::{data, objects};
+use super::{data, zone};
 use crate::net::dns::corefile::Corefile;
 use crate::net::dns::forward::{Protocol, Upstream};
 use crate::net::dns::server::Handler;
 use crate::net::dns::world::World;
-use crate::net::dns::zone::Zone;
-use crate::net::kept::Kept;
 use crate::os::netns::NetNs;
 
 /// A name server on loopback; it goes with what is returned.
@@ -61,7 +59,7 @@ async fn questions_go_to_whom_the_corefile_names() {
          silent.example {{\n errors\n}}\n"
     );
     let corefile = Arc::new(Corefile::parse(&corefile, &[]).unwrap());
-    let zone = Some(Arc::new(Zone::of(&objects(), &mut Kept::default())));
+    let zone = Some(zone());
     let upstream = Upstream::of(NetNs::current().unwrap());
     let (_zone, zone) = watch::channel(zone);
     let (_corefile, corefile) = watch::channel(corefile);

@@ -1,26 +1,25 @@
-//! Names and their answers, as a table over one small cluster; and the protocol over real sockets.
+//! Names and their answers, as a table over one small cluster.
 
 mod families;
 mod forwarding;
+mod protocol;
 
 use std::net::IpAddr;
-use std::str::FromStr as _;
 use std::sync::Arc;
 
-use hickory_proto::op::{DnsResponse, Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use hickory_server::Server;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::watch;
 
 use super::answer::{answer, leaves};
-use super::corefile::Corefile;
-use super::forward::Upstream;
-use super::server::Handler;
 use super::zone::{Objects, Zone};
-use crate::net::kept::Kept;
-use crate::os::netns::NetNs;
+
+/// Of a server at these addresses.
+fn zone() -> Zone {
+    let mut zone = Zone::served_at(vec![IpAddr::from([10, 244, 0, 2])]);
+    zone.update(&objects());
+    zone
+}
 
 fn objects() -> Objects {
     let service = |namespace: &str, name: &str, spec: Value| {
@@ -121,7 +120,6 @@ fn objects() -> Objects {
             ),
         ],
         namespaces: vec![namespace("ns"), namespace("kube-system"), namespace("bare")],
-        own: vec![IpAddr::from([10, 244, 0, 2])],
         serial: 7,
     }
 }
@@ -138,7 +136,7 @@ fn data(records: &[Record]) -> Vec<String> {
 #[test]
 fn names_are_answered_by_the_specification() {
     use RecordType::{A, AAAA, ANY, CNAME, NS, PTR, SOA, SRV, TXT};
-    let zone = Zone::of(&objects(), &mut Kept::default());
+    let zone = zone();
     let table: &[(&str, RecordType, ResponseCode, &[&str])] = &[
         // ClusterIP
         (
@@ -419,7 +417,7 @@ fn names_are_answered_by_the_specification() {
 
 #[test]
 fn other_names_are_for_others_to_answer() {
-    let zone = Zone::of(&objects(), &mut Kept::default());
+    let zone = zone();
     for name in [
         "example.com.",
         "web.",
@@ -433,7 +431,7 @@ fn other_names_are_for_others_to_answer() {
 
 #[test]
 fn targets_come_with_their_addresses_and_loops_end() {
-    let zone = Zone::of(&objects(), &mut Kept::default());
+    let zone = zone();
     let ask = |name: &str, kind| answer(&zone, &Name::from_ascii(name).unwrap(), kind).unwrap();
     let found = ask("_http._tcp.db.ns.svc.cluster.local.", RecordType::SRV);
     assert_eq!(
@@ -450,68 +448,4 @@ fn targets_come_with_their_addresses_and_loops_end() {
             .iter()
             .all(|one| one.record_type() == RecordType::CNAME)
     );
-}
-
-/// A handler with nobody else to ask.
-fn handler(zone: watch::Receiver<Option<Arc<Zone>>>) -> Handler {
-    let (_, corefile) = watch::channel(Arc::<Corefile>::default());
-    let upstream = Upstream::of(NetNs::current().unwrap());
-    Handler {
-        zone,
-        corefile,
-        upstream,
-    }
-}
-
-fn question(name: &str, payload: Option<u16>) -> Message {
-    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
-    message.add_query(Query::query(Name::from_str(name).unwrap(), RecordType::A));
-    if let Some(payload) = payload {
-        let mut edns = Edns::new();
-        edns.set_max_payload(payload);
-        message.set_edns(edns);
-    }
-    message
-}
-
-#[tokio::test]
-async fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
-    let (_sender, zone) =
-        watch::channel(Some(Arc::new(Zone::of(&objects(), &mut Kept::default()))));
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
-    let mut server = Server::new(handler(zone));
-    server.register_socket(socket);
-    server.register_listener(listener, std::time::Duration::from_secs(5), 8);
-    let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    client.connect(udp).await.unwrap();
-    let mut buffer = vec![0; 65535];
-    for (payload, whole) in [(None, false), (Some(700), false), (Some(4096), true)] {
-        let message = question("many.ns.svc.cluster.local.", payload);
-        client.send(&message.to_vec().unwrap()).await.unwrap();
-        let length = client.recv(&mut buffer).await.unwrap();
-        let answer = DnsResponse::from_buffer(buffer[..length].to_vec()).unwrap();
-        assert_eq!(answer.truncation, !whole, "{payload:?}");
-        assert_eq!(answer.answers.len() == 60, whole, "{payload:?}");
-        assert!(answer.authoritative, "{payload:?}");
-        assert!(
-            length <= usize::from(payload.unwrap_or(512)),
-            "{payload:?}: {length}"
-        );
-        assert_eq!(answer.edns.is_some(), payload.is_some());
-    }
-    let mut stream = tokio::net::TcpStream::connect(tcp).await.unwrap();
-    let message = question("many.ns.svc.cluster.local.", None)
-        .to_vec()
-        .unwrap();
-    stream
-        .write_u16(u16::try_from(message.len()).unwrap())
-        .await
-        .unwrap();
-    stream.write_all(&message).await.unwrap();
-    let length = usize::from(stream.read_u16().await.unwrap());
-    stream.read_exact(&mut buffer[..length]).await.unwrap();
-    let answer = DnsResponse::from_buffer(buffer[..length].to_vec()).unwrap();
-    assert_eq!((answer.truncation, answer.answers.len()), (false, 60));
 }
