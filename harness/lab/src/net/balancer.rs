@@ -14,9 +14,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
+use super::kept::{Changed, Kept};
 use super::link::Links;
 use super::nftables::{Elements, Ruleset, Say, Table, address_type, word};
-use super::proxy;
+use super::proxy::load_balancers::LoadBalancers;
 use super::route::to;
 use super::underlay::{BRIDGE, NodeLink};
 use crate::os::netns::NetNs;
@@ -61,14 +62,23 @@ pub async fn balance(
         });
         let mut tables: Vec<_> = tables.collect();
         world.ready().await;
+        let mut kept = Kept::default();
+        // Whether the rules are said though no Service asks for others than before.
+        let mut again = true;
         loop {
-            let local = proxy::local_load_balancers(&services.state(), &slices.state());
-            let sticky = proxy::sticky_load_balancers(&services.state());
-            for (family, table) in &mut tables {
-                let special = special(&nodes, *family, &local, &sticky);
-                let wanted = rules(*family, &balanced(&nodes, *family), &special);
-                if let Err(error) = table.sync(wanted, Say::Changes).await {
-                    tracing::warn!("load balancer addresses: {error:#}");
+            let (services, slices) = (services.state(), slices.state());
+            let changed = kept.update(&services, &slices, LoadBalancers::of);
+            if again || asks_otherwise(&changed, &kept) {
+                let all = together(&kept);
+                again = false;
+                for (family, table) in &mut tables {
+                    let special = special(&nodes, *family, &all);
+                    let wanted = rules(*family, &balanced(&nodes, *family), &special);
+                    if let Err(error) = table.sync(wanted, Say::Changes).await {
+                        tracing::warn!("load balancer addresses: {error:#}");
+                        // Tried again with the next change of anything.
+                        again = true;
+                    }
                 }
             }
             world.changed().await;
@@ -78,6 +88,24 @@ pub async fn balance(
         () = cancel.cancelled() => Ok(()),
         ended = work => ended,
     }
+}
+
+/// Whether a Service that has changed asks for something else of its addresses.
+fn asks_otherwise(changed: &[Changed<LoadBalancers>], kept: &Kept<LoadBalancers>) -> bool {
+    let nothing = LoadBalancers::default();
+    changed.iter().any(|Changed { key, before }| {
+        let (before, now) = (before.as_ref(), kept.get(key));
+        before.unwrap_or(&nothing) != now.unwrap_or(&nothing)
+    })
+}
+
+/// What all Services ask for.
+fn together(kept: &Kept<LoadBalancers>) -> LoadBalancers {
+    let mut all = LoadBalancers::default();
+    for of_service in kept.all() {
+        all.include(of_service);
+    }
+    all
 }
 
 /// The nodes that a load balancer sends to: not the control plane, which kubeadm labels
@@ -114,16 +142,11 @@ async fn routes(outside: &NetNs, nodes: &[NodeLink], family: IpFamily) -> anyhow
 }
 
 /// The addresses of a family that do not go to every node.
-fn special(
-    nodes: &[NodeLink],
-    family: IpFamily,
-    local: &BTreeMap<IpAddr, BTreeSet<String>>,
-    sticky: &BTreeSet<IpAddr>,
-) -> BTreeMap<IpAddr, Hops> {
+fn special(nodes: &[NodeLink], family: IpFamily, wanted: &LoadBalancers) -> BTreeMap<IpAddr, Hops> {
     let all = balanced(nodes, family);
     let ours = |address: &&IpAddr| IpFamily::of(**address) == family;
     let mut special = BTreeMap::new();
-    for (address, names) in local.iter().filter(|(address, _)| ours(address)) {
+    for (address, names) in wanted.local.iter().filter(|(address, _)| ours(address)) {
         let named = |place: &usize| names.contains(&nodes[*place].name);
         let hops: Hops = all.iter().copied().filter(named).collect();
         // With no such node, the address goes where all go, and the proxies there say why.
@@ -131,7 +154,7 @@ fn special(
             special.insert(*address, hops);
         }
     }
-    for address in sticky.iter().filter(ours) {
+    for address in wanted.sticky.iter().filter(ours) {
         let hops = special.entry(*address).or_insert_with(|| all.clone());
         *hops = hops.iter().copied().take(1).collect();
     }
@@ -184,8 +207,95 @@ fn choice(family: IpFamily, hops: &Hops) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
     use super::*;
+
+    #[test]
+    fn rules_are_said_again_when_a_service_asks_otherwise() {
+        let service = |spec: Value| -> Arc<Service> {
+            let mut all = json!({
+                "metadata": {"namespace": "ns", "name": "web"},
+                "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": "172.30.1.1", "ipMode": "VIP"}]}},
+            });
+            json_patch::merge(&mut all["spec"], &spec);
+            Arc::new(serde_json::from_value(all).unwrap())
+        };
+        let slice = |nodes: &[&str]| -> Arc<EndpointSlice> {
+            let nodes = nodes.iter().zip(2..);
+            let endpoints = nodes.map(
+                |(node, last)| json!({"addresses": [format!("10.244.1.{last}")], "nodeName": node}),
+            );
+            let all = json!({
+                "metadata": {
+                    "namespace": "ns", "name": "web-1",
+                    "labels": {"kubernetes.io/service-name": "web"},
+                },
+                "addressType": "IPv4", "ports": [{"port": 80}],
+                "endpoints": endpoints.collect::<Vec<_>>(),
+            });
+            Arc::new(serde_json::from_value(all).unwrap())
+        };
+        let everywhere = service(json!({}));
+        let local = service(json!({"externalTrafficPolicy": "Local"}));
+        let sticky =
+            service(json!({"externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP"}));
+        let mut kept = Kept::default();
+        for (what, services, slices, otherwise, nodes, is_sticky) in [
+            (
+                "new",
+                vec![&everywhere],
+                vec![slice(&["a"])],
+                false,
+                None,
+                false,
+            ),
+            (
+                "local",
+                vec![&local],
+                vec![slice(&["a"])],
+                true,
+                Some("a"),
+                false,
+            ),
+            (
+                "one more there",
+                vec![&local],
+                vec![slice(&["a", "a"])],
+                false,
+                Some("a"),
+                false,
+            ),
+            (
+                "one elsewhere",
+                vec![&local],
+                vec![slice(&["a", "b"])],
+                true,
+                Some("ab"),
+                false,
+            ),
+            ("nobody", vec![&local], vec![], true, Some(""), false),
+            ("sticky", vec![&sticky], vec![], true, Some(""), true),
+            ("gone", vec![], vec![], true, None, false),
+        ] {
+            let services: Vec<_> = services.into_iter().cloned().collect();
+            let changed = kept.update(&services, &slices, LoadBalancers::of);
+            assert_eq!(asks_otherwise(&changed, &kept), otherwise, "{what}");
+            let all = together(&kept);
+            let at: Vec<String> = all
+                .local
+                .into_values()
+                .map(|nodes| nodes.into_iter().collect())
+                .collect();
+            assert_eq!(at.first().map(String::as_str), nodes, "{what}");
+            assert_eq!(all.sticky.len(), usize::from(is_sticky), "{what}");
+        }
+    }
 
     #[test]
     fn an_address_goes_where_its_service_is() {

@@ -12,6 +12,7 @@
 //! ```
 
 mod health;
+pub(super) mod load_balancers;
 mod model;
 mod rules;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt as _};
 
 use self::health::HealthChecks;
-use self::model::{Endpoints, ServicePort, ports_of, service_ports};
+use self::model::{Endpoints, ServicePort, ports_of};
 pub use self::rules::{TABLE, rules};
 use super::conntrack::{Front, Memory, UdpServices};
 use super::kept::Kept;
@@ -249,35 +250,6 @@ fn count_local<'a>(
             .or_insert_with(|| (port.namespace.clone(), port.name.clone(), 0));
         *count = (*count).max(local.len());
     }
-}
-
-/// For the address of each load balancer with `externalTrafficPolicy: Local`, the nodes that have
-/// an endpoint of every port; what a load balancer finds out by asking the health-check node ports.
-pub(super) fn local_load_balancers(
-    services: &[Arc<Service>],
-    slices: &[Arc<EndpointSlice>],
-) -> BTreeMap<IpAddr, BTreeSet<String>> {
-    let mut found: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
-    let families = [IpFamily::V4, IpFamily::V6].into_iter();
-    for port in families.flat_map(|family| service_ports(services, slices, family)) {
-        if !port.external_local {
-            continue;
-        }
-        let nodes = port.endpoints.iter().filter(|endpoint| endpoint.ready);
-        let nodes: BTreeSet<String> = nodes.filter_map(|endpoint| endpoint.node.clone()).collect();
-        for ip in &port.load_balancer_ips {
-            found.entry(*ip).or_default().extend(nodes.iter().cloned());
-        }
-    }
-    found
-}
-
-/// The addresses of load balancers whose clients stay with one endpoint (`sessionAffinity: ClientIP`).
-pub(super) fn sticky_load_balancers(services: &[Arc<Service>]) -> BTreeSet<IpAddr> {
-    let families = [IpFamily::V4, IpFamily::V6].into_iter();
-    let ports = families.flat_map(|family| service_ports(services, &[], family));
-    let sticky = ports.filter(|port| port.affinity.is_some());
-    sticky.flat_map(|port| port.load_balancer_ips).collect()
 }
 
 /// The UDP Services of a node. One without endpoints is among them: what it answered is over.

@@ -258,10 +258,15 @@ fn addresses<'a>(texts: impl Iterator<Item = &'a str>, family: IpFamily) -> Vec<
     found.into_iter().collect()
 }
 
+/// Whether a Service is one of type `LoadBalancer`.
+pub(super) fn is_load_balancer(service: &Service) -> bool {
+    let type_ = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    type_ == Some("LoadBalancer")
+}
+
 /// The addresses at which a load balancer hands packets over as they came (`ipMode: VIP`).
 fn load_balancer_ips(service: &Service, family: IpFamily) -> Vec<IpAddr> {
-    let type_ = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
-    if type_ != Some("LoadBalancer") {
+    if !is_load_balancer(service) {
         return Vec::new();
     }
     let status = service.status.as_ref();

@@ -10,11 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::load_balancers::LoadBalancers;
 use super::model::{Endpoint, Endpoints, service_ports};
-use super::{
-    LocalCounts, NodeFacts, Ruleset, count_local, local_load_balancers, rules,
-    sticky_load_balancers,
-};
+use super::{LocalCounts, NodeFacts, Ruleset, count_local, rules};
 use crate::topology::IpFamily::{V4, V6};
 
 fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
@@ -449,7 +447,7 @@ fn load_balancers_learn_which_nodes_have_an_endpoint() {
         assert_eq!(counts, [(31000, expected)].into());
     }
     let expected = [("172.30.1.1".parse().unwrap(), ["a".to_owned()].into())].into();
-    assert_eq!(local_load_balancers(&web, &slices), expected);
+    assert_eq!(LoadBalancers::of(&web[0], &slices).local, expected);
 }
 
 #[test]
@@ -470,7 +468,7 @@ fn services_with_a_label_for_somebody_else_are_left_alone() {
 fn load_balancers_are_sticky_by_their_services_affinity() {
     let balanced = |affinity: &str, type_: &str| {
         let spec = json!({ "type": type_, "sessionAffinity": affinity });
-        sticky_load_balancers(&[service("web", spec)]).len()
+        LoadBalancers::of(&service("web", spec), &[]).sticky.len()
     };
     assert_eq!(balanced("ClientIP", "LoadBalancer"), 1);
     assert_eq!(balanced("None", "LoadBalancer"), 0);
