@@ -137,7 +137,7 @@ enum Presence {
 }
 
 /// The objects of a store as they were last, by their addresses; as long as they are held, no other has those.
-struct Seen<K>(HashMap<usize, Arc<K>>);
+pub(super) struct Seen<K>(HashMap<usize, Arc<K>>);
 
 impl<K> Default for Seen<K> {
     fn default() -> Self {
@@ -147,21 +147,28 @@ impl<K> Default for Seen<K> {
 
 impl<K> Seen<K> {
     /// Those that are gone since the last call, and those that came.
-    fn difference(&mut self, now: &[Arc<K>]) -> (Vec<Arc<K>>, Vec<Arc<K>>) {
+    pub(super) fn difference<'a>(
+        &mut self,
+        now: impl IntoIterator<Item = &'a Arc<K>>,
+    ) -> (Vec<Arc<K>>, Vec<Arc<K>>)
+    where
+        K: 'a,
+    {
         let address = |object: &Arc<K>| Arc::as_ptr(object).addr();
-        let came = now
-            .iter()
-            .filter(|object| !self.0.contains_key(&address(object)));
-        let came: Vec<_> = came.cloned().collect();
+        let now = now.into_iter();
+        let (there, new): (Vec<_>, Vec<_>) =
+            now.partition(|object| self.0.contains_key(&address(object)));
         let mut gone = Vec::new();
-        if now.len() - came.len() < self.0.len() {
-            let there: HashSet<_> = now.iter().map(address).collect();
+        if there.len() < self.0.len() {
+            let there: HashSet<_> = there.into_iter().map(address).collect();
             let left = self.0.extract_if(|address, _| !there.contains(address));
             gone.extend(left.map(|(_, object)| object));
         }
-        let more = came.iter().map(|object| (address(object), object.clone()));
+        let more = new
+            .iter()
+            .map(|object| (address(object), (*object).clone()));
         self.0.extend(more);
-        (gone, came)
+        (gone, new.into_iter().cloned().collect())
     }
 }
 

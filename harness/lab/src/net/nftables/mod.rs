@@ -9,6 +9,7 @@ mod build;
 mod outline;
 mod ruleset;
 mod steps;
+mod whole;
 
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(super) use self::build::hashed;
 pub use self::ruleset::Ruleset;
 pub(super) use self::ruleset::{Elements, address_type, word};
 pub use self::steps::LONGEST;
+pub(super) use self::whole::Parts;
+use self::whole::{Difference, Whole};
 use crate::os::netns::NetNs;
 use crate::os::nft::Nft;
 use crate::world::World;
@@ -82,7 +85,7 @@ impl Rhythm {
 pub(super) struct Table {
     netns: NetNs,
     nft: Nft,
-    applied: Option<Ruleset>,
+    applied: Option<Whole>,
 }
 
 impl Table {
@@ -97,17 +100,26 @@ impl Table {
 
     /// Makes the kernel's rules these; returns what was done, if anything was. After an error, what
     /// the kernel has stays in force, and the next call starts from nothing.
-    pub(super) async fn sync(&mut self, wanted: Ruleset, say: Say) -> anyhow::Result<Option<Done>> {
-        let done = match self.applied.take() {
-            Some(before) if before == wanted && say == Say::Changes => {
-                self.applied = Some(before);
-                return Ok(None);
-            }
-            Some(before) => self.update(&wanted, &before, say).await?,
-            None => self.begin(&wanted).await?,
+    pub(super) async fn sync(
+        &mut self,
+        wanted: impl Into<Parts>,
+        say: Say,
+    ) -> anyhow::Result<Option<Done>> {
+        let wanted = wanted.into();
+        let Some(mut whole) = self.applied.take() else {
+            let whole = Whole::of(wanted);
+            let done = self.begin(whole.table()).await?;
+            self.applied = Some(whole);
+            return Ok(Some(done));
         };
-        self.applied = Some(wanted);
-        Ok(Some(done))
+        let difference = whole.become_of(wanted);
+        let done = match (difference, say) {
+            (None, Say::Changes) => None,
+            (None, Say::All) => Some(self.rewrite(whole.table(), whole.table()).await?),
+            (Some(difference), say) => Some(self.update(whole.table(), &difference, say).await?),
+        };
+        self.applied = Some(whole);
+        Ok(done)
     }
 
     /// Applies a script as one transaction, or, where it is too long for that, its steps.
@@ -149,17 +161,29 @@ impl Table {
         Ruleset::outline(wanted.family, wanted.table, &listed)
     }
 
-    async fn update(&self, wanted: &Ruleset, before: &Ruleset, say: Say) -> anyhow::Result<Done> {
+    /// Says what is other in a table than before, and, where that cannot be, everything again.
+    async fn update(
+        &self,
+        wanted: &Ruleset,
+        difference: &Difference,
+        say: Say,
+    ) -> anyhow::Result<Done> {
+        let Difference { gone, came, .. } = difference;
         if say == Say::Changes
-            && let Some(change) = wanted.change(before)
+            && let Some(change) = came.change(gone)
         {
-            let steps = || wanted.steps(Some(before), false);
+            let steps = || came.steps(Some(gone), false);
             match self.apply(&change, steps).await {
                 Ok(()) => return Ok(Done::Changed),
                 // Somebody else has changed the very rules that are to change.
                 Err(error) => tracing::debug!("rules are not as they were left: {error:#}"),
             }
         }
+        self.rewrite(wanted, &difference.before()).await
+    }
+
+    /// Says everything again.
+    async fn rewrite(&self, wanted: &Ruleset, before: &Ruleset) -> anyhow::Result<Done> {
         let steps = || wanted.steps(Some(before), true);
         if self.apply(&wanted.rewrite(before), steps).await.is_ok() {
             return Ok(Done::WroteAgain);

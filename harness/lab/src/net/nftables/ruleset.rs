@@ -6,9 +6,12 @@
 //! but keeps clients with their endpoints; [`Ruleset::replace`] needs nothing to be there. What is too long
 //! for that goes in several, [`Ruleset::steps`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
+
+use super::whole::Contested;
 
 use crate::topology::IpFamily;
 
@@ -69,25 +72,67 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Adds what is in another.
-    pub(in crate::net) fn include(&mut self, part: &Self) {
-        let chains = part.chains.iter();
-        self.chains
-            .extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
-        let dynamic = part.dynamic.iter();
-        self.dynamic
-            .extend(dynamic.map(|(name, timeout)| (name.clone(), *timeout)));
+    /// Adds what is in another part of the table. An element that is there stays as it is.
+    ///
+    /// # Errors
+    /// When both have something in common; all is added nevertheless.
+    pub(super) fn include(&mut self, part: &Self) -> Result<(), Contested> {
+        let mut contested = false;
+        for (name, chain) in &part.chains {
+            let known = self.chains.insert(name.clone(), chain.clone());
+            contested |= known.is_some();
+        }
+        for (name, timeout) in &part.dynamic {
+            let known = self.dynamic.insert(name.clone(), *timeout);
+            contested |= known.is_some();
+        }
         for (ours, theirs) in [(&mut self.sets, &part.sets), (&mut self.maps, &part.maps)] {
             for (name, theirs) in theirs {
                 let Some(ours) = ours.get_mut(name) else {
+                    ours.insert(name, theirs.clone());
                     continue;
                 };
                 for (key, element) in &theirs.elements {
-                    if !ours.elements.contains_key(key) {
-                        ours.elements.insert(key.clone(), element.clone());
+                    match ours.elements.entry(key.clone()) {
+                        Entry::Vacant(place) => drop(place.insert(element.clone())),
+                        Entry::Occupied(_) => contested = true,
                     }
                 }
             }
+        }
+        if contested { Err(Contested) } else { Ok(()) }
+    }
+
+    /// Takes away what is in a part of the table that has nothing in common with another; its sets and maps stay.
+    pub(super) fn exclude(&mut self, part: &Self) {
+        for name in part.chains.keys() {
+            self.chains.remove(name);
+        }
+        for name in part.dynamic.keys() {
+            self.dynamic.remove(name);
+        }
+        for (ours, theirs) in [(&mut self.sets, &part.sets), (&mut self.maps, &part.maps)] {
+            for (name, theirs) in theirs {
+                if let Some(ours) = ours.get_mut(name) {
+                    for key in theirs.elements.keys() {
+                        ours.elements.remove(key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The sets and maps of this table alone, with nothing in them.
+    pub(super) fn emptied(&self) -> Self {
+        let emptied = |all: &BTreeMap<&'static str, Elements>| {
+            let each = all.iter();
+            each.map(|(name, of)| (*name, Elements::new(of.definition.clone())))
+                .collect()
+        };
+        Self {
+            sets: emptied(&self.sets),
+            maps: emptied(&self.maps),
+            ..Self::of(self.family, self.table)
         }
     }
 

@@ -33,7 +33,7 @@ use self::model::{Endpoints, ServicePort, ports_of};
 pub use self::rules::{TABLE, rules};
 use super::conntrack::{Front, Memory, UdpServices};
 use super::kept::Kept;
-use super::nftables::{Done, Rhythm, Say, Table};
+use super::nftables::{Done, Parts, Rhythm, Say, Table};
 pub use super::nftables::{LONGEST, Ruleset};
 use crate::builtin::BuiltinContext;
 use crate::os::netns::NetNs;
@@ -152,7 +152,7 @@ async fn serve(context: BuiltinContext) -> anyhow::Result<()> {
 /// What one Service is in a family, and means for a node.
 struct Part {
     ports: Vec<ServicePort>,
-    rules: Ruleset,
+    rules: Arc<Ruleset>,
 }
 
 impl Part {
@@ -164,7 +164,7 @@ impl Part {
     ) -> Self {
         let ports = ports_of(service, slices, family);
         Self {
-            rules: rules::part(family, &ports, node),
+            rules: Arc::new(rules::part(family, &ports, node)),
             ports,
         }
     }
@@ -175,6 +175,8 @@ struct Proxy {
     family: IpFamily,
     netns: NetNs,
     table: Table,
+    /// What its rules are without any Service.
+    base: Arc<Ruleset>,
     udp: Memory,
     kept: Kept<Part>,
 }
@@ -185,6 +187,7 @@ impl Proxy {
             family,
             netns: context.netns.clone(),
             table: Table::new(context.netns.clone(), context.nft.clone()),
+            base: Arc::new(rules::base(family)),
             udp: Memory::of(rules::refused(family)),
             kept: Kept::default(),
         }
@@ -207,7 +210,10 @@ impl Proxy {
         let parts = self.kept.all();
         let ports = parts.clone().flat_map(|part| &part.ports);
         count_local(ports.clone(), node, local);
-        let wanted = rules::together(family, parts.map(|part| &part.rules));
+        let wanted = Parts {
+            base: self.base.clone(),
+            others: parts.map(|part| part.rules.clone()).collect(),
+        };
         let Some(done) = self.table.sync(wanted, say).await? else {
             return Ok(None);
         };

@@ -44,7 +44,11 @@ pub fn rules(
     family: IpFamily,
 ) -> Ruleset {
     let ports = service_ports(services, slices, family);
-    together(family, [&part(family, &ports, node)])
+    let mut table = base(family);
+    for port in &ports {
+        add(&mut table, port, node);
+    }
+    table
 }
 
 /// What these ports add to the table of a family of a node.
@@ -54,18 +58,6 @@ pub(super) fn part(family: IpFamily, ports: &[ServicePort], node: &NodeFacts) ->
         add(&mut part, port, node);
     }
     part
-}
-
-/// The table of a family that these parts make, in their order.
-pub(super) fn together<'a>(
-    family: IpFamily,
-    parts: impl IntoIterator<Item = &'a Ruleset>,
-) -> Ruleset {
-    let mut table = base(family);
-    for part in parts {
-        table.include(part);
-    }
-    table
 }
 
 /// The networks of Services' own addresses: what is for one of them and for no Service's port is refused.
@@ -93,7 +85,7 @@ fn empty(family: IpFamily) -> Ruleset {
 }
 
 /// What is there without any Service.
-fn base(family: IpFamily) -> Ruleset {
+pub(super) fn base(family: IpFamily) -> Ruleset {
     let mut table = empty(family);
     // Source ranges are judged by the destination as the client wrote it, so before translation.
     // The other checks want what is still for a Service after it: from there on the node's own
