@@ -21,7 +21,7 @@ use kube::{Api, Client, Discovery, ResourceExt as _};
 use serde_json::json;
 use tokio::task::AbortHandle;
 
-use self::graph::{Item, Step, decide};
+use self::graph::{Graph, Item, Step};
 use super::informer::Informers;
 use super::world::{Cache, Next, Steps, World};
 
@@ -136,8 +136,9 @@ impl Collector {
             }
         }
         let mut steps = Steps::default();
-        self.check_owners(&items, &mut steps).await;
-        let plan = decide(&items, |owner| self.absent.contains(owner));
+        let graph = Graph::of(&items);
+        self.check_owners(&graph, &mut steps).await;
+        let plan = graph.decide(|owner| self.absent.contains(owner));
         for (item, step) in plan {
             let result = self.carry_out(item, step).await;
             steps.take(result);
@@ -146,14 +147,14 @@ impl Collector {
     }
 
     /// Asks about owners that are not in our caches: a watch may only be behind.
-    async fn check_owners(&mut self, items: &[Item], steps: &mut Steps) {
-        for (item, owner) in graph::unknown_owners(items) {
+    async fn check_owners(&mut self, graph: &Graph<'_>, steps: &mut Steps) {
+        for (item, owner) in graph.unknown_owners() {
             if self.absent.contains(&owner.uid) {
                 continue;
             }
-            let result = self.is_absent(item, &owner).await;
+            let result = self.is_absent(item, owner).await;
             if steps.take(result) == Some(true) {
-                self.absent.insert(owner.uid);
+                self.absent.insert(owner.uid.clone());
             }
         }
     }

@@ -9,7 +9,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, PostParams, Propagatio
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
-use super::graph::{Item, Step, decide, unknown_owners};
+use super::graph::{Graph, Item, Step};
 use crate::controllers::tests::Cluster;
 
 fn item(name: &str, owners: &[(&str, bool)], finalizers: &[&str], ending: bool) -> Item {
@@ -26,7 +26,7 @@ fn item(name: &str, owners: &[(&str, bool)], finalizers: &[&str], ending: bool) 
 }
 
 fn told(items: &[Item], absent: &[&str]) -> Vec<String> {
-    let plan = decide(items, |uid| absent.contains(&uid));
+    let plan = Graph::of(items).decide(|uid| absent.contains(&uid));
     plan.iter()
         .map(|(item, step)| {
             let what = match step {
@@ -156,9 +156,9 @@ fn owners_that_nobody_has_seen_are_asked_about_once() {
         item("a", &[("o", true), ("p", true)], &[], false),
         item("b", &[("p", true)], &[], false),
     ];
-    let unknown: Vec<String> = unknown_owners(&items)
-        .into_iter()
-        .map(|(_, owner)| owner.uid)
+    let unknown: Vec<String> = Graph::of(&items)
+        .unknown_owners()
+        .map(|(_, owner)| owner.uid.clone())
         .collect();
     assert_eq!(unknown, ["p"]);
 }
