@@ -134,6 +134,9 @@ fn deployment(translated: &Translated<'_>) -> Deployment {
     let pod = PodSpec {
         automount_service_account_token: Some(false),
         containers: vec![envoy()],
+        // Envoy ends when it is told to, but not if it is told before it listens for that: it is its container's
+        // first process, which signals do not end by themselves.
+        termination_grace_period_seconds: Some(1),
         volumes: Some(vec![
             Volume {
                 config_map: Some(ConfigMapVolumeSource {
