@@ -8,5 +8,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    strata::main(strata_suites::SUITES, strata_suites::CHANCE)
+    strata::main(
+        strata_suites::SUITES,
+        strata_suites::CHANCE,
+        strata_suites::LONGEST,
+    )
 }

@@ -11,6 +11,7 @@ mod entrance;
 mod gateway;
 mod ingress;
 mod load;
+mod longest;
 mod mesh;
 mod reference;
 mod refusal;
@@ -21,11 +22,11 @@ mod shares;
 mod tests;
 
 pub use chance::CHANCE;
+pub use longest::LONGEST;
 
 use strata::Suite;
 
-/// All suites, in the order of their layers. Within a layer the suites that wait longest stand first:
-/// the run takes their time only once.
+/// All suites, in the order of their layers.
 pub const SUITES: &[Suite] = &[
     cni::SUITE,
     cni::life::SUITE,

@@ -45,6 +45,15 @@ fn there_are_checks_of_every_layer() {
 }
 
 #[test]
+fn what_takes_longest_is_there_once() {
+    let ids: BTreeSet<_> = checks().map(|(_, _, check)| check.id).collect();
+    let longest: BTreeSet<_> = crate::LONGEST.iter().copied().collect();
+    let unknown: Vec<_> = longest.difference(&ids).collect();
+    assert!(unknown.is_empty(), "no checks: {unknown:?}");
+    assert_eq!(longest.len(), crate::LONGEST.len());
+}
+
+#[test]
 fn ids_are_unique_and_begin_with_their_layer() {
     let mut seen = BTreeSet::new();
     for (layer, _, check) in checks() {

@@ -269,9 +269,13 @@ async fn lent_certificate_by_grant(scope: &Scope) -> Outcome {
                 expected: (why.to_owned(), answer.map(str::to_owned)),
                 observe: async || {
                     let status = status(scope, &guest, "guest").await?;
-                    let why = of(&entry(&status, "guest"), "ResolvedRefs").1;
+                    let said = of(&entry(&status, "guest"), "ResolvedRefs").1;
+                    if said != why {
+                        // Silence takes its time, and would say nothing yet.
+                        return Ok((said, Some("not asked".to_owned())));
+                    }
                     let reply = entrance.send(&spec).await?;
-                    Ok((why, reply.status.map(|status| status.to_string())))
+                    Ok((said, reply.status.map(|status| status.to_string())))
                 },
                 likely: "the controller looks for grants of the Gateway's, or for none",
             })

@@ -57,6 +57,8 @@ pub struct Runner {
     pub suites: &'static [Suite],
     /// Which tests of chance each check may draw.
     pub chance: Ledger,
+    /// The ids of those that begin first, since they take longest. No verdict depends on it.
+    pub longest: &'static [&'static str],
     /// The folder of manifests; a relative path is taken from the workspace's root.
     pub manifests: &'static str,
     /// The folder of what is known of implementations; as for manifests.
@@ -75,11 +77,16 @@ pub struct Runner {
 /// The lab starts itself by executing this program again, so this must be the first statement of
 /// `main`, before there is a second thread.
 #[must_use]
-pub fn main(suites: &'static [Suite], chance: Ledger) -> ExitCode {
+pub fn main(
+    suites: &'static [Suite],
+    chance: Ledger,
+    longest: &'static [&'static str],
+) -> ExitCode {
     strata_lab::boot::init();
     Runner {
         suites,
         chance,
+        longest,
         manifests: "manifests",
         deviations: "suites/deviations",
         provider: provider::choose,
@@ -110,7 +117,7 @@ impl Runner {
     }
 
     fn run(self, settings: Settings, arguments: Arguments) -> Result<Exit, BadInput> {
-        let plan = Plan::new(self.suites, &arguments);
+        let plan = Plan::new(self.suites, self.longest, &arguments);
         if arguments.list {
             let listed = plan.arguments(&arguments, &plan.selected);
             let trials = plan

@@ -65,8 +65,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(suites: &'static [Suite], arguments: &Arguments) -> Self {
-        let all = everything(suites);
+    /// All of what the suites have, what takes `longest` before the rest of its phase.
+    pub(super) fn new(suites: &'static [Suite], longest: &[&str], arguments: &Arguments) -> Self {
+        let all = everything(suites, longest);
         let selected: Vec<_> = all
             .iter()
             .copied()
@@ -134,7 +135,7 @@ impl Plan {
     }
 }
 
-fn everything(suites: &'static [Suite]) -> Vec<Item> {
+fn everything(suites: &'static [Suite], longest: &[&str]) -> Vec<Item> {
     let mut all = Vec::new();
     for layer in Layer::ALL {
         let of = |layer: Layer| suites.iter().filter(move |suite| suite.layer == layer);
@@ -167,7 +168,7 @@ fn everything(suites: &'static [Suite]) -> Vec<Item> {
         };
         let gates = of(layer).flat_map(|suite| suite.gates);
         all.extend(gates.map(|check| own(TrialKind::Gate, check, 1)));
-        let (alone, together) = longest_first(of(layer))
+        let (alone, together) = longest_first(of(layer), longest)
             .into_iter()
             .partition::<Vec<_>, _>(|check| check.needs.contains(&Need::Alone));
         let together = together.into_iter().map(|check| (check, 2));
@@ -177,10 +178,17 @@ fn everything(suites: &'static [Suite]) -> Vec<Item> {
     all
 }
 
-/// What makes and deletes things of its own takes longest, and is not to be what all wait for last.
-fn longest_first<'a>(suites: impl Iterator<Item = &'a Suite>) -> Vec<&'static Check> {
+/// What takes longest is not to be what all wait for last: what is known for it, then what makes and deletes things
+/// of its own.
+fn longest_first<'a>(
+    suites: impl Iterator<Item = &'a Suite>,
+    longest: &[&str],
+) -> Vec<&'static Check> {
     let mut checks: Vec<_> = suites.flat_map(|suite| suite.checks).collect();
-    checks.sort_by_key(|check| check.manifest.is_none());
+    checks.sort_by_key(|check| {
+        let known = longest.iter().position(|id| *id == check.id);
+        (known.unwrap_or(longest.len()), check.manifest.is_none())
+    });
     checks
 }
 
@@ -271,7 +279,7 @@ mod tests {
 
     fn plan(line: &[&str]) -> Vec<String> {
         let arguments = Arguments::from_iter([&["e2e"], line].concat());
-        Plan::new(SUITES, &arguments)
+        Plan::new(SUITES, &[], &arguments)
             .run
             .iter()
             .map(Item::name)
@@ -337,14 +345,14 @@ mod tests {
                 check("cni::d"),
             ],
         }];
-        let all = everything(SUITES);
+        let all = everything(SUITES, &["cni::c", "cni::d"]);
         let phases: Vec<_> = all.iter().map(|item| (item.name(), item.phase())).collect();
         let expected = [
             ("cni::up", 0),
-            ("cni::b", 2),
             ("cni::d", 2),
-            ("cni::a", 3),
-            ("cni::c", 4),
+            ("cni::b", 2),
+            ("cni::c", 3),
+            ("cni::a", 4),
         ];
         assert_eq!(
             phases,
@@ -416,7 +424,7 @@ mod tests {
 
     #[test]
     fn phases_never_go_down() {
-        let plan = Plan::new(SUITES, &Arguments::default());
+        let plan = Plan::new(SUITES, &[], &Arguments::default());
         assert!(plan.run.iter().map(Item::phase).is_sorted());
     }
 }

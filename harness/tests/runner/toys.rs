@@ -115,6 +115,7 @@ pub(crate) fn main() -> ExitCode {
     Runner {
         suites: SUITES,
         chance: CHANCE,
+        longest: &[],
         manifests: folder.leak(),
         deviations: "no-such-folder",
         provider: |_| Ok(Box::new(Toy)),
