@@ -160,7 +160,7 @@ fn skipped(kind: &str, reason: Option<&str>) -> TestCaseStatus {
 /// quick-junit drops ANSI sequences and control characters, but not the two code points that XML
 /// 1.0 excludes from the other end of the plane.
 fn xml(text: &str) -> String {
-    // Each report is written after every trial; almost none of its texts has a byte that these begin with.
+    // Each report is written many times; almost none of its texts has a byte that these begin with.
     if !text.as_bytes().contains(&0xef) {
         return text.to_owned();
     }

@@ -1,8 +1,8 @@
 //! What a run leaves behind: `report.json` with everything, `junit.xml` for CI, and the lines that
 //! a person reads.
 //!
-//! Start from [`Report`], the versioned model; [`write`] puts it on disk, whole or not at all, after
-//! every trial, so that a killed run leaves readable files. Nothing here judges. Rule: the three
+//! Start from [`Report`], the versioned model; [`write`] puts it on disk, whole or not at all, as
+//! trials end, so that a killed run leaves readable files. Nothing here judges. Rule: the three
 //! forms are made from the same model and never disagree.
 
 mod form;

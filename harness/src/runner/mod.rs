@@ -25,6 +25,7 @@ use std::time::Duration;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, FormatSetting};
 use rand::RngExt as _;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::apply::load_planned;
 use crate::asset::Origin;
@@ -178,6 +179,10 @@ impl Runner {
             &plan,
         ));
         stage.save();
+        let saving = {
+            let stage = Arc::clone(&stage);
+            AbortOnDropHandle::new(runtime.spawn(async move { stage.keep_saved().await }))
+        };
         let signals = runtime.spawn(signals::listen(stage.stop.clone()));
         let names = plan.names();
         let mut mimic = plan.arguments(&arguments, &names);
@@ -195,6 +200,7 @@ impl Runner {
             stage.trouble("the runner itself panicked; this is a defect of strata".to_owned());
         }
         runtime.block_on(stage.tear_down());
+        drop(saving);
         let exit = stage.end(&arguments);
         let summary = report::summary(&stage.report());
         // A reader that has gone away is no reason to lose the exit code.
