@@ -9,6 +9,7 @@ mod toys;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -52,6 +53,9 @@ const TRIALS: &[(&str, Test)] = &[
     ("a_killed_run_leaves_a_readable_report", killed),
     ("a_cluster_is_kept_if_that_is_asked", keeps),
 ];
+
+/// Longer than anything here takes: a test must end even if what it waits for never comes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A place for a run.
 struct Run(tempfile::TempDir);
@@ -444,6 +448,19 @@ fn unread(run: &Run) -> anyhow::Result<()> {
 
 fn killed(run: &Run) -> anyhow::Result<()> {
     let (mut child, _stderr) = hanging(run)?;
+    // While it hangs, what ended before is written.
+    let began = Instant::now();
+    while run
+        .ended(None, &[], &[])?
+        .verdict("cni::gate", "passed")
+        .is_err()
+    {
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "the gate's verdict is never written"
+        );
+        std::thread::yield_now();
+    }
     child.kill()?;
     let status = child.wait()?;
     let ended = run.ended(status.code(), &[], &[])?;
