@@ -319,7 +319,7 @@ mod tests {
             gates: &[],
             checks: &[check("cni::b"), check("cni::a"), LONG],
         };
-        let ids: Vec<_> = longest_first([&SUITE].into_iter())
+        let ids: Vec<_> = longest_first([&SUITE].into_iter(), &[])
             .iter()
             .map(|check| check.id)
             .collect();
