@@ -2,6 +2,7 @@
 //!
 //! Start from [`Session::next`].
 
+use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,7 @@ struct Session {
     requests: Streaming<DeltaDiscoveryRequest>,
     node: Option<Node>,
     instance: Instance,
-    places: watch::Receiver<std::collections::BTreeMap<String, String>>,
+    places: watch::Receiver<BTreeMap<String, String>>,
     /// The group that the proxy is of.
     group: Option<(String, watch::Receiver<Option<Arc<Configuration>>>)>,
     /// When what was refused is offered again.
