@@ -113,6 +113,10 @@ impl Provider for Lab {
         self.traefik.variant(layer)
     }
 
+    fn side_by_side(&self) -> usize {
+        12
+    }
+
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
         let nft = tools::nft(self.nft.as_deref()).await?;
         let envoy = tools::envoy(self.envoy.as_deref()).await?;

@@ -109,6 +109,12 @@ pub trait Provider: Send + Sync {
         Variant::of(self.name())
     }
 
+    /// How many trials run side by side where nobody says. Checks wait for traffic rather than compute, so the number
+    /// of processors says little; but a real cluster's nodes have other work, too.
+    fn side_by_side(&self) -> usize {
+        8
+    }
+
     /// Looks whether a run may begin, and changes nothing; `tell` says to the person what it would do.
     /// Who makes a cluster of its own has nobody to ask.
     ///

@@ -171,6 +171,7 @@ impl Runner {
             let planned = plan.told(&info);
             runtime.block_on(provider.preflight(&planned, &|line| progress::tell(line)))?;
         }
+        let side_by_side = provider.side_by_side();
         let stage = Arc::new(Stage::new(
             self,
             settings,
@@ -186,8 +187,7 @@ impl Runner {
         let signals = runtime.spawn(signals::listen(stage.stop.clone()));
         let names = plan.names();
         let mut mimic = plan.arguments(&arguments, &names);
-        // Checks wait for traffic rather than compute, so the number of cores says nothing.
-        mimic.test_threads = Some(arguments.test_threads.unwrap_or(8).max(1));
+        mimic.test_threads = Some(arguments.test_threads.unwrap_or(side_by_side).max(1));
         let trials = plan
             .all
             .iter()
