@@ -177,11 +177,7 @@ impl Resources {
 
 /// What proxies of several groups are told alike.
 #[derive(Debug, Default)]
-pub struct Shared {
-    clusters: Resources,
-    listeners: Resources,
-    routes: Resources,
-}
+pub struct Shared(Configuration);
 
 impl Shared {
     /// Those of parts that are often much like the ones before.
@@ -191,13 +187,8 @@ impl Shared {
         told: &mut Told,
         log: &dyn Fn(&str),
     ) -> Self {
-        let none = Self::default();
-        let before = before.unwrap_or(&none);
-        Self {
-            clusters: told.resources(Kind::Clusters, parts.clusters, &before.clusters, log),
-            listeners: told.resources(Kind::Listeners, parts.listeners, &before.listeners, log),
-            routes: told.resources(Kind::Routes, parts.routes, &before.routes, log),
-        }
+        let before = before.map(|before| &before.0);
+        Self(Configuration::of(parts, before, told, log))
     }
 }
 
@@ -206,32 +197,48 @@ impl Shared {
 pub(crate) struct Configuration {
     pub(crate) clusters: Resources,
     pub(crate) listeners: Resources,
-    /// Those that listeners name; the others nobody asks for.
     pub(crate) routes: Resources,
 }
 
 impl Configuration {
-    /// What is shared and the group's own, which is often much like the one before.
+    /// What is shared and the group's own, which is often much like the one before. Of routes it has those that
+    /// listeners name; the others nobody asks for.
     pub(crate) fn new(
-        shared: &Shared,
+        Shared(shared): &Shared,
         own: Parts,
         before: Option<&Self>,
         told: &mut Told,
         log: &dyn Fn(&str),
     ) -> Self {
+        let own = Self::of(own, before, told, log);
+        let mut all = Self {
+            clusters: shared.clusters.with(own.clusters),
+            listeners: shared.listeners.with(own.listeners),
+            routes: shared.routes.with(own.routes),
+        };
+        let named = all.listeners.named_routes();
+        all.routes.0.retain(|name, _| named.contains(name));
+        all
+    }
+
+    /// What parts are, each as it was before where it is the same.
+    fn of(parts: Parts, before: Option<&Self>, told: &mut Told, log: &dyn Fn(&str)) -> Self {
         let none = Self::default();
         let before = before.unwrap_or(&none);
-        let clusters = told.resources(Kind::Clusters, own.clusters, &before.clusters, log);
-        let listeners = told.resources(Kind::Listeners, own.listeners, &before.listeners, log);
-        let listeners = shared.listeners.with(listeners);
-        let routes = told.resources(Kind::Routes, own.routes, &before.routes, log);
-        let mut routes = shared.routes.with(routes);
-        let named = listeners.named_routes();
-        routes.0.retain(|name, _| named.contains(name));
+        let mut made = |kind: Kind, values| told.resources(kind, values, before.of_kind(kind), log);
         Self {
-            clusters: shared.clusters.with(clusters),
-            routes,
-            listeners,
+            clusters: made(Kind::Clusters, parts.clusters),
+            listeners: made(Kind::Listeners, parts.listeners),
+            routes: made(Kind::Routes, parts.routes),
+        }
+    }
+
+    /// Its resources of a kind.
+    pub(crate) fn of_kind(&self, kind: Kind) -> &Resources {
+        match kind {
+            Kind::Clusters => &self.clusters,
+            Kind::Listeners => &self.listeners,
+            Kind::Routes => &self.routes,
         }
     }
 
@@ -246,16 +253,14 @@ impl Configuration {
 
     /// Whether proxies are told the same.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        self.clusters.same(&other.clusters)
-            && self.listeners.same(&other.listeners)
-            && self.routes.same(&other.routes)
+        let same = |kind| self.of_kind(kind).same(other.of_kind(kind));
+        Kind::ALL.into_iter().all(same)
     }
 
     /// All of it, as JSON: clusters, listeners and routes one after the other.
     pub(crate) fn values(&self) -> Vec<Value> {
-        [&self.clusters, &self.listeners, &self.routes]
-            .into_iter()
-            .flat_map(|resources| resources.0.values())
+        let all = Kind::ALL.into_iter();
+        all.flat_map(|kind| self.of_kind(kind).0.values())
             .map(|resource| resource.value.as_ref().clone())
             .collect()
     }

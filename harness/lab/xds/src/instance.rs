@@ -307,11 +307,7 @@ impl Instance {
     }
 
     fn offer(&mut self, kind: Kind, change: Change, now: &Configuration) -> Answer {
-        let source = match kind {
-            Kind::Clusters => &now.clusters,
-            Kind::Listeners => &now.listeners,
-            Kind::Routes => &now.routes,
-        };
+        let source = now.of_kind(kind);
         let resources = change.keys().filter_map(|name| {
             let resource = source.items().get(name)?;
             Some((name.clone(), resource.clone()))
