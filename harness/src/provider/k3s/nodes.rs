@@ -94,18 +94,23 @@ impl Nodes {
     /// When the engine refuses something, or the server does not come up.
     pub(super) async fn start(&self, wanted: &Wanted) -> anyhow::Result<String> {
         let label = self.label();
-        let network = ["network", "create", "--label", &label, &self.cluster];
+        let subnet = wanted.subnet();
+        let mut network = vec!["network", "create", "--label", &label];
+        network.extend(subnet.iter().map(String::as_str));
+        network.push(&self.cluster);
         self.step("making the nodes' network", ASK, &network)
             .run()
             .await?;
         let secret = secret();
         let (server, published) = (self.server(), format!("127.0.0.1::{PORT}"));
-        let mut words = vec!["--publish", &published, &wanted.image];
+        let mut words = wanted.container().to_vec();
+        words.extend(["--publish", &published, &wanted.image]);
         words.extend(wanted.server());
         self.run(&server, &secret, &words).await?;
         let kubeconfig = self.kubeconfig(&server).await?;
         let url = format!("K3S_URL=https://{server}:{PORT}");
-        let words = ["--env", &url, &wanted.image, "agent"];
+        let mut words = wanted.container().to_vec();
+        words.extend(["--env", &url, &wanted.image, "agent"]);
         let (words, secret) = (&words, secret.as_str());
         let agents = self.agents(wanted);
         let agents = agents.map(|name| async move { self.run(&name, secret, words).await });

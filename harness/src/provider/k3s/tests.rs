@@ -188,6 +188,33 @@ async fn a_cluster_comes_and_goes_by_the_engines_commands() {
 }
 
 #[tokio::test]
+async fn both_families_are_of_the_nodes_network_the_pods_and_the_services() {
+    let stage = Stage::new(&[("STRATA_IP_FAMILY", "dual"), ("STRATA_NODES", "2")]);
+    stage.create().await.unwrap();
+    let asked = stage.asked();
+    let network = "docker network create --label strata.dev/cluster=strata-abc --ipv6 --subnet fd";
+    let made = asked.iter().find(|line| line.starts_with(network));
+    let subnet = made.unwrap().split(' ').rev().nth(1).unwrap();
+    assert!(subnet.parse::<ipnet::Ipv6Net>().unwrap().prefix_len() == 64);
+    for node in ["server", "agent-1"] {
+        let node = format!("--hostname strata-abc-{node} ");
+        let run = asked.iter().find(|line| line.contains(&node)).unwrap();
+        let switched_on =
+            "--sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.all.forwarding=1 ";
+        assert!(run.contains(switched_on), "{run}");
+    }
+    let server = asked.iter().find(|line| line.contains(" server --disable"));
+    let told = "--cluster-cidr=10.42.0.0/16,fd00:10:42::/56 --service-cidr=10.43.0.0/16,fd00:10:43::/112 --flannel-ipv6-masq (with a secret)";
+    assert!(server.unwrap().ends_with(told), "{server:?}");
+    assert!(stage.k3s.destroy().await.is_empty());
+    let dual = [("STRATA_IP_FAMILY", "dual")];
+    let subnets = || Wanted::by(&settings(&dual)).unwrap().subnet();
+    assert_ne!(subnets(), subnets());
+    let bare = Wanted::by(&settings(&[dual[0], ("STRATA_CNI", "none")])).unwrap();
+    assert!(!bare.server().contains(&"--flannel-ipv6-masq"));
+}
+
+#[tokio::test]
 async fn what_k3s_brings_is_used_by_choice() {
     let stage = Stage::new(&[("STRATA_K3S_BUNDLED", "1")]);
     let cluster = stage.create().await.unwrap();
@@ -272,7 +299,7 @@ fn what_is_asked_for_is_told_in_k3s_words() {
     ];
     assert!(refused(&both).contains("unset one"));
     assert!(refused(&[("STRATA_CNI", "cilium")]).contains("flannel, which k3s has"));
-    assert!(refused(&[("STRATA_IP_FAMILY", "dual")]).contains("ipv4 alone"));
+    assert!(refused(&[("STRATA_IP_FAMILY", "ipv6")]).contains("choose ipv4 or dual"));
     let one = wanted(&[("STRATA_NODES", "1"), ("STRATA_CNI", "none")]).unwrap();
     assert_eq!(one.nodes(), 1);
     assert_eq!(
