@@ -4,11 +4,13 @@
 //! Start from [`Engine`]. Rule: nothing here knows which project's nodes they are.
 
 mod engine;
+mod labelled;
 mod nodes;
 mod outside;
 mod parts;
 
 pub(super) use engine::Engine;
+pub(super) use labelled::{labelled, remove_labelled};
 pub(super) use nodes::all_ready;
 #[cfg(test)]
 pub(super) use outside::subnets;

@@ -14,7 +14,7 @@ use rand::distr::Alphanumeric;
 
 use super::wanted::Wanted;
 use crate::budget::Budget;
-use crate::provider::containers::{Engine, remove_beside};
+use crate::provider::containers::{Engine, labelled, remove_beside, remove_labelled};
 use crate::provider::step::Step;
 use crate::verdict::NoVerdict;
 use crate::wait::{self, Progress};
@@ -31,7 +31,6 @@ const ASK: Duration = Duration::from_secs(20);
 /// A first run also pulls the image.
 const START: Duration = Duration::from_secs(280);
 const LOAD: Duration = Duration::from_secs(120);
-const REMOVE: Duration = Duration::from_secs(50);
 /// How long all may take to go.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// From the start of its container until the server has written its kubeconfig.
@@ -77,10 +76,6 @@ impl Nodes {
 
     fn label(&self) -> String {
         format!("{LABEL}={}", self.cluster)
-    }
-
-    fn filter(&self) -> String {
-        format!("label={}", self.label())
     }
 
     fn step(&self, doing: &'static str, limit: Duration, arguments: &[&str]) -> Step<'_> {
@@ -219,7 +214,7 @@ impl Nodes {
         tokio::fs::create_dir_all(folder)
             .await
             .with_context(|| format!("cannot make {}", folder.display()))?;
-        for name in self.containers().await? {
+        for name in labelled(&self.engine, &self.label()).await? {
             let log = self.step(
                 "reading a node's log",
                 ASK,
@@ -234,33 +229,17 @@ impl Nodes {
         Ok(())
     }
 
-    /// The names of the containers that there are.
-    async fn containers(&self) -> anyhow::Result<Vec<String>> {
-        let filter = self.filter();
-        let list = ["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"];
-        let told = self.step("listing the nodes", ASK, &list).run().await?;
-        Ok(told.split_whitespace().map(str::to_owned).collect())
-    }
-
     /// Removes all that there is of the cluster.
     ///
     /// # Errors
     /// When the engine refuses that.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
-        let containers = self.containers().await?;
-        let nodes = async {
-            if containers.is_empty() {
-                return Ok(());
-            }
-            let mut remove = vec!["rm", "--force", "--volumes"];
-            remove.extend(containers.iter().map(String::as_str));
-            let removed = self.step("removing the nodes", REMOVE, &remove);
-            removed.run().await.map(drop)
-        };
+        let label = self.label();
+        let nodes = remove_labelled(&self.engine, &label);
         let beside = remove_beside(&self.engine, &self.cluster);
         let (nodes, beside) = tokio::join!(nodes, beside);
         nodes.and(beside)?;
-        let filter = self.filter();
+        let filter = format!("label={label}");
         let list = ["network", "ls", "--quiet", "--filter", &filter];
         let networks = self.step("looking for the nodes' network", ASK, &list);
         for network in networks.run().await?.split_whitespace() {

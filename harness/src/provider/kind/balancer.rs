@@ -22,7 +22,7 @@ use tokio::process::{Child, Command};
 use super::{ENGINE, NETWORK};
 use crate::budget::CREATE;
 use crate::group::Group;
-use crate::provider::containers::Engine;
+use crate::provider::containers::{Engine, remove_labelled};
 use crate::provider::tools;
 use crate::settings::{BadInput, Settings};
 use crate::verdict::NoVerdict;
@@ -40,7 +40,6 @@ const ALONE: [&str; 3] = [
 /// What kills a program as its parent dies; util-linux has it.
 const WITH_PARENT: &str = "setpriv";
 const END: Duration = Duration::from_secs(15);
-const REMOVE: Duration = Duration::from_secs(60);
 
 /// Who is to give load balancers their addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,17 +201,7 @@ fn has_address(service: &Service) -> bool {
 /// # Errors
 /// When the engine refuses that.
 pub(super) async fn remove(engine: &Engine, cluster: &str) -> anyhow::Result<()> {
-    let filter = format!("label={LABEL}={cluster}");
-    let list = ["ps", "--all", "--quiet", "--filter", &filter];
-    let told = engine.step("looking for load balancers' containers", REMOVE, &list);
-    let told = told.run().await?;
-    let containers: Vec<_> = told.split_whitespace().collect();
-    if containers.is_empty() {
-        return Ok(());
-    }
-    let remove = [&["rm", "--force", "--volumes"], &containers[..]].concat();
-    let removed = engine.step("removing load balancers' containers", REMOVE, &remove);
-    removed.run().await.map(drop)
+    remove_labelled(engine, &format!("{LABEL}={cluster}")).await
 }
 
 #[cfg(test)]
@@ -336,7 +325,7 @@ cat GATE & wait
         remove(&stage.engine, "strata-abc").await.unwrap();
         stage.put("THERE");
         remove(&stage.engine, "strata-abc").await.unwrap();
-        let look = "docker ps --all --quiet --filter label=io.x-k8s.cloud-provider-kind.cluster=strata-abc";
+        let look = "docker ps --all --filter label=io.x-k8s.cloud-provider-kind.cluster=strata-abc --format {{.Names}}";
         assert_eq!(
             stage.log()[1..],
             [look, look, "docker rm --force --volumes aa bb"]

@@ -127,7 +127,7 @@ async fn a_cluster_comes_and_goes_by_kinds_documented_commands() {
             "docker load --input .probe-image.tar",
             "docker run --detach --rm --network kind --name strata-abc-outside strata.dev/probe:v1 serve",
             "docker exec --interactive strata-abc-outside probe",
-            "docker ps --all --quiet --filter label=io.x-k8s.cloud-provider-kind.cluster=strata-abc",
+            "docker ps --all --filter label=io.x-k8s.cloud-provider-kind.cluster=strata-abc --format {{.Names}}",
             "docker ps --all --quiet --filter name=^/?strata-abc-outside$",
             "docker rm --force strata-abc-outside",
             "docker rmi strata.dev/probe:v1",
