@@ -4,15 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
 use strata::verdict::bound;
 use strata::verdict::chance::Test;
 use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
+use super::datagrams::answered;
 use super::{address, arrived, burst, explain, names, refusal};
-use crate::load::datagrams;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -311,21 +310,11 @@ async fn several_ports(scope: &Scope) -> Outcome {
 async fn udp_reaches_every_endpoint(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
-    // A socket each, since the proxy chooses once for each flow. In six bursts side by side: one after the other, 60 datagrams that are lost would take too long to judge.
-    let spec = UdpSpec {
-        count: scope.enough(60, 3)? / 6,
-        new_socket: true,
-        ..UdpSpec::new("many-ports:7001")
-    };
-    let replies = try_join_all((0..6).map(|_| datagrams(&client, &spec))).await?;
-    let seen = replies
-        .iter()
-        .flatten()
-        .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()));
+    let seen = answered(&client, "many-ports:7001", scope.enough(60, 3)?).await?;
     let outcome = expect_eq(
         "who answers 60 datagrams to many-ports:7001",
         &names(&pods),
-        &seen.collect(),
+        &seen,
         "the client's node has not programmed a UDP endpoint that the EndpointSlice lists",
     );
     explain(scope, outcome, "many-ports", 7001, &client).await

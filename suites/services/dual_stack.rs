@@ -8,16 +8,15 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use strata::wire::UdpSpec;
 use strata::{
     Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite, Vantage, expect_eq,
 };
 
+use super::datagrams::answered;
 use super::dns::reverse;
 use super::families::{cluster_ips, families, family};
 use super::outside::internal_ips;
 use super::{at, burst, explain, names, node_port};
-use crate::load;
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -143,21 +142,11 @@ async fn datagrams(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     for ip in both(scope, "dual").await? {
-        // A socket each, since the proxy chooses once for each flow.
-        let spec = UdpSpec {
-            count: scope.enough(60, 3)?,
-            new_socket: true,
-            timeout_ms: 500,
-            ..UdpSpec::new(at(ip, 7001))
-        };
-        let replies = load::datagrams(&client, &spec).await?;
-        let seen = replies
-            .iter()
-            .map(|reply| said::who(reply.error.as_ref(), reply.answer.as_ref()));
+        let seen = answered(&client, &at(ip, 7001), scope.enough(60, 3)?).await?;
         let outcome = expect_eq(
             format!("who answers 60 datagrams to {}", at(ip, 7001)),
             &names(&pods),
-            &seen.collect(),
+            &seen,
             "the client's node has no rules of that family for the Service's UDP port",
         );
         explain(scope, outcome, "dual", 7001, &client).await?;
