@@ -163,10 +163,10 @@ mod tests {
         };
         let (say, mut hear) = watch::channel(false);
         let over = async {
-            let mut reader = tokio::net::unix::pipe::OpenOptions::new()
-                .read_write(true)
-                .open_receiver(&pipe)
-                .unwrap();
+            let pipes = tokio::net::unix::pipe::OpenOptions::new();
+            let mut reader = pipes.open_receiver(&pipe).unwrap();
+            // There is no end to read as long as somebody could write.
+            let _writer = pipes.open_sender(&pipe).unwrap();
             tokio::io::AsyncReadExt::read_u8(&mut reader).await.unwrap();
             if ended {
                 say.send_replace(true);
