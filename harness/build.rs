@@ -2,15 +2,20 @@
 //!
 //! The probe runs in images FROM scratch, so it is linked statically. rustc refuses that without an
 //! explicit target once a proc macro is in the graph, and a target would change where everything
-//! else is built; so it is a cargo of its own with a target directory of its own.
+//! else is built; so it is a cargo of its own with a target directory of its own. Whoever has no
+//! compiler for it names one that was built elsewhere (`STRATA_PROBE_BINARY`).
 
 use std::env;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+/// The variable of a probe that is embedded as it is.
+const GIVEN: &str = "STRATA_PROBE_BINARY";
+
 fn main() -> ExitCode {
-    match build() {
+    match binary() {
         Ok(binary) => {
             println!("cargo::rustc-env=EMBEDDED_PROBE={}", binary.display());
             ExitCode::SUCCESS
@@ -22,11 +27,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn build() -> Result<PathBuf, String> {
+fn binary() -> Result<PathBuf, String> {
     let package = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = package
         .parent()
         .ok_or("the package is no part of a workspace")?;
+    println!("cargo::rerun-if-env-changed={GIVEN}");
+    match env::var_os(GIVEN).filter(|path| !path.is_empty()) {
+        Some(path) => given(workspace.join(path)),
+        None => build(&package, workspace),
+    }
+}
+
+fn given(binary: PathBuf) -> Result<PathBuf, String> {
+    println!("cargo::rerun-if-changed={}", binary.display());
+    let wrong = |why: &str| format!("{GIVEN}={} {why}", binary.display());
+    let mut magic = [0; 4];
+    std::fs::File::open(&binary)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    if magic != *b"\x7fELF" {
+        return Err(wrong(
+            "is no program for Linux, where pods run; build the probe for that",
+        ));
+    }
+    Ok(binary)
+}
+
+fn build(package: &Path, workspace: &Path) -> Result<PathBuf, String> {
     for input in [
         package.join("probe/src"),
         package.join("probe/Cargo.toml"),
@@ -35,7 +63,10 @@ fn build() -> Result<PathBuf, String> {
     ] {
         println!("cargo::rerun-if-changed={}", input.display());
     }
-    let target = target()?;
+    let Target {
+        triple: target,
+        tools,
+    } = target()?;
     let directory = directory()?;
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
@@ -61,6 +92,12 @@ fn build() -> Result<PathBuf, String> {
         .arg(&directory)
         .stdin(Stdio::null());
     clean(&mut cargo);
+    for (name, value) in tools {
+        // What a person says of them counts.
+        if env::var_os(&name).is_none() {
+            cargo.env(name, value);
+        }
+    }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
     let output = cargo
         .output()
@@ -79,17 +116,43 @@ fn build() -> Result<PathBuf, String> {
     }
 }
 
-/// Pods run on the machine that runs the harness, so the probe is built for it; the C library is
-/// glibc, whose static archive comes with its headers.
-fn target() -> Result<String, String> {
+/// What the probe is built for, and by which tools.
+struct Target {
+    triple: String,
+    /// Variables that cargo and build scripts read.
+    tools: Vec<(String, String)>,
+}
+
+/// Pods run on the machine that runs the harness, or in a virtual one on it, so the probe is built
+/// for its processor. On Linux the C library is glibc, whose static archive comes with its headers;
+/// elsewhere musl, which rustup's target carries with all that is linked. What is in C there (ring's)
+/// needs no headers of it, and any clang compiles for any machine.
+fn target() -> Result<Target, String> {
     let (os, machine) = (
         variable("CARGO_CFG_TARGET_OS")?,
         variable("CARGO_CFG_TARGET_ARCH")?,
     );
-    if os != "linux" {
-        return Err(format!("strata runs on Linux, not on {os}"));
+    match os.as_str() {
+        "linux" => Ok(Target {
+            triple: format!("{machine}-unknown-linux-gnu"),
+            tools: Vec::new(),
+        }),
+        "macos" => {
+            let triple = format!("{machine}-unknown-linux-musl");
+            let name = triple.replace('-', "_");
+            let linker = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
+            let no_headers = "-nostdlibinc -DRING_CORE_NOSTDLIBINC=1";
+            Ok(Target {
+                tools: vec![
+                    (linker, "rust-lld".to_owned()),
+                    (format!("CC_{name}"), "clang".to_owned()),
+                    (format!("CFLAGS_{name}"), no_headers.to_owned()),
+                ],
+                triple,
+            })
+        }
+        _ => Err(format!("strata runs on Linux and macOS, not on {os}")),
     }
-    Ok(format!("{machine}-unknown-linux-gnu"))
 }
 
 /// Below the outer cargo's target directory, so that `cargo clean` takes it too, and the same for
@@ -141,12 +204,16 @@ fn clean(cargo: &mut Command) {
 
 /// The compiler's own words, after the sentence that says what to do about the usual reason.
 fn explain(stderr: &str, target: &str) -> String {
-    let remedy = if stderr.contains("can't find crate for `std`") {
+    let remedy = if stderr.contains("target may not be installed") {
         format!("; run rustup target add {target}")
     } else if stderr.contains("cannot find -lc") || stderr.contains("linker `cc` not found") {
         "; install a C compiler and glibc's static library (Debian: gcc libc6-dev, Fedora: gcc \
          glibc-static)"
             .to_owned()
+    } else if stderr.contains("failed to find tool \"clang\"") {
+        "; install clang (on macOS: xcode-select --install)".to_owned()
+    } else if stderr.contains("linker `rust-lld` not found") {
+        "; take Rust from https://rustup.rs, which comes with that linker".to_owned()
     } else {
         String::new()
     };
@@ -158,7 +225,10 @@ fn explain(stderr: &str, target: &str) -> String {
     for line in said.iter().skip(said.len().saturating_sub(30)) {
         println!("cargo::warning={line}");
     }
-    format!("the probe could not be built{remedy}")
+    format!(
+        "the probe could not be built for {target}{remedy}; or set {GIVEN} to one that was built elsewhere \
+         (harness/probe/README.md)"
+    )
 }
 
 fn variable(name: &str) -> Result<String, String> {

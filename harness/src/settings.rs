@@ -239,6 +239,8 @@ impl Settings {
                 "STRATA_ISTIOCTL" => settings.istioctl = Some(workspace().join(path)),
                 "STRATA_ISTIO_PROFILE" => settings.istio_profile = Some(text.to_owned()),
                 "STRATA_SEED" => settings.seed = Some(number(name, text)?),
+                // The build script's, which has read it by now.
+                "STRATA_PROBE_BINARY" => {}
                 "STRATA_RANDOM_CASES" => {
                     settings.random_cases = upto(MOST_RANDOM_CASES, name, text, "cannot be sent")?;
                 }

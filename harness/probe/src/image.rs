@@ -169,6 +169,14 @@ fn layer(program: &str, binary: &[u8]) -> Result<Vec<u8>, ImageError> {
     Ok(tar.into_inner()?)
 }
 
+/// Which nodes run the binary, as they tell it of themselves (`kubernetes.io/arch`).
+///
+/// # Errors
+/// When it is not an ELF file for a machine we know.
+pub fn architecture(binary: &[u8]) -> Result<String, ImageError> {
+    machine(binary).map(|machine| machine.to_string())
+}
+
 fn machine(binary: &[u8]) -> Result<Arch, ImageError> {
     // ELF, 64 bits, little endian; e_machine is at offset 18.
     match (binary.get(..6), binary.get(18..20)) {

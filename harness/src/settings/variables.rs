@@ -18,7 +18,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "STRATA_PROVIDER",
         meaning: "where the cluster comes from",
-        default: "lab, the embedded cluster",
+        default: "lab, the embedded cluster; none on other systems than Linux",
     },
     Variable {
         name: "STRATA_CNI",
@@ -69,6 +69,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "strata.dev/probe:v1, loaded into the nodes beforehand",
     },
     Variable {
+        name: "STRATA_PROBE_BINARY",
+        meaning: "a static probe for Linux that was built elsewhere, and is embedded as strata is built",
+        default: "it is built with strata",
+    },
+    Variable {
         name: "STRATA_PROBE_PULL",
         meaning: "when the existing cluster's nodes pull it: IfNotPresent, Always or Never",
         default: "IfNotPresent",
@@ -76,7 +81,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "STRATA_OUTSIDE",
         meaning: "the vantage outside the existing cluster: local, which is this machine, or none",
-        default: "local where this machine reaches the kubelet of every node",
+        default: "local where this machine runs Linux and reaches the kubelet of every node",
     },
     Variable {
         name: "STRATA_INGRESS_CLASS",
