@@ -41,7 +41,7 @@ impl Applier {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use gateway_api::gateways::Gateway;
     use kube::api::{Api, ListParams};

@@ -16,7 +16,7 @@ mod ready;
 pub mod restricted;
 mod webhook;
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod bundle_tests;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ impl Claim {
     ///
     /// # Errors
     /// When the file cannot be written, or another has the name.
-    pub(super) fn new(folder: &Path, name: &str, about: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(folder: &Path, name: &str, about: impl AsRef<[u8]>) -> anyhow::Result<Self> {
         let path = folder.join(name);
         let cannot = || format!("cannot claim {} for this run", path.display());
         std::fs::create_dir_all(folder).with_context(cannot)?;
@@ -36,7 +36,7 @@ impl Claim {
         file.try_lock()
             .map_err(std::io::Error::from)
             .with_context(cannot)?;
-        file.write_all(about.as_bytes()).with_context(cannot)?;
+        file.write_all(about.as_ref()).with_context(cannot)?;
         Ok(Self {
             name: name.to_owned(),
             path,

@@ -42,12 +42,17 @@ pub(super) struct Lab {
 }
 
 impl Lab {
+    /// A lab is this program, started again: where this process is one, its life ends in here.
+    pub(super) fn init() {
+        boot::init();
+    }
+
     /// A lab by the settings. Nothing is started yet.
     ///
     /// # Errors
     /// When it has no CNI of the name that the settings say, or nobody else of that name to serve a layer.
-    pub(super) fn new(settings: &Settings) -> Result<Self, BadInput> {
-        Ok(Self {
+    pub(super) fn provider(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
+        Ok(Box::new(Self {
             cni: cni(settings.cni.as_deref())?,
             ip_families: ip_families(settings.ip_family.as_deref())?,
             traefik: Traefik::by(settings)?,
@@ -55,7 +60,7 @@ impl Lab {
             nft: settings.nft.clone(),
             report_dir: settings.report_dir.clone(),
             running: Mutex::default(),
-        })
+        }))
     }
 
     async fn cluster(

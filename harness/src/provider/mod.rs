@@ -14,10 +14,20 @@ mod implementation;
 mod istio;
 mod k3s;
 mod kind;
+#[cfg(target_os = "linux")]
 mod lab;
 mod layers;
+#[cfg(target_os = "linux")]
 mod memory;
 mod minikube;
+#[cfg(any(test, not(target_os = "linux")))]
+mod no_lab;
+#[cfg(any(test, not(target_os = "linux")))]
+#[cfg_attr(
+    target_os = "linux",
+    expect(dead_code, reason = "here its test alone uses it")
+)]
+mod noted;
 mod older;
 mod plugin;
 mod reach;
@@ -28,6 +38,7 @@ mod stand_in;
 pub(crate) mod step;
 mod this_machine;
 pub mod tools;
+#[cfg(target_os = "linux")]
 mod traefik;
 mod upstream;
 
@@ -38,8 +49,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use tower::util::MapRequestLayer;
@@ -59,18 +70,28 @@ use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings, nearest};
 use crate::stack::Layer;
 use crate::wait;
+// What is Linux' alone, and what stands in its place elsewhere.
+#[cfg(target_os = "linux")]
+use {lab::Lab, memory::MemoryFile as PrivateFile};
+#[cfg(not(target_os = "linux"))]
+use {no_lab::NoLab as Lab, noted::NotedFile as PrivateFile};
 
 /// The providers there are.
 pub const PROVIDERS: &[&str] = &["lab", "kind", "minikube", "k3s", "existing"];
 
+/// What has to be done before this process has a second thread.
+pub(crate) fn init() {
+    Lab::init();
+}
+
 /// The provider that the settings name. Nothing is started yet.
 ///
 /// # Errors
-/// When there is none of that name.
+/// When there is none of that name, or not on this system.
 pub fn choose(settings: &Settings) -> Result<Box<dyn Provider>, BadInput> {
     let name = settings.provider.as_str();
     match name {
-        "lab" => return Ok(Box::new(lab::Lab::new(settings)?)),
+        "lab" => return Lab::provider(settings),
         "kind" => return Ok(Box::new(kind::Kind::new(settings)?)),
         "minikube" => return Ok(Box::new(minikube::Minikube::new(settings)?)),
         "k3s" => return Ok(Box::new(k3s::K3s::new(settings)?)),
@@ -181,6 +202,18 @@ async fn kubernetes(client: &kube::Client) -> anyhow::Result<String> {
     let version = client.apiserver_version().await;
     let version = version.context("the cluster's API server does not tell its version")?;
     Ok(version.git_version)
+}
+
+/// The nodes, which have to be such as the probe runs on.
+///
+/// # Errors
+/// When they cannot be listed, or one of them does not run it.
+async fn nodes(client: &kube::Client) -> anyhow::Result<Vec<Node>> {
+    let nodes = Api::<Node>::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await;
+    let nodes = nodes.context("cannot list the nodes")?.items;
+    image::runs_on(&nodes)?;
+    Ok(nodes)
 }
 
 /// Waits until the control plane's pods are ready, which what makes it does not: on a cluster that is a minute

@@ -1,20 +1,39 @@
 //! The vantage outside: the probe as a process of this machine, from memory, so that no file is left.
+//!
+//! Start from [`sees`]. The probe is a program for Linux, as pods are, so on other systems no cluster has this vantage.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Node;
 
-use super::memory::MemoryFile;
 use super::step::Step;
-use super::{Output, Outside, image};
+use super::{Output, Outside, PrivateFile, image, reach};
 
 /// Above the probe's own limit.
 const RUN: Duration = Duration::from_secs(80);
 
+/// Whether this machine runs the probe, and reaches every node; or why it is no vantage.
+pub(super) async fn sees(nodes: &[Node]) -> Result<(), String> {
+    runs_the_probe()?;
+    reach::nodes(nodes).await
+}
+
+/// Whether it does, on this system.
+pub(super) fn runs_the_probe() -> Result<(), String> {
+    match cfg!(target_os = "linux") {
+        true => Ok(()),
+        false => Err(format!(
+            "the probe is a program for Linux, and this machine runs {}",
+            std::env::consts::OS
+        )),
+    }
+}
+
 /// This machine.
 #[derive(Debug)]
-pub(super) struct ThisMachine(MemoryFile);
+pub(super) struct ThisMachine(PrivateFile);
 
 impl ThisMachine {
     /// Holds the probe ready.
@@ -22,7 +41,7 @@ impl ThisMachine {
     /// # Errors
     /// When there is no memory for it.
     pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self(MemoryFile::new("strata-probe", image::binary())?))
+        Ok(Self(PrivateFile::new("strata-probe", image::binary())?))
     }
 }
 
@@ -45,6 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "the probe is a program for Linux")]
     async fn requests_start_from_here() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let spec = TcpSpec {

@@ -68,7 +68,7 @@ impl Upstream {
     }
 
     /// One that was read already.
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(super) fn of(part: Part, version: &str, manifest: Manifest) -> Self {
         Self {
             part,

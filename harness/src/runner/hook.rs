@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "it looks for a process in /proc")]
     async fn it_is_told_where_it_is_and_what_it_starts_ends_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let info = RunInfo {

@@ -83,7 +83,7 @@ pub fn main(
     chance: Ledger,
     longest: &'static [&'static str],
 ) -> ExitCode {
-    strata_lab::boot::init();
+    provider::init();
     Runner {
         suites,
         chance,

@@ -16,7 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::apply::{GATEWAY_CLASS, RUN_LABEL};
-use crate::provider::{Balancer, Layers, is_default, reach};
+use crate::provider::{Balancer, Layers, is_default, this_machine};
 use crate::stack::Layer;
 
 /// Where istiod is, for whoever asks for a sidecar by `istio-injection: enabled`.
@@ -76,7 +76,7 @@ pub(super) async fn look(
     let unreached = match choice.outside {
         Some(true) => None,
         Some(false) => Some("STRATA_OUTSIDE=none says so".to_owned()),
-        None => reach::nodes(&nodes).await.err(),
+        None => this_machine::sees(&nodes).await.err(),
     };
     let ours: Vec<Namespace> = list(client, RUN_LABEL).await?;
     Ok(Sight {

@@ -31,10 +31,9 @@ use tokio::sync::Mutex;
 use self::context::Chosen;
 use self::look::{Choice, Found, Sight};
 use super::claim::{self, Claim};
-use super::memory::MemoryFile;
 use super::registry::{self, Target};
-use super::this_machine::ThisMachine;
-use super::{Cluster, Outside, Planned, Progress, Provider, image, serving};
+use super::this_machine::{self, ThisMachine};
+use super::{Cluster, Outside, Planned, PrivateFile, Progress, Provider, image, serving};
 use crate::apply::{Definitions, Fit, ProbeImage};
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -74,7 +73,7 @@ struct Made {
     run: String,
     claim: Claim,
     /// For programs of the user's, as long as this process runs.
-    _kubeconfig: MemoryFile,
+    _kubeconfig: PrivateFile,
 }
 
 /// What came of looking.
@@ -170,12 +169,12 @@ impl Existing {
             found,
         } = looked;
         let kubeconfig = serde_json::to_vec(&self.chosen.kubeconfig)?;
-        let kubeconfig = MemoryFile::new("kubeconfig", &kubeconfig)?;
+        let kubeconfig = PrivateFile::new("kubeconfig", &kubeconfig)?;
         let path = kubeconfig.path();
         let made = made.insert(Made {
             client: client.clone(),
             run: run.id.clone(),
-            claim: Claim::new(state, &run.id, &self.about())?,
+            claim: Claim::new(state, &run.id, self.about())?,
             _kubeconfig: kubeconfig,
         });
         let fit = Fit {
@@ -248,6 +247,7 @@ impl Provider for Existing {
                 .iter()
                 .for_each(|line| tell(line));
             if let Some(registry) = &self.registry {
+                image::runs_on(&seen.sight.nodes).map_err(|why| BadInput(format!("{why:#}")))?;
                 tell(&format!(
                     "the run would push that image to {} first, where it stays",
                     registry.shown()
@@ -316,7 +316,14 @@ fn because(error: &anyhow::Error) -> String {
 fn choice(settings: &Settings) -> Result<Choice, BadInput> {
     let outside = match settings.outside.as_deref() {
         None => None,
-        Some("local") => Some(true),
+        Some("local") => {
+            this_machine::runs_the_probe().map_err(|why| {
+                BadInput(format!(
+                    "STRATA_OUTSIDE=local is not to be had here: {why}; set it to none"
+                ))
+            })?;
+            Some(true)
+        }
         Some("none") => Some(false),
         Some(other) => {
             return Err(BadInput(format!(

@@ -105,6 +105,7 @@ impl K3s {
         if self.wanted.has_network() {
             all_ready(&client, self.wanted.nodes()).await?;
         }
+        super::nodes(&client).await?;
         progress("loading the probe's image");
         let archive = Archive::write(&self.report_dir)?;
         nodes.load(archive.path(), &self.wanted).await?;

@@ -77,6 +77,11 @@ impl Program {
     /// # Errors
     /// Why it may not.
     pub(super) fn find(path: &std::ffi::OsStr, clusters: &[String]) -> Result<Self, String> {
+        if !cfg!(target_os = "linux") {
+            return Err(format!(
+                "{NAME} is started on Linux alone, where it ends with a run that is killed; take MetalLB"
+            ));
+        }
         if !clusters.is_empty() {
             return Err(format!(
                 "{NAME} serves every cluster of kind on this machine, and {} is there; delete it (kind delete cluster), \
@@ -204,7 +209,7 @@ pub(super) async fn remove(engine: &Engine, cluster: &str) -> anyhow::Result<()>
     remove_labelled(engine, &format!("{LABEL}={cluster}")).await
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use kube::api::{ListParams, Patch, PatchParams};
     use strata_lab::api::ApiServer;

@@ -227,6 +227,7 @@ impl Kind {
         };
         network.install(waiting, run, progress).await?;
         progress("waiting for the system's own pods");
+        super::nodes(&client).await?;
         super::settle(&client).await;
         let mut versions = BTreeMap::from([
             ("kubernetes".to_owned(), super::kubernetes(&client).await?),

@@ -15,9 +15,10 @@ mod complaint;
 mod ingress;
 mod tunnel;
 
-#[cfg(test)]
+// This machine is the vantage outside in most of them, which it is on Linux alone.
+#[cfg(all(test, target_os = "linux"))]
 mod stand_in;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -28,8 +29,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ListParams};
 use tokio::sync::Mutex;
 
 use self::cli::Cli;
@@ -38,8 +37,8 @@ use self::tunnel::Tunnel;
 use super::claim::{self, Claim};
 use super::image::Archive;
 use super::serving::{self, Serving, serve};
-use super::this_machine::ThisMachine;
-use super::{Addon, Balancer, Cluster, Layers, Outside, Progress, Provider, istio, reach, tools};
+use super::this_machine::{self, ThisMachine};
+use super::{Addon, Balancer, Cluster, Layers, Outside, Progress, Provider, istio, tools};
 use crate::asset::Assets;
 use crate::run::RunInfo;
 use crate::settings::{BadInput, Settings};
@@ -250,11 +249,8 @@ impl Minikube {
         client: &kube::Client,
         progress: Progress<'_>,
     ) -> anyhow::Result<(Option<Arc<dyn Outside>>, Balancer)> {
-        let nodes = Api::<Node>::all(client.clone())
-            .list(&ListParams::default())
-            .await;
-        let nodes = nodes.context("cannot list the nodes")?.items;
-        if let Err(why) = reach::nodes(&nodes).await {
+        let nodes = super::nodes(client).await?;
+        if let Err(why) = this_machine::sees(&nodes).await {
             progress(&format!("no vantage outside, and so no tunnel: {why}"));
             return Ok((
                 None,
@@ -301,7 +297,7 @@ impl Provider for Minikube {
         let mut slot = self.made.lock().await;
         let made = slot.insert(Made {
             cli: Arc::new(cli),
-            claim: Claim::new(state, &profile, &about.unwrap_or_default())?,
+            claim: Claim::new(state, &profile, about.unwrap_or_default())?,
             tunnel: None,
         });
         Ok(Arc::new(self.make(made, run, progress).await?))

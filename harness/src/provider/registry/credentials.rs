@@ -35,7 +35,7 @@ pub(super) struct DockerConfig {
 
 impl DockerConfig {
     /// As on a machine where nobody ever logged in.
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(super) fn of_nobody() -> Self {
         Self {
             file: None,

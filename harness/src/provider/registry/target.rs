@@ -153,7 +153,7 @@ impl Target {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(super) fn with_docker_config(mut self, config: DockerConfig) -> Self {
         self.credentials = Credentials::Docker(config);
         self
