@@ -41,7 +41,8 @@ impl Applier {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use gateway_api::gateways::Gateway;
     use kube::api::{Api, ListParams};

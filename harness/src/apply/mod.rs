@@ -16,7 +16,8 @@ mod ready;
 pub mod restricted;
 mod webhook;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod bundle_tests;
 #[cfg(test)]
 mod tests;

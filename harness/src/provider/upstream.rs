@@ -68,7 +68,8 @@ impl Upstream {
     }
 
     /// One that was read already.
-    #[cfg(all(test, target_os = "linux"))]
+    #[cfg(test)]
+    #[cfg(target_os = "linux")]
     pub(super) fn of(part: Part, version: &str, manifest: Manifest) -> Self {
         Self {
             part,

@@ -209,7 +209,8 @@ pub(super) async fn remove(engine: &Engine, cluster: &str) -> anyhow::Result<()>
     remove_labelled(engine, &format!("{LABEL}={cluster}")).await
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use kube::api::{ListParams, Patch, PatchParams};
     use strata_lab::api::ApiServer;

@@ -16,9 +16,11 @@ mod ingress;
 mod tunnel;
 
 // This machine is the vantage outside in most of them, which it is on Linux alone.
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod stand_in;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -35,7 +35,8 @@ pub(super) struct DockerConfig {
 
 impl DockerConfig {
     /// As on a machine where nobody ever logged in.
-    #[cfg(all(test, target_os = "linux"))]
+    #[cfg(test)]
+    #[cfg(target_os = "linux")]
     pub(super) fn of_nobody() -> Self {
         Self {
             file: None,

@@ -9,7 +9,8 @@ mod layout;
 mod target;
 
 // Against Docker's own registry, which is started so that it ends with whoever started it.
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 use std::time::Duration;

@@ -153,7 +153,8 @@ impl Target {
         }
     }
 
-    #[cfg(all(test, target_os = "linux"))]
+    #[cfg(test)]
+    #[cfg(target_os = "linux")]
     pub(super) fn with_docker_config(mut self, config: DockerConfig) -> Self {
         self.credentials = Credentials::Docker(config);
         self

@@ -5,7 +5,8 @@
 //! the cluster that came to be. It is installed as its layer is brought up. Rule: into a cluster that
 //! somebody has nothing of this is installed.
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 mod who;
 
