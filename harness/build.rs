@@ -125,8 +125,8 @@ struct Target {
 
 /// Pods run on the machine that runs the harness, or in a virtual one on it, so the probe is built
 /// for its processor. On Linux the C library is glibc, whose static archive comes with its headers;
-/// elsewhere musl, which rustup's target carries with all that is linked. What is in C there (ring's)
-/// needs no headers of it, and any clang compiles for any machine.
+/// elsewhere musl, which rustup's target carries with all that is linked. Its headers are not there, and
+/// what is in C (ring) does without if it is told; and any clang compiles for any machine.
 fn target() -> Result<Target, String> {
     let (os, machine) = (
         variable("CARGO_CFG_TARGET_OS")?,
@@ -141,7 +141,7 @@ fn target() -> Result<Target, String> {
             let triple = format!("{machine}-unknown-linux-musl");
             let name = triple.replace('-', "_");
             let linker = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
-            let no_headers = "-nostdlibinc -DRING_CORE_NOSTDLIBINC=1";
+            let no_headers = "-ffreestanding -nostdlibinc -DRING_CORE_NOSTDLIBINC=1";
             Ok(Target {
                 tools: vec![
                     (linker, "rust-lld".to_owned()),
