@@ -3,13 +3,14 @@
 //! Start from [`PodView::of`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 /// A pod that runs, in the words of a check.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PodView {
     /// Its namespace.
     pub namespace: String,
@@ -27,6 +28,20 @@ pub struct PodView {
     pub labels: BTreeMap<String, String>,
     /// All of it.
     pub pod: Pod,
+}
+
+/// In one line: all of a pod is two hundred.
+impl fmt::Debug for PodView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            namespace,
+            name,
+            node,
+            ip,
+            ..
+        } = self;
+        write!(f, "PodView({namespace}/{name}, {ip}, on {node})")
+    }
 }
 
 impl PodView {

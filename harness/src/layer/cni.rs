@@ -3,6 +3,7 @@
 //! Start from [`diagnose`]. What follows from what is seen is in [`judge`]. Rule: peers are asked
 //! over the API, so that a path that is broken does not hide why.
 
+mod between;
 pub(super) mod judge;
 mod policy;
 
@@ -20,8 +21,9 @@ use crate::pod::PodView;
 use crate::probe::Vantage;
 use crate::verdict::{Cause, NoVerdict};
 
-/// As many peers of each node are asked.
+/// As many peers of each node are asked, and as many in the node's own network.
 const PEERS: usize = 2;
+const IN_NODES_NETWORK: usize = 1;
 
 /// Names the cause why traffic does not pass.
 pub(super) async fn diagnose(
@@ -113,12 +115,15 @@ pub(super) async fn diagnose(
 fn some_a_node(peers: Vec<(PodView, Vantage)>) -> Vec<(PodView, Vantage)> {
     let mut some: Vec<(PodView, Vantage)> = Vec::new();
     for peer in peers {
-        if some
-            .iter()
-            .filter(|(has, _)| has.node == peer.0.node)
-            .count()
-            < PEERS
-        {
+        let in_nodes_network = on_host_network(&peer.0.pod);
+        let alike = some.iter().filter(|(has, _)| {
+            has.node == peer.0.node && on_host_network(&has.pod) == in_nodes_network
+        });
+        let enough = match in_nodes_network {
+            true => IN_NODES_NETWORK,
+            false => PEERS,
+        };
+        if alike.count() < enough {
             some.push(peer);
         }
     }
@@ -127,25 +132,29 @@ fn some_a_node(peers: Vec<(PodView, Vantage)>) -> Vec<(PodView, Vantage)> {
 
 /// A DaemonSet's pod on the node's own network.
 fn agent(pod: &Pod) -> bool {
-    let host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
     let daemon = pod
         .owner_references()
         .iter()
         .any(|owner| owner.kind == "DaemonSet");
-    host && daemon && !workload::leaving(pod)
+    on_host_network(pod) && daemon && !workload::leaving(pod)
 }
 
-/// Attempts from every peer at every other.
+fn on_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+}
+
+/// Attempts from every peer at every other that has a network of its own.
 async fn crossings(peers: &[(PodView, Vantage)]) -> Vec<Crossing> {
     let pairs = peers
         .iter()
         .flat_map(|from| peers.iter().map(move |to| (from, to)));
     let tried = pairs
-        .filter(|(from, to)| from.0.ip != to.0.ip)
+        .filter(|(from, to)| from.0.ip != to.0.ip && !on_host_network(&to.0.pod))
         .map(|(from, to)| async move {
             let port = *tcp_ports(&to.0.pod).first()?;
             Some(Crossing {
                 from: from.0.node.clone(),
+                by_node: on_host_network(&from.0.pod),
                 to: to.0.node.clone(),
                 tried: attempt(&from.1, to.0.ip, port).await?,
             })

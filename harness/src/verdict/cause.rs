@@ -77,6 +77,8 @@ kinds! {
     NothingListens = "nothing-listens",
     /// Pods of one node reach each other, pods of two nodes do not.
     NodesApart = "nodes-apart",
+    /// Nodes reach each other's pods, pods of two nodes do not reach each other.
+    PodsNotForwarded = "pods-not-forwarded",
     /// Nothing reaches a pod, while its peers on the node are reached.
     PodUnreachable = "pod-unreachable",
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use strata_probe::{Interface, Network, Route};
 
-use super::policy;
+use super::{between, policy};
 use crate::layer::labels::Labels;
 use crate::layer::tried::Tried;
 use crate::layer::workload;
@@ -54,11 +54,13 @@ pub(in crate::layer) struct End {
     pub(in crate::layer) network: Option<Network>,
 }
 
-/// An attempt from a pod of one node at a pod of another, or of the same.
+/// An attempt from one node at a pod of another, or of the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::layer) struct Crossing {
     /// The client's node.
     pub(in crate::layer) from: String,
+    /// Whether the client is in the node's own network: its packets bear the node's address, and no pod's.
+    pub(in crate::layer) by_node: bool,
     /// The server's node.
     pub(in crate::layer) to: String,
     /// What came of it.
@@ -66,7 +68,7 @@ pub(in crate::layer) struct Crossing {
 }
 
 impl End {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.pod.name_any()
     }
 
@@ -74,7 +76,7 @@ impl End {
         self.pod.namespace().unwrap_or_default()
     }
 
-    fn node(&self) -> Option<&str> {
+    pub(super) fn node(&self) -> Option<&str> {
         self.pod.spec.as_ref()?.node_name.as_deref()
     }
 
@@ -82,11 +84,11 @@ impl End {
         self.pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
     }
 
-    fn on_host_network(&self) -> bool {
-        self.pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+    pub(super) fn on_host_network(&self) -> bool {
+        super::on_host_network(&self.pod)
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         format!("pod {}/{}", self.namespace(), self.name())
     }
 
@@ -132,8 +134,8 @@ pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
         .or_else(|| policy::cause(seen))
         .or_else(|| refused(seen))
         .or_else(|| mtu(seen))
-        .or_else(|| nodes(seen))
-        .or_else(|| alone(seen))
+        .or_else(|| between::cause(seen))
+        .or_else(|| between::alone(seen))
 }
 
 /// The pod itself is not ready.
@@ -337,147 +339,5 @@ fn mtu(seen: &Seen) -> Option<Cause> {
             ),
             see: end.see("/strata-probe routes"),
         })
-    })
-}
-
-/// The nodes under the two pods.
-fn nodes(seen: &Seen) -> Option<Cause> {
-    if seen.tried.iter().any(|(_, tried)| tried.arrives()) {
-        return None;
-    }
-    let ends: Vec<_> = seen
-        .from
-        .iter()
-        .chain([&seen.to])
-        .filter_map(End::node)
-        .collect();
-    let unready = ends.iter().find_map(|name| {
-        let node = seen.nodes.iter().find(|node| node.name_any() == *name)?;
-        let conditions = node.status.as_ref()?.conditions.as_ref()?;
-        let ready = conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready")?;
-        (ready.status != "True").then(|| (*name, ready.message.clone().unwrap_or_default()))
-    });
-    if let Some((name, message)) = unready {
-        let object = Object::of_cluster("Node", name);
-        return Some(Cause {
-            kind: CauseKind::NodeNotReady,
-            wrong: workload::sentence(&format!("{object} is not ready"), &message),
-            change: format!("what the conditions of {object} name"),
-            see: object.describe(),
-        });
-    }
-    let agent = seen.agents.iter().find(|agent| {
-        let node = agent
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref());
-        !workload::ready(agent) && node.is_some_and(|node| ends.contains(&node))
-    });
-    if let Some(agent) = agent {
-        let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-        let object = Object::new("Pod", &namespace, &name);
-        let node = agent
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref());
-        return Some(Cause {
-            kind: CauseKind::NodeAgentNotReady,
-            wrong: format!(
-                "{object}, the network agent of {}, is not ready",
-                node.unwrap_or("its node")
-            ),
-            change: format!("what the events and the log of {object} name"),
-            see: object.describe(),
-        });
-    }
-    apart(seen)
-}
-
-/// Same node yes, across nodes no. A connection needs both ways, so a direction can be named only
-/// where one way connects; a node can be named where a third node reaches the other one.
-fn apart(seen: &Seen) -> Option<Cause> {
-    let (a, b) = (seen.from.as_ref()?.node()?, seen.to.node()?);
-    let arrives = |from: &str, to: &str| -> Option<bool> {
-        let mut tried = seen
-            .across
-            .iter()
-            .filter(|crossing| crossing.from == from && crossing.to == to)
-            .map(|crossing| crossing.tried.arrives())
-            .peekable();
-        tried.peek()?;
-        Some(tried.any(|arrives| arrives))
-    };
-    let within = [arrives(a, a), arrives(b, b)];
-    if a == b || arrives(a, b) != Some(false) || within.contains(&Some(false)) {
-        return None;
-    }
-    let within = match within {
-        [None, None] => "",
-        _ => ", while pods of one node reach each other",
-    };
-    let how = match arrives(b, a) {
-        Some(true) => format!("{b} reaches {a}"),
-        Some(false) => "nor back".to_owned(),
-        None => "the way back was not tried".to_owned(),
-    };
-    let others: BTreeSet<_> = seen
-        .across
-        .iter()
-        .map(|crossing| crossing.from.as_str())
-        .collect();
-    let third = others
-        .into_iter()
-        .filter(|node| *node != a && *node != b)
-        .find_map(|c| match (arrives(c, a), arrives(c, b)) {
-            (Some(true), Some(false)) => Some((b, c)),
-            (Some(false), Some(true)) => Some((a, c)),
-            _ => None,
-        });
-    let (culprit, witness) = match third {
-        Some((culprit, witness)) => (
-            culprit,
-            format!("; {witness} does not reach {culprit} either"),
-        ),
-        None => (b, String::new()),
-    };
-    Some(Cause {
-        kind: CauseKind::NodesApart,
-        wrong: format!("no pod of node {a} reaches a pod of node {b} ({how}){within}{witness}"),
-        change: format!(
-            "the CNI's routes or tunnel between {a} and {b} (for VXLAN: forwarding entries, and UDP \
-             8472 or 4789 let through between the nodes)"
-        ),
-        see: format!("kubectl get pods -A -o wide --field-selector spec.nodeName={culprit}"),
-    })
-}
-
-/// Nobody reaches the destination, while its node's other pods are reached.
-fn alone(seen: &Seen) -> Option<Cause> {
-    let silent = |tried: &Tried| !tried.arrives();
-    let node = seen.to.node()?;
-    let dead = !seen.tried.is_empty() && seen.tried.iter().all(|(_, tried)| silent(tried));
-    let for_all = !seen.others_at_to.is_empty() && seen.others_at_to.iter().all(silent);
-    let peers = seen
-        .across
-        .iter()
-        .any(|crossing| crossing.to == node && crossing.tried.arrives());
-    if !(dead && for_all && peers) {
-        return None;
-    }
-    let said = seen.to.said();
-    Some(Cause {
-        kind: CauseKind::PodUnreachable,
-        wrong: format!("nothing reaches {said}, while other pods of node {node} are reached"),
-        change: format!(
-            "the route of {node} to {}, which its CNI makes; delete {said} to have it made anew",
-            seen.to.ip()?
-        ),
-        see: format!(
-            "kubectl -n {} get pod {} -o wide",
-            seen.to.namespace(),
-            seen.to.name()
-        ),
     })
 }

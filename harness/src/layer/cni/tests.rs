@@ -49,8 +49,16 @@ fn end(name: &str, labels: &str, ip: &str, node: &str) -> End {
 fn across(a: &str, b: &str, tried: Tried) -> Crossing {
     Crossing {
         from: a.into(),
+        by_node: false,
         to: b.into(),
         tried,
+    }
+}
+
+fn by_node(a: &str, b: &str, tried: Tried) -> Crossing {
+    Crossing {
+        by_node: true,
+        ..across(a, b, tried)
     }
 }
 
@@ -215,6 +223,22 @@ pub(in crate::layer) fn cases() -> Vec<Case> {
                 across("worker2", "worker", Tried::TimesOut),
                 across("control-plane", "worker", Tried::TimesOut),
                 across("control-plane", "worker2", Tried::Answers),
+            ];
+        }),
+        silent("nodes reach pods that pods do not reach", |seen| {
+            seen.across = vec![
+                across("worker", "worker2", Tried::TimesOut),
+                across("worker2", "worker", Tried::TimesOut),
+                across("worker", "worker", Tried::Answers),
+                by_node("worker", "worker2", Tried::Answers),
+                by_node("worker2", "worker", Tried::Answers),
+            ];
+        }),
+        silent("nodes do not reach the pods either", |seen| {
+            seen.across = vec![
+                across("worker", "worker2", Tried::TimesOut),
+                by_node("worker", "worker2", Tried::TimesOut),
+                by_node("worker2", "worker", Tried::Answers),
             ];
         }),
         silent("one way connects", |seen| {
