@@ -129,13 +129,42 @@ impl<'a> Step<'a> {
     }
 }
 
-/// The lines of a complaint that say most: those that speak of an error, else the last.
+/// The lines of a complaint that say most: the first that speaks of an error, else the last; and what a program that
+/// it ran in turn had said, which kind writes below.
 fn last_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     let error = lines().find(|line| line.to_ascii_lowercase().contains("error"));
-    error
-        .or_else(|| lines().next_back())
-        .unwrap_or("it wrote nothing")
-        .to_owned()
+    let error = error.or_else(|| lines().next_back());
+    let in_turn = lines().find_map(|line| line.strip_prefix("Command Output:"));
+    let said: Vec<_> = error.into_iter().chain(in_turn.map(str::trim)).collect();
+    match said.is_empty() {
+        true => "it wrote nothing".to_owned(),
+        false => said.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn what_says_most_is_told() {
+        for (wrote, told) in [
+            ("", "it wrote nothing"),
+            ("one\n two \n\n", "two"),
+            (
+                "Creating cluster\nERROR: no such image\nbye",
+                "ERROR: no such image",
+            ),
+            (
+                "ERROR: failed to create cluster: command \"docker run x\" failed with error: exit status 126\n\n\
+                 Command Output: docker: permission denied\n",
+                "ERROR: failed to create cluster: command \"docker run x\" failed with error: exit status 126; docker: \
+                 permission denied",
+            ),
+        ] {
+            assert_eq!(last_words(wrote.as_bytes()), told);
+        }
+    }
 }
