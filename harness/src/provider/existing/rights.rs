@@ -160,6 +160,12 @@ pub(super) const RULES: &[Rule] = &[
         ],
         verbs: MAKE,
     },
+    Rule {
+        layer: Some(Layer::Gateway),
+        group: "gateway.networking.x-k8s.io",
+        resources: &["xmeshes"],
+        verbs: READ,
+    },
 ];
 
 /// One right.
@@ -301,6 +307,7 @@ mod tests {
         "networking.k8s.io",
         "admissionregistration.k8s.io",
         "gateway.networking.k8s.io",
+        "gateway.networking.x-k8s.io",
         "networking.istio.io",
         "security.istio.io",
     ];

@@ -1,5 +1,5 @@
 //! The provider against stand-ins for `kind` and `docker`, which take the documented arguments alone,
-//! note them, and answer as the real ones do. (The real ones: see README, "Measured, and not".)
+//! note them, and answer as the real ones do. (The real ones: see docs/measured.md.)
 
 use super::*;
 use crate::provider::Balancer;
