@@ -125,6 +125,9 @@ pub(crate) struct ServeFlags {
         hide_default_value = true
     )]
     pub(crate) drain_ms: u64,
+    /// Not that long, once nothing has been asked for so long; health is not counted.
+    #[arg(long, env = "PROBE_DRAIN_IDLE_MS", value_name = "MS")]
+    pub(crate) drain_idle_ms: Option<u64>,
     /// End after so long as if asked to; without, serve until a signal.
     #[arg(long, env = "PROBE_FOR_MS", value_name = "MS")]
     pub(crate) for_ms: Option<u64>,

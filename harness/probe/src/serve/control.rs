@@ -7,6 +7,9 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
+/// Where it is asked whether traffic is wanted.
+pub(super) const HEALTH: &str = "/healthz";
+
 /// The controls of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Control {
@@ -42,7 +45,7 @@ impl Control {
     ) -> Result<Self, String> {
         let mut control = Self::default();
         match path {
-            "/healthz" if !ready => control.status = StatusCode::SERVICE_UNAVAILABLE,
+            HEALTH if !ready => control.status = StatusCode::SERVICE_UNAVAILABLE,
             "/counted" => control.look = true,
             "/ready/true" if method == Method::POST => control.ready = Some(true),
             "/ready/false" if method == Method::POST => control.ready = Some(false),

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::control::Control;
+use super::control::{Control, HEALTH};
 use super::health::{self, Called};
 use super::state::State;
 use super::{Stopping, stopped};
@@ -155,6 +155,9 @@ async fn respond(
     body_length: u64,
 ) -> Response<Answered> {
     let path = head.uri.path();
+    if path != HEALTH {
+        state.asked();
+    }
     let query = head.uri.query().unwrap_or_default();
     let mut control = match Control::read(&head.method, path, query, state.ready()) {
         Ok(control) => control,

@@ -81,7 +81,15 @@ pub(crate) async fn run(flags: ServeFlags) -> Result<(), Trouble> {
     }
     state.drain();
     let finishing = async {
-        tokio::time::sleep(Duration::from_millis(flags.drain_ms)).await;
+        let idle = async {
+            match flags.drain_idle_ms {
+                Some(ms) => state.idle(Duration::from_millis(ms)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let drained = Duration::from_millis(flags.drain_ms);
+        // Either way it is over.
+        let _ = tokio::time::timeout(drained, idle).await;
         // Servers that are gone need not be told.
         let _ = stop.send(true);
         let all = async { while servers.join_next().await.is_some() {} };

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -29,6 +30,8 @@ pub(crate) struct State {
     draining: AtomicBool,
     counts: Mutex<BTreeMap<String, u64>>,
     released: watch::Sender<BTreeSet<String>>,
+    /// Told of everything that is asked, but for health.
+    asked: watch::Sender<()>,
     /// Who answers, for every HTTP answer.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -67,6 +70,7 @@ impl State {
             draining: AtomicBool::new(false),
             counts: Mutex::default(),
             released: watch::Sender::default(),
+            asked: watch::Sender::default(),
         }
     }
 
@@ -115,6 +119,17 @@ impl State {
     /// Turns readiness on or off.
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Notes that something is asked.
+    pub(crate) fn asked(&self) {
+        self.asked.send_replace(());
+    }
+
+    /// Until nothing has been asked for so long.
+    pub(crate) async fn idle(&self, quiet: Duration) {
+        let mut asked = self.asked.subscribe();
+        while tokio::time::timeout(quiet, asked.changed()).await.is_ok() {}
     }
 
     /// Not ready any more, whatever is said later.

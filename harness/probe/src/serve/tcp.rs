@@ -39,6 +39,7 @@ pub(crate) async fn speak(state: Arc<State>, mut stream: TcpStream) {
 }
 
 fn line(state: &State, (client, local): (SocketAddr, SocketAddr), length: u64) -> Vec<u8> {
+    state.asked();
     let answer = state.answer(client, local, Protocol::Tcp, length);
     let mut line = serde_json::to_vec(&answer).unwrap_or_default();
     line.push(b'\n');

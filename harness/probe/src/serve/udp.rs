@@ -70,6 +70,7 @@ pub(crate) async fn answer(state: Arc<State>, socket: UdpSocket, mut stopping: S
             continue;
         };
         let local = SocketAddr::new(datagram.to, bound.port());
+        state.asked();
         let answer = state.answer(datagram.from, local, Protocol::Udp, datagram.length);
         let text = serde_json::to_vec(&answer).unwrap_or_default();
         // Nobody waits for an answer that cannot be sent, except its client, who will say so.

@@ -75,6 +75,24 @@ fn while_draining_it_serves_but_is_not_ready() {
 }
 
 #[test]
+fn it_drains_no_longer_than_it_is_asked_and_health_is_nothing_asked() {
+    let drain = ["--http", "0", "--drain-ms", "3600000", "--drain-idle-ms"];
+    let server = Server::start(&[&drain[..], &["300"]].concat());
+    server.signal(Signal::SIGTERM);
+    // Asked for its health all the time, it ends all the same.
+    until("it has ended", || status(&server, "/healthz").is_none());
+    assert_eq!(server.wait(), Some(0));
+    let server = Server::start(&[&drain[..], &["3600000"]].concat());
+    server.signal(Signal::SIGTERM);
+    until("it is not ready", || {
+        status(&server, "/healthz") == Some(503)
+    });
+    assert_eq!(status(&server, "/"), Some(200));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
 fn it_ends_by_itself_when_its_time_is_over() {
     let server = Server::start(&["--tcp", "0", "--for-ms", "10"]);
     assert_eq!(server.wait(), Some(0));
