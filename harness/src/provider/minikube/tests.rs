@@ -172,7 +172,10 @@ async fn without_a_right_to_add_routes_there_are_no_load_balancers_and_the_reaso
         assert!(lacks.ends_with(why), "{lacks}");
         let asked = stage.asked();
         let begun = asked.iter().any(|line| line.starts_with("minikube tunnel"));
-        assert_eq!(begun, says != "password", "{asked:?}");
+        // One that is given up after a millisecond may not have come to say so.
+        if says != "tunnel-hangs" {
+            assert_eq!(begun, says != "password", "{asked:?}");
+        }
         assert!(stage.minikube.destroy().await.is_empty());
     }
     let stage = Stage::new();
