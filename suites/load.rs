@@ -13,11 +13,13 @@ use strata::wire::{FailureKind, RequestSpec, UdpReply, UdpSpec};
 use strata::{Answers, NoVerdict, Outcome, Scope, Vantage};
 
 /// Datagrams, each of a sender of its own. One in a hundred may be lost, or two, which is nobody's fault: others are sent
-/// in place of those. More are as they are: an endpoint that is gone, or not served, loses its whole share.
+/// in place of those. More are as they are: an endpoint that is gone, or not served, loses its whole share. The question
+/// for the name that they go to is a datagram, too, and a second one comes too late for the first.
 pub(crate) async fn datagrams(from: &Vantage, spec: &UdpSpec) -> Result<Vec<UdpReply>, NoVerdict> {
     let is_lost = |reply: &UdpReply| {
         let error = reply.error.as_ref();
-        error.is_some_and(|error| error.kind == FailureKind::TimedOut)
+        let lost = [FailureKind::TimedOut, FailureKind::NameServerTimedOut];
+        error.is_some_and(|error| lost.contains(&error.kind))
     };
     let mut replies = from.udp(spec).await?;
     let lost = replies.iter().filter(|reply| is_lost(reply)).count() as u64;
