@@ -3,7 +3,7 @@
 //! Start from [`SUITE`]. The server is the fixture's `guarded`, whose path `/open` is open to everybody.
 
 use strata::wire::TcpSpec;
-use strata::{Check, Layer, Outcome, Scope, Suite, expect_eq};
+use strata::{Check, Eventually, Layer, Outcome, Scope, Suite, expect_eq};
 
 use super::authorization::SERVED;
 use super::client;
@@ -52,35 +52,41 @@ const CHECKS: &[Check] = &[
 ];
 
 async fn services_may_share_ports(scope: &Scope) -> Outcome {
+    const OWN: &str = "own-port-again:80";
     let client = client(scope).await?;
-    let mut seen = Vec::new();
-    for host in [
-        "guarded",
-        "both-ports-again",
-        "pods-port-again:12345",
-        "no-port-again:12346",
-    ] {
-        let reply = client.get(format!("http://{host}/open")).await?;
-        let port = reply.answer.as_ref().map(|answer| answer.local.port());
-        seen.push((host, said::said(&reply), port));
-    }
-    let replies = client.tcp(&TcpSpec::new("own-port-again:80")).await?;
-    let answer = replies.first().and_then(|reply| reply.answer.as_ref());
-    let port = answer.map(|answer| answer.local.port());
-    seen.push(("own-port-again:80", said::tcp(&replies), port));
+    let ask = async || {
+        let mut seen = Vec::new();
+        for host in [
+            "guarded",
+            "both-ports-again",
+            "pods-port-again:12345",
+            "no-port-again:12346",
+        ] {
+            let reply = client.get(format!("http://{host}/open")).await?;
+            let port = reply.answer.as_ref().map(|answer| answer.local.port());
+            seen.push((host, said::said(&reply), port));
+        }
+        let replies = client.tcp(&TcpSpec::new(OWN)).await?;
+        let answer = replies.first().and_then(|reply| reply.answer.as_ref());
+        let port = answer.map(|answer| answer.local.port());
+        seen.push((OWN, said::tcp(&replies), port));
+        Ok(seen)
+    };
     let served = SERVED.to_owned();
-    let outcome = expect_eq(
-        "what Services before one pod answer, and at which port the pod was reached",
-        &vec![
-            ("guarded", served.clone(), Some(8080)),
-            ("both-ports-again", served.clone(), Some(8080)),
-            ("pods-port-again:12345", served.clone(), Some(8080)),
-            ("no-port-again:12346", served, Some(8086)),
-            ("own-port-again:80", "guarded".to_owned(), Some(9001)),
-        ],
-        &seen,
-        "a sidecar takes one Service's port for another's",
-    );
+    let outcome = scope
+        .eventually(Eventually {
+            what: "what Services before one pod answer, and at which port the pod was reached",
+            expected: vec![
+                ("guarded", served.clone(), Some(8080)),
+                ("both-ports-again", served.clone(), Some(8080)),
+                ("pods-port-again:12345", served.clone(), Some(8080)),
+                ("no-port-again:12346", served, Some(8086)),
+                (OWN, "guarded".to_owned(), Some(9001)),
+            ],
+            observe: ask,
+            likely: "a sidecar takes one Service's port for another's",
+        })
+        .await;
     explain(scope, outcome).await
 }
 
