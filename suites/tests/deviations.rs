@@ -18,6 +18,9 @@ this page says *deviates*: it was judged, its finding is in the reports, and the
 day an entry counts for nothing; where a check passes that has one, the run says so. `STRATA_DEVIATIONS=0` takes every failure
 for one. This page is made from the files in `suites/deviations/`: `UPDATE_EXPECT=1 cargo test -p strata-suites --lib page`
 writes it anew, and a test compares it.
+
+Envoy Gateway and Istio have no file, and were not run by us: their own reports of Gateway API conformance (Envoy Gateway 1.7.0 on 1.4.1, Istio
+1.28.0 on 1.4.0) skip and fail nothing, and what they do not do their GatewayClasses say (`status.supportedFeatures`).
 ";
 
 fn profiles() -> Vec<Profile> {
