@@ -64,12 +64,16 @@ fn an_idle_connection_does_not_hold_up_the_end() {
 fn while_draining_it_serves_but_is_not_ready() {
     let server = Server::start(&["--http", "0", "--drain-ms", "3600000"]);
     assert_eq!(status(&server, "/healthz"), Some(200));
+    drains_until_it_is_asked_twice(server);
+}
+
+fn drains_until_it_is_asked_twice(server: Server) {
     server.signal(Signal::SIGTERM);
     until("it is not ready", || {
         status(&server, "/healthz") == Some(503)
     });
     assert_eq!(status(&server, "/"), Some(200));
-    // Asked a second time it does not linger.
+    // Then it does not linger.
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(), Some(0));
 }
@@ -82,14 +86,7 @@ fn it_drains_no_longer_than_it_is_asked_and_health_is_nothing_asked() {
     // Asked for its health all the time, it ends all the same.
     until("it has ended", || status(&server, "/healthz").is_none());
     assert_eq!(server.wait(), Some(0));
-    let server = Server::start(&[&drain[..], &["3600000"]].concat());
-    server.signal(Signal::SIGTERM);
-    until("it is not ready", || {
-        status(&server, "/healthz") == Some(503)
-    });
-    assert_eq!(status(&server, "/"), Some(200));
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait(), Some(0));
+    drains_until_it_is_asked_twice(Server::start(&[&drain[..], &["3600000"]].concat()));
 }
 
 #[test]
