@@ -115,9 +115,9 @@ pub(super) async fn diagnose(
 fn some_a_node(peers: Vec<(PodView, Vantage)>) -> Vec<(PodView, Vantage)> {
     let mut some: Vec<(PodView, Vantage)> = Vec::new();
     for peer in peers {
-        let in_nodes_network = on_host_network(&peer.0.pod);
+        let in_nodes_network = workload::on_host_network(&peer.0.pod);
         let alike = some.iter().filter(|(has, _)| {
-            has.node == peer.0.node && on_host_network(&has.pod) == in_nodes_network
+            has.node == peer.0.node && workload::on_host_network(&has.pod) == in_nodes_network
         });
         let enough = match in_nodes_network {
             true => IN_NODES_NETWORK,
@@ -136,11 +136,7 @@ fn agent(pod: &Pod) -> bool {
         .owner_references()
         .iter()
         .any(|owner| owner.kind == "DaemonSet");
-    on_host_network(pod) && daemon && !workload::leaving(pod)
-}
-
-fn on_host_network(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+    workload::on_host_network(pod) && daemon && !workload::leaving(pod)
 }
 
 /// Attempts from every peer at every other that has a network of its own.
@@ -149,12 +145,12 @@ async fn crossings(peers: &[(PodView, Vantage)]) -> Vec<Crossing> {
         .iter()
         .flat_map(|from| peers.iter().map(move |to| (from, to)));
     let tried = pairs
-        .filter(|(from, to)| from.0.ip != to.0.ip && !on_host_network(&to.0.pod))
+        .filter(|(from, to)| from.0.ip != to.0.ip && !workload::on_host_network(&to.0.pod))
         .map(|(from, to)| async move {
             let port = *tcp_ports(&to.0.pod).first()?;
             Some(Crossing {
                 from: from.0.node.clone(),
-                by_node: on_host_network(&from.0.pod),
+                by_node: workload::on_host_network(&from.0.pod),
                 to: to.0.node.clone(),
                 tried: attempt(&from.1, to.0.ip, port).await?,
             })

@@ -39,6 +39,11 @@ pub(super) fn cause(seen: &Seen) -> Option<Cause> {
     living.into_iter().find_map(|pod| not_ready(seen, pod))
 }
 
+/// Whether a pod is in its node's network.
+pub(super) fn on_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+}
+
 /// Whether a pod is being deleted.
 pub(super) fn leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()

@@ -85,7 +85,7 @@ impl End {
     }
 
     pub(super) fn on_host_network(&self) -> bool {
-        super::on_host_network(&self.pod)
+        workload::on_host_network(&self.pod)
     }
 
     pub(super) fn said(&self) -> String {

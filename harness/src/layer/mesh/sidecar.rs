@@ -166,7 +166,7 @@ fn label(seen: &Seen, pod: &Pod) -> Cause {
 fn opt_out(seen: &Seen, pod: &Pod) -> Option<Cause> {
     let name = pod.name_any();
     let object = Object::new("Pod", &seen.workload.namespace, &name);
-    let host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+    let host = workload::on_host_network(pod);
     let false_in = |map: &labels::Labels| map.get(INJECT).is_some_and(|value| value == "false");
     let (what, field) = if false_in(pod.labels()) {
         (
