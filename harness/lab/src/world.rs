@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt as _, Stream, StreamExt};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -19,6 +19,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// The watches of one component.
 #[derive(Default)]
@@ -109,6 +110,19 @@ impl World {
     pub(crate) async fn settled(&mut self, holdoff: Duration) {
         self.changed().await;
         tokio::time::sleep(holdoff).await;
+        self.forget();
+    }
+
+    /// Waits for a change, and then until this moment, for what else there is by then.
+    pub(crate) async fn changed_after(&mut self, moment: Instant) {
+        self.changed().await;
+        tokio::time::sleep_until(moment).await;
+        self.forget();
+    }
+
+    /// Of changes until now nothing is told again: a store has a change before it is told of, so whoever looks now sees it.
+    fn forget(&self) {
+        let _ = self.changed.notified().now_or_never();
     }
 }
 

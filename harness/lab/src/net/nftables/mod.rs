@@ -62,22 +62,35 @@ impl std::fmt::Display for Done {
 }
 
 /// When a component says how much: what has changed as it changes, and all again in between.
-pub(super) struct Rhythm(Interval);
+pub(super) struct Rhythm {
+    again: Interval,
+    /// When something was last to be said.
+    last: Instant,
+}
+
+/// What has changed is said no sooner than this after the last time, together: kube-proxy's `minSyncPeriod`, which is a
+/// second there, since what stands on these rules may not rely on less.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Rhythm {
     /// Everything is said again after each such period.
     pub(super) fn of(period: Duration) -> Self {
         let mut again = tokio::time::interval_at(Instant::now() + period, period);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self(again)
+        Self {
+            again,
+            last: Instant::now(),
+        }
     }
 
     /// Waits until there is something to say.
     pub(super) async fn next(&mut self, world: &mut World) -> Say {
-        tokio::select! {
-            () = world.changed() => Say::Changes,
-            _ = self.0.tick() => Say::All,
-        }
+        let say = tokio::select! {
+            () = world.changed_after(self.last + PAUSE) => Say::Changes,
+            _ = self.again.tick() => Say::All,
+        };
+        self.last = Instant::now();
+        say
     }
 }
 
