@@ -9,6 +9,7 @@ mod variables;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,9 @@ const MOST_RANDOM_CASES: usize = 20_000;
 
 /// More say nothing that three do not, and each is a machine or a container.
 const MOST_NODES: usize = 5;
+
+/// Nodes of which nothing is heard for longer are soon taken for dead.
+const MOST_WATCH_LAG_MS: usize = 10_000;
 
 /// What the environment says.
 #[derive(Debug, Clone)]
@@ -78,6 +82,8 @@ pub struct Settings {
     pub traefik: Option<PathBuf>,
     /// `STRATA_NFT`.
     pub nft: Option<PathBuf>,
+    /// `STRATA_WATCH_LAG_MS`.
+    pub watch_lag: Duration,
     /// `STRATA_KIND`.
     pub kind: Option<PathBuf>,
     /// `STRATA_ASSETS`; whether it is there is for [`crate::asset`] to say.
@@ -169,6 +175,7 @@ impl Settings {
             envoy: None,
             traefik: None,
             nft: None,
+            watch_lag: Duration::ZERO,
             kind: None,
             assets: None,
             registry: None,
@@ -227,6 +234,10 @@ impl Settings {
                 "STRATA_ENVOY" => settings.envoy = Some(workspace().join(path)),
                 "STRATA_TRAEFIK" => settings.traefik = Some(workspace().join(path)),
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
+                "STRATA_WATCH_LAG_MS" => {
+                    let ms = upto(MOST_WATCH_LAG_MS, name, text, "is too late or not at all")?;
+                    settings.watch_lag = Duration::from_millis(ms.try_into().unwrap_or(u64::MAX));
+                }
                 "STRATA_KIND" => settings.kind = Some(workspace().join(path)),
                 "STRATA_ASSETS" => settings.assets = Some(text.to_owned()),
                 "STRATA_REGISTRY" => settings.registry = Some(text.to_owned()),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
@@ -37,6 +38,7 @@ pub(super) struct Lab {
     traefik: Traefik,
     envoy: Option<PathBuf>,
     nft: Option<PathBuf>,
+    watch_lag: Duration,
     report_dir: PathBuf,
     running: Mutex<Option<boot::Lab>>,
 }
@@ -58,6 +60,7 @@ impl Lab {
             traefik: Traefik::by(settings)?,
             envoy: settings.envoy.clone(),
             nft: settings.nft.clone(),
+            watch_lag: settings.watch_lag,
             report_dir: settings.report_dir.clone(),
             running: Mutex::default(),
         }))
@@ -145,6 +148,7 @@ impl Provider for Lab {
             nft: nft.path.clone(),
             images: images.iter().map(|it| it.path().to_owned()).collect(),
             log: Some(log),
+            watch_lag: self.watch_lag,
         };
         let lab = boot::start(config).await?;
         let tools = [("envoy", &envoy), ("nft", &nft)].into_iter();

@@ -150,6 +150,11 @@ pub const VARIABLES: &[Variable] = &[
         default: "envoy in PATH, else .tools/envoy at the workspace's root",
     },
     Variable {
+        name: "STRATA_WATCH_LAG_MS",
+        meaning: "how many milliseconds late the lab's components hear of each change at most, 1 to 10000, as where there is much to do",
+        default: "they hear of it at once",
+    },
+    Variable {
         name: "STRATA_NFT",
         meaning: "the nft program of the lab",
         default: "nft in PATH, else in /usr/sbin or /sbin",

@@ -57,6 +57,7 @@ pub mod webhook;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use ipnet::IpNet;
@@ -85,6 +86,9 @@ pub struct ApiConfig {
     /// The networks of ClusterIPs, one a family; the first is that of Services that ask for none
     /// (`--service-cluster-ip-range`).
     pub service_cidrs: Vec<IpNet>,
+    /// How late others than the administrator hear of what they watch, at most; each watch by a part of it that is drawn
+    /// as it begins. So is a cluster that has much to do: what one component wrote another does not know yet.
+    pub watch_lag: Duration,
 }
 
 impl ApiConfig {
@@ -99,6 +103,7 @@ impl ApiConfig {
             pki: Arc::new(ClusterPki::new(&["localhost".to_owned()])?),
             network: NetNs::current()?,
             service_cidrs: vec![flags::service_cidr(IpFamily::V4)],
+            watch_lag: Duration::ZERO,
         })
     }
 }
@@ -111,6 +116,7 @@ pub(crate) struct Shared {
     pub(crate) webhooks: Webhooks,
     pub(crate) pki: Arc<ClusterPki>,
     pub(crate) network: NetNs,
+    pub(crate) watch_lag: Duration,
 }
 
 /// The API server. Clones are the same server.
@@ -133,6 +139,7 @@ impl ApiServer {
             webhooks: config.webhooks,
             pki: config.pki,
             network: config.network,
+            watch_lag: config.watch_lag,
         });
         bootstrap::objects(&shared, &config.service_cidrs)?;
         let router = router::router(shared.clone());

@@ -8,6 +8,9 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 
+/// The user of the kubeconfig that the lab gives to people.
+pub(crate) const ADMIN: &str = "kubernetes-admin";
+
 /// The authority, and the API server's own certificate.
 pub struct ClusterPki {
     issuer: Issuer<'static, KeyPair>,
@@ -77,8 +80,7 @@ impl ClusterPki {
     /// When the certificate cannot be made.
     pub fn admin_kubeconfig(&self, server: &str) -> anyhow::Result<String> {
         use base64::Engine as _;
-        let (certificate, key) =
-            self.client_certificate("kubernetes-admin", &["system:masters"])?;
+        let (certificate, key) = self.client_certificate(ADMIN, &["system:masters"])?;
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "strata-lab", "preferences": {},

@@ -36,6 +36,7 @@ struct Watch {
     news: tokio::sync::watch::Receiver<u64>,
     bookmarks: bool,
     until: Instant,
+    lag: Duration,
     pending: VecDeque<Bytes>,
     shape: Shape,
     done: bool,
@@ -86,6 +87,7 @@ pub(crate) fn watch(call: &Call) -> Result<Response, Status> {
         news,
         bookmarks,
         until: Instant::now() + life,
+        lag: call.watch_lag(),
         pending: VecDeque::new(),
         shape: call.shape(),
         done: false,
@@ -158,7 +160,12 @@ impl Watch {
         let bookmark_at = Instant::now() + BOOKMARK_EVERY;
         let deadline = self.until.min(bookmark_at);
         match tokio::time::timeout_at(deadline, self.news.changed()).await {
-            Ok(Ok(())) => Some(()),
+            Ok(Ok(())) => {
+                if !self.lag.is_zero() {
+                    tokio::time::sleep(self.lag).await;
+                }
+                Some(())
+            }
             Ok(Err(_)) => None,
             Err(_) if Instant::now() >= self.until => {
                 if self.bookmarks {

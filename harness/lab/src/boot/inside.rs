@@ -200,6 +200,7 @@ async fn bring_up(started: Started, home: Home, parts: &mut Parts) -> Result<Rea
             .copied()
             .map(service_cidr)
             .collect(),
+        watch_lag: config.watch_lag,
     })
     .map_err(api_error)?
     .extend(outside::routes(Arc::new(Outside {

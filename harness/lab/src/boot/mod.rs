@@ -23,6 +23,7 @@ mod system;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,9 @@ pub struct LabConfig {
     pub images: Vec<PathBuf>,
     /// The file that the lab adds its own log to; `RUST_LOG` selects what of it.
     pub log: Option<PathBuf>,
+    /// How late the lab's components hear of each change, at most, as on a cluster that has much to do; each watch by a
+    /// part of it that is drawn as it begins.
+    pub watch_lag: Duration,
 }
 
 impl Default for LabConfig {
@@ -80,6 +84,7 @@ impl Default for LabConfig {
             nft: PathBuf::from("nft"),
             images: Vec::new(),
             log: None,
+            watch_lag: Duration::ZERO,
         }
     }
 }

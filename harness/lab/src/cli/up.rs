@@ -51,7 +51,14 @@ pub(super) struct Up {
     /// Add the lab's own log to this file, which stays; RUST_LOG selects what of it.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// How many milliseconds late the lab's components hear of each change, at most, as on a cluster that has much to do;
+    /// each watch by a part of it that is drawn as it begins.
+    #[arg(long, value_name = "MS", env = "STRATA_WATCH_LAG_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=LONGEST_LAG_MS))]
+    watch_lag_ms: u64,
 }
+
+/// Nodes that hear nothing for longer are taken for dead.
+const LONGEST_LAG_MS: u64 = 10_000;
 
 /// Reads a CNI's name; shells complete it, and another one is refused with the choices.
 fn cnis() -> impl TypedValueParser<Value = Plugin> {
@@ -119,6 +126,7 @@ impl Up {
             nft,
             images: self.images,
             log: Some(record.log.clone()),
+            watch_lag: Duration::from_millis(self.watch_lag_ms),
         };
         let start = boot::start(config);
         let started = tokio::select! {

@@ -60,6 +60,7 @@ impl Agents {
             pki: Arc::new(ClusterPki::new(&[]).unwrap()),
             network: net.outside.clone(),
             service_cidrs: FAMILIES.each().iter().copied().map(service_cidr).collect(),
+            watch_lag: Duration::ZERO,
         })
         .unwrap();
         let client = api.client("system:admin");
