@@ -9,7 +9,7 @@ use strata::wire::{RequestSpec, TcpSpec};
 use strata::{Check, Layer, Outcome, Scope, Suite, expect_eq};
 
 use super::security::{cut_off, explain};
-use super::{client, of_fixture};
+use super::{client, of_fixture, taken};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -419,9 +419,9 @@ pub(super) async fn judged(scope: &Scope, cases: &[(Caller, &str, &str)]) -> Out
             ..RequestSpec::get(format!("http://guarded{path}"))
         };
         let case = format!("{asked} by {caller:?}");
-        let replies = from.request(&spec).await?.0;
+        let reply = taken(&from, &spec).await?;
         expected.insert(case.clone(), (*answer).to_owned());
-        seen.insert(case, replies.iter().map(said::said).collect::<String>());
+        seen.insert(case, said::said(&reply));
     }
     let outcome = expect_eq(
         "the answers of host guarded, by request and by who asks",

@@ -34,7 +34,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use strata::budget::CONVERGE;
 use strata::wait::{self, Progress};
-use strata::wire::{Reply, RequestSpec};
+use strata::wire::{FailureKind, Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, NoVerdict, Outcome, Scope, Subject, Suite, Vantage};
 
 use crate::said;
@@ -64,7 +64,7 @@ const GATES: &[Check] = &[
     },
     Check {
         id: "mesh::traffic_passes_the_sidecars",
-        claim: "A request between two pods with sidecars carries the client's SPIFFE identity.",
+        claim: "A request between two pods with sidecars carries the client's SPIFFE identity, whichever pod it is for; one without is reached, too.",
         source: "istio: pilot/headers_test.go, XfccHeaders; istio: security/reachability_test.go, Reachability",
         needs: &[],
         manifest: None,
@@ -122,27 +122,40 @@ async fn label_injects_sidecars(scope: &Scope) -> Outcome {
     scope.record("without a sidecar", without.join(", "));
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app in (backend, client)",
+        apps: &["backend", "client"],
     };
     scope.explain(outcome, subject).await
 }
 
 async fn traffic_passes_the_sidecars(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
+    let own = spiffe(scope, "client");
+    // Each serves a Service of its name. What is judged later relies on it that the sidecars know all of these pods.
+    let served = [
+        ("backend-v1", own.clone()),
+        ("backend-v2", own.clone()),
+        ("guarded", own),
+        ("legacy", "none".to_owned()),
+    ];
+    let served = served.map(|(pod, identity)| (pod, (format!("200 by {pod}"), identity)));
     let outcome = scope
         .eventually(Eventually {
-            what: "GET http://backend-v1/ from Pod client: its answer, and the identity that the backend is told",
-            expected: ("200 by backend-v1".to_owned(), spiffe(scope, "client")),
+            what: "GET /open from Pod client, by the Service that is asked: the answer, and the identity that its pod is told",
+            expected: BTreeMap::from(served),
             observe: async || {
-                let reply = client.get("http://backend-v1/").await?;
-                Ok((said::said(&reply), identity(&reply)))
+                let mut seen = BTreeMap::new();
+                for pod in ["backend-v1", "backend-v2", "guarded", "legacy"] {
+                    let reply = client.get(format!("http://{pod}/open")).await?;
+                    seen.insert(pod, (said::said(&reply), identity(&reply)));
+                }
+                Ok(seen)
             },
-            likely: "one of the two pods has no sidecar, or its traffic is not redirected to it",
+            likely: "one of the pods has no sidecar, its traffic is not redirected to it, or the client's sidecar was not told of it",
         })
         .await;
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app in (backend, client)",
+        apps: &["backend", "client", "guarded"],
     };
     scope.explain(outcome, subject).await
 }
@@ -224,6 +237,30 @@ async fn of_fixture(scope: &Scope, selector: &str) -> Result<Vantage, NoVerdict>
     let first = pods.first();
     let first = first.ok_or_else(|| NoVerdict::new(format!("there is no pod {selector}")))?;
     Ok(scope.from_pod(first))
+}
+
+/// The reply to a request of somebody without a sidecar. It is sent again while nobody takes it: a node that was not told
+/// yet where a Service leads refuses every connection to it. Who takes it has the last word, whatever that is.
+async fn taken(from: &Vantage, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
+    let mut last = None;
+    let taken = wait::until("somebody takes the request", CONVERGE, async || {
+        let reply = from.request(spec).await?.0.into_iter().next();
+        let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
+        let refused = reply.error.as_ref();
+        let refused = refused.is_some_and(|error| error.kind == FailureKind::Refused);
+        last = Some(reply);
+        Ok(match refused {
+            true => Progress::NotYet("it is refused".to_owned()),
+            false => Progress::Ready(()),
+        })
+    })
+    .await;
+    match last {
+        Some(reply) => Ok(reply),
+        None => Err(taken
+            .err()
+            .unwrap_or_else(|| NoVerdict::new("a request of no requests"))),
+    }
 }
 
 /// A GET that knows the address of a host of the fixture already: where thousands are sent, cluster

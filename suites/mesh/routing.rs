@@ -367,7 +367,7 @@ async fn foreign_hosts_are_passed_through(scope: &Scope) -> Outcome {
     );
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app=client",
+        apps: &["client"],
     };
     scope.explain(outcome, subject).await
 }

@@ -263,7 +263,7 @@ pub(super) fn cut_off(word: String) -> String {
 pub(super) async fn explain(scope: &Scope, outcome: Outcome) -> Outcome {
     let subject = Subject::Sidecar {
         namespace: scope.namespace(),
-        selector: "app in (backend, caller, client, guarded, web)",
+        apps: &["backend", "caller", "client", "guarded", "web"],
     };
     scope.explain(outcome, subject).await
 }

@@ -76,10 +76,7 @@ async fn name(look: Look<'_>, subject: &Subject<'_>) -> Result<Option<Cause>, No
             host,
             path,
         } => ingress::diagnose(look, namespace, name, host, path).await,
-        Subject::Sidecar {
-            namespace,
-            selector,
-        } => mesh::diagnose_sidecar(look, namespace, selector).await,
+        Subject::Sidecar { namespace, apps } => mesh::diagnose_sidecar(look, namespace, apps).await,
         Subject::Split {
             namespace,
             virtual_service,

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use self::objects::{Read, read};
 pub(super) use self::sidecar::has_sidecar;
-use super::labels::{self, Labels};
+use super::labels::Labels;
 use super::look::Look;
 use crate::verdict::{Cause, NoVerdict};
 
@@ -32,16 +32,21 @@ const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha3"];
 pub(super) async fn diagnose_sidecar(
     look: Look<'_>,
     namespace: &str,
-    selector: &str,
+    apps: &[&str],
 ) -> Result<Option<Cause>, NoVerdict> {
     let namespaces: Vec<Namespace> = look.all().await?;
     let Some(found) = namespaces.into_iter().find(|it| it.name_any() == namespace) else {
         return Ok(None);
     };
     let webhooks: Vec<MutatingWebhookConfiguration> = look.all().await?;
+    let only = match apps {
+        [app] => Labels::from([("app".to_owned(), (*app).to_owned())]),
+        _ => Labels::new(),
+    };
     Ok(sidecar::cause(&sidecar::Seen {
         namespace: found,
-        workload: look.workload(namespace, labels::terms(selector)).await?,
+        apps: apps.iter().map(|app| (*app).to_owned()).collect(),
+        workload: look.workload(namespace, only).await?,
         webhooks,
         slices: look.all().await?,
     }))

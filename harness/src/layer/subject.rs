@@ -53,8 +53,8 @@ pub enum Subject<'a> {
     Sidecar {
         /// Their namespace.
         namespace: &'a str,
-        /// Their labels.
-        selector: &'a str,
+        /// Their labels `app`.
+        apps: &'a [&'a str],
     },
     /// A weighted split of a VirtualService.
     Split {

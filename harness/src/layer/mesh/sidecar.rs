@@ -29,7 +29,9 @@ const INJECTION: &str = "istio-injection";
 pub(in crate::layer) struct Seen {
     /// The namespace.
     pub(in crate::layer) namespace: Namespace,
-    /// Its pods; the selector says which should have a sidecar.
+    /// The labels `app` of those pods that should have a sidecar; others may do without on purpose.
+    pub(in crate::layer) apps: BTreeSet<String>,
+    /// Its pods.
     pub(in crate::layer) workload: workload::Seen,
     /// Every configuration of mutating webhooks.
     pub(in crate::layer) webhooks: Vec<MutatingWebhookConfiguration>,
@@ -50,10 +52,10 @@ pub(in crate::layer) fn has_sidecar(pod: &Pod) -> bool {
 
 /// The cause, if evidence names one.
 pub(in crate::layer) fn cause(seen: &Seen) -> Option<Cause> {
-    let selected = labels::selected(&seen.workload.selector, &seen.workload.pods);
-    let mut bare: Vec<_> = selected
-        .into_iter()
-        .filter(|pod| !workload::leaving(pod))
+    let app = |pod: &Pod| pod.labels().get("app").cloned().unwrap_or_default();
+    let pods = seen.workload.pods.iter();
+    let mut bare: Vec<_> = pods
+        .filter(|pod| seen.apps.contains(&app(pod)) && !workload::leaving(pod))
         .collect();
     bare.retain(|pod| !has_sidecar(pod));
     bare.sort_by_key(|pod| pod.name_any());

@@ -45,6 +45,7 @@ fn bare() -> sidecar::Seen {
     slice.metadata.namespace = Some("istio-system".into());
     sidecar::Seen {
         namespace: yaml(NAMESPACE),
+        apps: ["web".to_owned()].into(),
         workload: workload::Seen {
             namespace: "shop".into(),
             selector: terms("app=web"),
@@ -67,6 +68,12 @@ fn of_sidecars() -> Vec<Case> {
             seen.workload.pods = vec![yaml(&text)];
         }),
         case("no pod is there", |seen| seen.workload.pods.clear()),
+        case("only a pod that is not asked about has none", |seen| {
+            seen.apps = ["web".to_owned(), "client".to_owned()].into();
+            seen.workload.selector.clear();
+            let text = BARE.replace("app: web", "app: legacy, sidecar.istio.io/inject: 'false'");
+            seen.workload.pods = vec![yaml(&text)];
+        }),
         case("nothing injects", |seen| seen.webhooks.clear()),
         case("the namespace's label is missing", |seen| {
             seen.namespace.metadata.labels = None
