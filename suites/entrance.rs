@@ -30,19 +30,17 @@ pub(crate) struct Entrance {
 impl Entrance {
     /// The address of an Ingress of the fixture; the same for all that a controller serves.
     pub(crate) async fn of_ingress(scope: &Scope, name: &str) -> Result<Self, NoVerdict> {
-        let ingress: Ingress = scope.get_in(scope.fixture(), name).await?;
-        Self::new(scope, ingress_address(&ingress), name)
+        Self::at(scope, address_of_ingress(scope, name).await?)
     }
 
     /// The address of a Gateway of the fixture.
     pub(crate) async fn of_gateway(scope: &Scope, name: &str) -> Result<Self, NoVerdict> {
-        let gateway: Gateway = scope.get_in(scope.fixture(), name).await?;
-        Self::new(scope, gateway_address(&gateway), name)
-    }
-
-    fn new(scope: &Scope, address: Option<String>, name: &str) -> Result<Self, NoVerdict> {
-        let address = address.ok_or_else(|| NoVerdict::new(format!("{name} has no address")))?;
-        Self::at(scope, address)
+        let what = format!("Gateway {name} has an address");
+        let address = wait::until(&what, CONVERGE, async || {
+            let gateway: Gateway = scope.get_in(scope.fixture(), name).await?;
+            Ok(there(gateway_address(&gateway)))
+        });
+        Self::at(scope, address.await?)
     }
 
     /// Any address.
@@ -315,6 +313,23 @@ fn by_a_pod(said: &str) -> bool {
 pub(crate) fn served_by<'a>(reply: &Reply, servers: &'a [PodView]) -> Option<&'a PodView> {
     let client: IpAddr = reply.answer.as_ref()?.client.ip();
     servers.iter().find(|pod| pod.ip == client)
+}
+
+/// The address of an Ingress of the fixture, once its controller has told one.
+pub(crate) async fn address_of_ingress(scope: &Scope, name: &str) -> Result<String, NoVerdict> {
+    let what = format!("Ingress {name} has an address");
+    wait::until(&what, CONVERGE, async || {
+        let ingress: Ingress = scope.get_in(scope.fixture(), name).await?;
+        Ok(there(ingress_address(&ingress)))
+    })
+    .await
+}
+
+fn there(address: Option<String>) -> Progress<String> {
+    address.map_or_else(
+        || Progress::NotYet("its status has none".to_owned()),
+        Progress::Ready,
+    )
 }
 
 /// The address in the status of an Ingress.

@@ -5,12 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::networking::v1::Ingress;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
 use super::{HOST, TUTORIAL, entrance, explain, table};
-use crate::entrance::{behind, ingress_address, served_by};
+use crate::entrance::{address_of_ingress, behind, served_by};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -87,9 +86,7 @@ const CHECKS: &[Check] = &[
 ];
 
 async fn is_asked_from_within(scope: &Scope) -> Outcome {
-    let ingress: Ingress = scope.get(TUTORIAL).await?;
-    let address = ingress_address(&ingress);
-    let address = address.ok_or_else(|| NoVerdict::new("my-ingress has no address"))?;
+    let address = address_of_ingress(scope, TUTORIAL).await?;
     let (inside, servers) = behind(scope, &address).await?;
     let client = scope.pod("app=alpha").await?;
     let get = |host: &str, path: &str| RequestSpec {
@@ -126,13 +123,17 @@ async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
         concurrency: 4,
         ..entrance.request(HOST, "/frontend")
     };
-    let answers = entrance.outside().request(&spec).await?;
-    let outcome = expect_eq(
-        "the pods that answer 60 requests, and failures",
-        &(pods, BTreeMap::new()),
-        &(answers.served_by(), answers.failures()),
-        "the controller has not been told of an endpoint",
-    );
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the pods that answer 60 requests, and failures",
+            expected: (pods, BTreeMap::new()),
+            observe: async || {
+                let answers = entrance.outside().request(&spec).await?;
+                Ok((answers.served_by(), answers.failures()))
+            },
+            likely: "the controller has not been told of an endpoint",
+        })
+        .await;
     explain(scope, outcome, TUTORIAL, Some(HOST), "/frontend").await
 }
 

@@ -410,13 +410,17 @@ async fn wrong_target_port_is_refused(scope: &Scope) -> Outcome {
 async fn refused(scope: &Scope, name: &str, likely: &str) -> Outcome {
     let client = scope.pod("app=client").await?;
     let url = format!("http://{name}/");
-    let seen = refusal(&client, &url).await?;
-    let control = said::status(&client.get("http://backend/").await?);
-    let outcome = expect_eq(
-        format!("GET {url}, and GET http://backend/ as the control"),
-        &("refused".to_owned(), "200".to_owned()),
-        &(seen, control),
-        likely,
-    );
+    let outcome = scope
+        .eventually(Eventually {
+            what: &format!("GET {url}, and GET http://backend/ as the control"),
+            expected: ("refused".to_owned(), "200".to_owned()),
+            observe: async || {
+                let seen = refusal(&client, &url).await?;
+                let control = client.get("http://backend/").await?;
+                Ok((seen, said::status(&control)))
+            },
+            likely,
+        })
+        .await;
     explain(scope, outcome, name, 80, &client).await
 }

@@ -201,13 +201,15 @@ fn each<'a>(addresses: impl Iterator<Item = &'a String>, ports: &[i32]) -> Vec<S
 async fn hand_made_slice(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let web = only(scope.ready_pods("app=web").await?)?;
-    let before = refusal(&client, "http://by-hand/").await?;
-    expect_eq(
-        "GET http://by-hand/ before the Service has an endpoint",
-        &"refused".to_owned(),
-        &before,
-        "something gives endpoints to a Service without a selector",
-    )?;
+    // Its name is told by cluster DNS and its refusal by the nodes, each as soon as they know of it.
+    scope
+        .eventually(Eventually {
+            what: "GET http://by-hand/ before the Service has an endpoint",
+            expected: "refused".to_owned(),
+            observe: async || refusal(&client, "http://by-hand/").await,
+            likely: "something gives endpoints to a Service without a selector",
+        })
+        .await?;
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
