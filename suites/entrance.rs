@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use gateway_api::gateways::Gateway;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::Ingress;
-use strata::budget::CONVERGE;
+use strata::budget::{CONVERGE, PROVISION};
 use strata::wait::{self, Progress};
 use strata::wire::{BriefReply, OneRequest, Reply, RequestSpec, RequestsSpec};
 use strata::{NoVerdict, Outcome, PodView, Scope, Vantage, expect_eq};
@@ -318,7 +318,7 @@ pub(crate) fn served_by<'a>(reply: &Reply, servers: &'a [PodView]) -> Option<&'a
 /// The address of an Ingress of the fixture, once its controller has told one.
 pub(crate) async fn address_of_ingress(scope: &Scope, name: &str) -> Result<String, NoVerdict> {
     let what = format!("Ingress {name} has an address");
-    wait::until(&what, CONVERGE, async || {
+    wait::until(&what, PROVISION, async || {
         let ingress: Ingress = scope.get_in(scope.fixture(), name).await?;
         Ok(there(ingress_address(&ingress)))
     })

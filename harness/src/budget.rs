@@ -43,6 +43,15 @@ pub const CONVERGE: Budget = Budget {
     settled: 2,
 };
 
+/// A controller makes what an object asks for and says in its status where that is: a proxy, whose image is pulled. Retired
+/// ingress-nginx looks once a minute whether there is something to say (`--status-update-interval`).
+pub const PROVISION: Budget = Budget {
+    name: "provision",
+    within: Duration::from_secs(65),
+    every: Duration::from_millis(200),
+    settled: 2,
+};
+
 /// One exchange with the API or through the data path.
 pub const REQUEST: Budget = Budget {
     name: "request",

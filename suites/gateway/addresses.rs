@@ -5,6 +5,7 @@
 
 use gateway_api::gateways::Gateway;
 use serde_json::{Value, json};
+use strata::budget::PROVISION;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite};
 
 use super::{explain_own_gateway, of};
@@ -97,7 +98,7 @@ async fn that_are_asked_for(scope: &Scope) -> Outcome {
     ] {
         scope.apply(&gateway("asking", addresses.clone())).await?;
         let outcome = scope
-            .eventually(Eventually {
+            .eventually_within(PROVISION, Eventually {
                 what: &format!("the reason of condition Accepted of Gateway asking, and condition Programmed with its reason, with addresses {addresses}"),
                 expected: [accepted, programmed, why.unwrap_or("any")].map(str::to_owned),
                 observe: async || {
@@ -111,12 +112,15 @@ async fn that_are_asked_for(scope: &Scope) -> Outcome {
         explain_own_gateway(scope, outcome, "asking").await?;
     }
     let outcome = scope
-        .eventually(Eventually {
-            what: "the address of Gateway asking",
-            expected: Some(given),
-            observe: async || Ok(said(scope, "asking").await?.1),
-            likely: "the controller gives a Gateway any address but the one that it asks for",
-        })
+        .eventually_within(
+            PROVISION,
+            Eventually {
+                what: "the address of Gateway asking",
+                expected: Some(given),
+                observe: async || Ok(said(scope, "asking").await?.1),
+                likely: "the controller gives a Gateway any address but the one that it asks for",
+            },
+        )
         .await;
     explain_own_gateway(scope, outcome, "asking").await
 }
@@ -124,7 +128,7 @@ async fn that_are_asked_for(scope: &Scope) -> Outcome {
 /// An address that the cluster gives, and has again.
 async fn lent(scope: &Scope) -> Result<String, NoVerdict> {
     let what = "Gateway giving has an address";
-    let address = strata::wait::until(what, strata::budget::CONVERGE, async || {
+    let address = strata::wait::until(what, PROVISION, async || {
         let (_, address) = said(scope, "giving").await?;
         Ok(match address {
             Some(address) => strata::wait::Progress::Ready(address),
@@ -138,7 +142,7 @@ async fn lent(scope: &Scope) -> Result<String, NoVerdict> {
 
 async fn without_a_value(scope: &Scope) -> Outcome {
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "condition Programmed of Gateway valueless, and whether it has an address of IPv4 or IPv6",
             expected: ("True".to_owned(), true),
             observe: async || {

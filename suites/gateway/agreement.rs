@@ -4,6 +4,7 @@
 //! `reference`; docs/reference.md tells how one reads.
 
 use gateway_api::gateways::Gateway;
+use strata::budget::PROVISION;
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Subject, Suite};
 
 use super::gateway_address;
@@ -31,15 +32,18 @@ const GATEWAY: &str = "reference";
 async fn agrees_with_the_reference(scope: &Scope) -> Outcome {
     let mut address = None;
     let outcome = scope
-        .eventually(Eventually {
-            what: "whether Gateway reference has an address",
-            expected: true,
-            observe: async || {
-                address = gateway_address(&scope.get::<Gateway>(GATEWAY).await?);
-                Ok(address.is_some())
+        .eventually_within(
+            PROVISION,
+            Eventually {
+                what: "whether Gateway reference has an address",
+                expected: true,
+                observe: async || {
+                    address = gateway_address(&scope.get::<Gateway>(GATEWAY).await?);
+                    Ok(address.is_some())
+                },
+                likely: "the Gateway's proxy is not ready, or its Service has no address",
             },
-            likely: "the Gateway's proxy is not ready, or its Service has no address",
-        })
+        )
         .await;
     let subject = Subject::Gateway {
         namespace: scope.namespace(),

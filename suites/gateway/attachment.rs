@@ -7,6 +7,7 @@ use futures::future::try_join;
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use serde_json::json;
+use strata::budget::PROVISION;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite};
 
@@ -171,33 +172,36 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
         let patch = json!({ "spec": { "listeners": listeners } });
         scope.merge::<Gateway>("changing", patch).await?;
         let outcome = scope
-            .eventually(Eventually {
-                what: "who answers at ports 80 and 8080",
-                expected: expected.map(str::to_owned),
-                observe: async || {
-                    let gateway: Gateway = scope.get("changing").await?;
-                    let Some(address) = gateway_address(&gateway) else {
-                        return Ok(["no address yet"; 2].map(str::to_owned));
-                    };
-                    // Before that there is nothing to be judged.
-                    let conditions = gateway.status.and_then(|status| status.conditions);
-                    let (programmed, _, observed) =
-                        of(&conditions.unwrap_or_default(), "Programmed");
-                    if programmed != "True" || observed != gateway.metadata.generation {
-                        return Ok(["not programmed yet"; 2].map(str::to_owned));
-                    }
-                    let entrance = Entrance::at(scope, address)?;
-                    let at = async |port| {
-                        entrance
-                            .send(&quick(entrance.request_at(port, "", "/")))
-                            .await
-                    };
-                    // Side by side, since silence takes its time.
-                    let (first, second) = try_join(at(80), at(8080)).await?;
-                    Ok([first, second].map(|reply| said::unserved(&reply)))
+            .eventually_within(
+                PROVISION,
+                Eventually {
+                    what: "who answers at ports 80 and 8080",
+                    expected: expected.map(str::to_owned),
+                    observe: async || {
+                        let gateway: Gateway = scope.get("changing").await?;
+                        let Some(address) = gateway_address(&gateway) else {
+                            return Ok(["no address yet"; 2].map(str::to_owned));
+                        };
+                        // Before that there is nothing to be judged.
+                        let conditions = gateway.status.and_then(|status| status.conditions);
+                        let (programmed, _, observed) =
+                            of(&conditions.unwrap_or_default(), "Programmed");
+                        if programmed != "True" || observed != gateway.metadata.generation {
+                            return Ok(["not programmed yet"; 2].map(str::to_owned));
+                        }
+                        let entrance = Entrance::at(scope, address)?;
+                        let at = async |port| {
+                            entrance
+                                .send(&quick(entrance.request_at(port, "", "/")))
+                                .await
+                        };
+                        // Side by side, since silence takes its time.
+                        let (first, second) = try_join(at(80), at(8080)).await?;
+                        Ok([first, second].map(|reply| said::unserved(&reply)))
+                    },
+                    likely: "the Gateway's Service does not follow its listeners' ports",
                 },
-                likely: "the Gateway's Service does not follow its listeners' ports",
-            })
+            )
             .await;
         explain_own_gateway(scope, outcome, "changing").await?;
     }

@@ -12,6 +12,7 @@ use gateway_api::experimental::udproutes::UdpRoute;
 use gateway_api::gateways::Gateway;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
+use strata::budget::PROVISION;
 use strata::wire::{TcpSpec, UdpReply, UdpSpec};
 use strata::{Eventually, NoVerdict, Outcome, Scope, expect_eq};
 
@@ -361,7 +362,7 @@ pub(super) async fn by_parent(scope: &Scope, transport: Transport) -> Outcome {
             .apply(&transport.route("bytes", &parent, backend("web")))
             .await?;
         let outcome = scope
-            .eventually(Eventually {
+            .eventually_within(PROVISION, Eventually {
                 what: &format!("whether web answers at ports 9010, 9011 and 9012 of Gateway ports, by a {transport} of parent {parent}"),
                 expected: served,
                 observe: async || {

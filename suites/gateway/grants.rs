@@ -10,6 +10,7 @@ use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
+use strata::budget::PROVISION;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite};
 
 use super::{authority, many, of, parent_of};
@@ -164,7 +165,7 @@ async fn certificate_by_grant(scope: &Scope, named: Option<&str>, hidden: &str) 
     scope.apply(&grant("given", from, "Secret", named)).await?;
     let ca = authority(scope).await?;
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "the reasons of condition ResolvedRefs of the listeners of Secrets shown and hidden, and whether there is an answer over HTTPS, with the certificate of Secret shown verified",
             expected: ([RESOLVED, hidden].map(str::to_owned), "an answer".to_owned()),
             observe: async || {
@@ -219,7 +220,7 @@ async fn certificate_by_grants_of_others(scope: &Scope) -> Outcome {
     }
     let settled = async |expected: [&str; 2]| {
         let outcome = scope
-            .eventually(Eventually {
+            .eventually_within(PROVISION, Eventually {
                 what: "the reasons of condition ResolvedRefs of the listeners of Secrets shown and hidden",
                 expected: expected.map(str::to_owned),
                 observe: async || Ok(listeners(&scope.get_in(&guest, "guest").await?)),

@@ -7,6 +7,7 @@ use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
+use strata::budget::PROVISION;
 use strata::{Check, Eventually, Layer, Outcome, Scope, Suite};
 
 use super::sets::{SAID, SERVED, accepted, entry, status};
@@ -86,7 +87,7 @@ const GROUP: &str = "gateway.networking.k8s.io";
 
 async fn uninvited(scope: &Scope) -> Outcome {
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "conditions Accepted and Programmed of ListenerSet lent-uninvited, with the reason of the first, and how many ListenerSets Gateway my-gateway has attached",
             expected: (["False", "NotAllowed", "False"].map(str::to_owned), 0),
             observe: async || {
@@ -125,7 +126,7 @@ async fn allowed(scope: &Scope, namespaces: Value, taken: [bool; 3]) -> Outcome 
     };
     let count = i32::try_from(taken.iter().filter(|it| **it).count()).unwrap_or(i32::MAX);
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "conditions Accepted, with its reason, and Programmed of the ListenerSets of the Gateway's namespace, of a labelled one and of another, and how many the Gateway has attached",
             expected: (taken.map(|taken| said(taken).map(str::to_owned)).to_vec(), count),
             observe: async || {
@@ -178,7 +179,7 @@ async fn lent_listeners_allow_namespaces(scope: &Scope) -> Outcome {
         false => ["NotAllowedByListeners", "404"].map(str::to_owned),
     };
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "the reason of condition Accepted, and the answer, by listener (Same, All, Selector) and then by the route's namespace (the ListenerSet's, a labelled one, another)",
             expected: namespaces.map(|(_, _, taken)| taken.map(told)).to_vec(),
             observe: async || {
@@ -264,7 +265,7 @@ async fn lent_certificate_by_grant(scope: &Scope) -> Outcome {
     let spec = entrance.secure_at(8448, "tls.gateway.example", "/", &ca);
     let settled = async |why: &str, answer: Option<&str>| {
         let outcome = scope
-            .eventually(Eventually {
+            .eventually_within(PROVISION, Eventually {
                 what: "the reason of condition ResolvedRefs of the listener, and an answer over HTTPS, its certificate verified",
                 expected: (why.to_owned(), answer.map(str::to_owned)),
                 observe: async || {

@@ -8,6 +8,7 @@ use gateway_api::gatewayclasses::GatewayClass;
 use gateway_api::gateways::Gateway;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::json;
+use strata::budget::PROVISION;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
@@ -362,7 +363,7 @@ async fn infrastructure_carries_labels_and_annotations(scope: &Scope) -> Outcome
 async fn longest_name_is_served(scope: &Scope) -> Outcome {
     const NAME: &str = "a-gateway-whose-name-is-as-long-as-the-name-of-a-gateway-may-be";
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "the length of the Gateway's name, and its conditions Accepted and Programmed",
             expected: (63, ["True", "True"].map(str::to_owned)),
             observe: async || {

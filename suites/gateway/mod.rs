@@ -40,6 +40,7 @@ use gateway_api::httproutes::{HttpRoute, HttpRouteStatusParents};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
+use strata::budget::PROVISION;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite};
 
 use crate::entrance::{Case, Entrance, gateway_address, served_by};
@@ -103,7 +104,7 @@ async fn class_is_accepted(scope: &Scope) -> Outcome {
 
 async fn gateway_is_programmed(scope: &Scope) -> Outcome {
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "conditions Accepted and Programmed of Gateway my-gateway, whether both are of the present generation, and whether it has an address",
             expected: ("True".to_owned(), "True".to_owned(), true, true),
             observe: async || {
@@ -123,13 +124,13 @@ async fn gateway_is_programmed(scope: &Scope) -> Outcome {
 
 async fn routes_by_path_prefix(scope: &Scope) -> Outcome {
     let entrance = Entrance::of_gateway(scope, TUTORIAL).await?;
-    let servers = entrance.servers(scope).await?;
     let frontends = scope.ready_pods("app=frontend").await?;
     let outcome = scope
-        .eventually(Eventually {
+        .eventually_within(PROVISION, Eventually {
             what: "GET /frontend: its answer, whether by a pod of frontend, the path that arrived, and the Gateway whose proxy brought it",
             expected: ("200".to_owned(), true, "/frontend".to_owned(), TUTORIAL.to_owned()),
             observe: async || {
+                let servers = entrance.servers(scope).await?;
                 let reply = entrance.get("", "/frontend").await?;
                 let ours = frontends.iter().any(|pod| reply.pod() == Some(&pod.name));
                 let path = reply.answer.as_ref().map(|answer| answer.path.clone());

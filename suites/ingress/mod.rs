@@ -15,6 +15,7 @@ pub(crate) mod passing;
 pub(crate) mod protocols;
 pub(crate) mod routing;
 
+use strata::budget::PROVISION;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite};
 
 use crate::entrance::{Case, Entrance, ingress_address, served_by};
@@ -57,26 +58,25 @@ const TUTORIAL: &str = "my-ingress";
 const HOST: &str = "app.example.local";
 
 async fn has_an_address(scope: &Scope) -> Outcome {
-    let outcome = scope
-        .eventually(Eventually {
-            what: "whether status.loadBalancer of Ingress my-ingress tells an address",
-            expected: true,
-            observe: async || Ok(ingress_address(&scope.get(TUTORIAL).await?).is_some()),
-            likely: "no controller serves the Ingress's class, or its own Service has no address",
-        })
-        .await;
+    let told = Eventually {
+        what: "whether status.loadBalancer of Ingress my-ingress tells an address",
+        expected: true,
+        observe: async || Ok(ingress_address(&scope.get(TUTORIAL).await?).is_some()),
+        likely: "no controller serves the Ingress's class, or its own Service has no address",
+    };
+    let outcome = scope.eventually_within(PROVISION, told).await;
     explain(scope, outcome, TUTORIAL, None, "/frontend").await
 }
 
 async fn routes_host_and_path(scope: &Scope) -> Outcome {
     let entrance = Entrance::of_ingress(scope, TUTORIAL).await?;
-    let servers = entrance.servers(scope).await?;
     let frontends = scope.ready_pods("app=frontend").await?;
     let outcome = scope
         .eventually(Eventually {
             what: "GET /frontend of app.example.local: its answer, whether by a pod of frontend, the path that arrived, and whether the controller brought it",
             expected: ("200".to_owned(), true, "/frontend".to_owned(), true),
             observe: async || {
+                let servers = entrance.servers(scope).await?;
                 let reply = entrance.get(HOST, "/frontend").await?;
                 let ours = frontends.iter().any(|pod| reply.pod() == Some(&pod.name));
                 let path = reply.answer.as_ref().map(|answer| answer.path.clone());

@@ -37,6 +37,18 @@ impl Scope {
     ) -> Outcome {
         eventually(expectation, CONVERGE).await
     }
+
+    /// The same within another budget.
+    ///
+    /// # Errors
+    /// As those of [`Scope::eventually`].
+    pub async fn eventually_within<T: PartialEq + Debug>(
+        &self,
+        budget: Budget,
+        expectation: Eventually<'_, T, impl AsyncFnMut() -> Result<T, NoVerdict>>,
+    ) -> Outcome {
+        eventually(expectation, budget).await
+    }
 }
 
 async fn eventually<T: PartialEq + Debug>(
