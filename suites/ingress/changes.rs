@@ -14,7 +14,7 @@ use strata::wire::{Reply, RequestSpec};
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite};
 
 use super::passing::text;
-use super::{TUTORIAL, entrance, explain};
+use super::{TUTORIAL, entrance, explain, served_by_all};
 use crate::load::{load_until, none_failed, under_load};
 use crate::said;
 
@@ -183,26 +183,7 @@ async fn follows_endpoints(scope: &Scope) -> Outcome {
 async fn rolling_update(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let host = "rolls.example.local";
-    let count = scope.enough(60, 2)?;
-    let served = async |pods: BTreeSet<String>| {
-        let spec = RequestSpec {
-            count,
-            concurrency: 4,
-            ..entrance.request(host, "/")
-        };
-        let outcome = scope
-            .eventually(Eventually {
-                what: "the pods that answer 60 requests, and failures",
-                expected: (pods, BTreeMap::new()),
-                observe: async || {
-                    let answers = entrance.outside().request(&spec).await?;
-                    Ok((answers.served_by(), answers.failures()))
-                },
-                likely: "the proxies follow the Service's endpoints late or not at all",
-            })
-            .await;
-        explain(scope, outcome, "web", Some(host), "/").await
-    };
+    let served = async |pods| served_by_all(scope, &entrance, "web", (host, "/"), pods).await;
     let before = names(scope).await?;
     served(before.clone()).await?;
     let change = async {

@@ -15,7 +15,10 @@ pub(crate) mod passing;
 pub(crate) mod protocols;
 pub(crate) mod routing;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use strata::budget::PROVISION;
+use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Subject, Suite};
 
 use crate::entrance::{Case, Entrance, ingress_address, served_by};
@@ -118,6 +121,34 @@ async fn table(scope: &Scope, ingress: &str, cases: &[Case]) -> Outcome {
         Some((host, path, _)) => explain(scope, outcome, ingress, Some(host), path).await,
         None => outcome,
     }
+}
+
+/// Judges that these pods, and no others, answer what an Ingress takes at a host and path: whether endpoints are chosen at
+/// random or in turn, by one proxy or several.
+async fn served_by_all(
+    scope: &Scope,
+    entrance: &Entrance,
+    ingress: &str,
+    (host, path): (&str, &str),
+    pods: BTreeSet<String>,
+) -> Outcome {
+    let spec = RequestSpec {
+        count: scope.enough(60, 2)?,
+        concurrency: 4,
+        ..entrance.request(host, path)
+    };
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the pods that answer 60 requests, and failures",
+            expected: (pods, BTreeMap::new()),
+            observe: async || {
+                let answers = entrance.outside().request(&spec).await?;
+                Ok((answers.served_by(), answers.failures()))
+            },
+            likely: "the controller or its proxies follow the Service's endpoints late or not at all",
+        })
+        .await;
+    explain(scope, outcome, ingress, Some(host), path).await
 }
 
 async fn explain(

@@ -2,13 +2,13 @@
 //!
 //! Start from [`SUITE`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
 use strata::wire::RequestSpec;
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, expect_eq};
 
-use super::{HOST, TUTORIAL, entrance, explain, table};
+use super::{HOST, TUTORIAL, entrance, explain, served_by_all, table};
 use crate::entrance::{address_of_ingress, behind, served_by};
 use crate::said;
 
@@ -116,25 +116,8 @@ async fn is_asked_from_within(scope: &Scope) -> Outcome {
 async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let pods = scope.ready_pods("app=frontend").await?;
-    let pods: BTreeSet<_> = pods.into_iter().map(|pod| pod.name).collect();
-    // Whether endpoints are chosen at random or in turn, by one proxy or several.
-    let spec = RequestSpec {
-        count: scope.enough(60, 2)?,
-        concurrency: 4,
-        ..entrance.request(HOST, "/frontend")
-    };
-    let outcome = scope
-        .eventually(Eventually {
-            what: "the pods that answer 60 requests, and failures",
-            expected: (pods, BTreeMap::new()),
-            observe: async || {
-                let answers = entrance.outside().request(&spec).await?;
-                Ok((answers.served_by(), answers.failures()))
-            },
-            likely: "the controller has not been told of an endpoint",
-        })
-        .await;
-    explain(scope, outcome, TUTORIAL, Some(HOST), "/frontend").await
+    let pods = pods.into_iter().map(|pod| pod.name).collect();
+    served_by_all(scope, &entrance, TUTORIAL, (HOST, "/frontend"), pods).await
 }
 
 async fn tls_by_server_name(scope: &Scope) -> Outcome {
