@@ -16,7 +16,7 @@ use strata::{
 
 use super::dual_stack::both;
 use super::outside::{addresses, given};
-use super::{at, burst, explain, names, node_port, only};
+use super::{at, explain, glance, names, node_port, only};
 use crate::load::datagrams;
 use crate::said;
 
@@ -271,7 +271,7 @@ async fn stays(
                 let Some(at) = at().await? else {
                     return Ok((0, BTreeMap::from([("no address yet".to_owned(), requests)])));
                 };
-                let answers = outside.request(&burst(format!("http://{at}/"), requests)).await?;
+                let answers = outside.request(&glance(format!("http://{at}/"), requests)).await?;
                 Ok((answers.served_by().len(), answers.failures()))
             },
             likely: "the node looks for the client after it has put its own address in the client's place, or goes on by the affinities that it remembers",

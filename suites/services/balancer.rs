@@ -17,7 +17,7 @@ use strata::{
 
 use super::endpoints::turn;
 use super::outside::{addresses, given, quick};
-use super::{address, burst, client, explain, names, node_port, only};
+use super::{address, client, explain, glance, names, node_port, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -247,7 +247,7 @@ async fn local_load_balancer_keeps_the_client(scope: &Scope) -> Outcome {
             what: "40 requests from outside: who else than pods of the Service answers, whether each sees its client's own address, and failures",
             expected: (BTreeSet::new(), true, BTreeMap::new()),
             observe: async || {
-                let answers = outside.request(&burst(format!("http://{at}/"), 40)).await?;
+                let answers = outside.request(&glance(format!("http://{at}/"), 40)).await?;
                 let others = answers.served_by().difference(&names(&pods)).cloned().collect::<BTreeSet<_>>();
                 Ok((others, answers.0.iter().all(kept), answers.failures()))
             },
@@ -431,7 +431,7 @@ async fn external_ips(scope: &Scope) -> Outcome {
             what: &format!("the pods that answer {requests} requests to http://{ip}/, and failures"),
             expected: (names(&pods), BTreeMap::new()),
             observe: async || {
-                let answers = client.request(&burst(format!("http://{ip}/"), requests)).await?;
+                let answers = client.request(&glance(format!("http://{ip}/"), requests)).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the client's node has no rules for externalIPs, or an admission plugin (DenyServiceExternalIPs) has taken them away",

@@ -11,7 +11,7 @@ use strata::wire::{RequestSpec, TcpSpec, UdpSpec};
 use strata::{Check, Eventually, Layer, Need, Outcome, Scope, Suite, expect_eq};
 
 use super::datagrams::answered;
-use super::{address, arrived, burst, explain, names, refusal};
+use super::{address, arrived, burst, explain, glance, names, refusal};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -147,13 +147,17 @@ async fn reaches_every_ready_endpoint(scope: &Scope) -> Outcome {
     let client = scope.pod("app=client").await?;
     let pods = scope.ready_pods("app=backend").await?;
     let requests = scope.enough(60, 3)?;
-    let answers = client.request(&burst("http://backend/", requests)).await?;
-    let outcome = expect_eq(
-        "the pods that answer 60 requests to http://backend/, and failures",
-        &(names(&pods), BTreeMap::new()),
-        &(answers.served_by(), answers.failures()),
-        "the client's node has not programmed an endpoint that the EndpointSlice lists",
-    );
+    let outcome = scope
+        .eventually(Eventually {
+            what: "the pods that answer 60 requests to http://backend/, and failures",
+            expected: (names(&pods), BTreeMap::new()),
+            observe: async || {
+                let answers = client.request(&glance("http://backend/", requests)).await?;
+                Ok((answers.served_by(), answers.failures()))
+            },
+            likely: "the client's node has not programmed an endpoint that the EndpointSlice lists",
+        })
+        .await;
     explain(scope, outcome, "backend", 80, &client).await
 }
 

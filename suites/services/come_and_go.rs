@@ -12,7 +12,7 @@ use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, PodView, Scope,
 use super::datagrams::answered;
 use super::dual_stack::both;
 use super::endpoints::turn;
-use super::{address, at, burst, client, explain, names, only};
+use super::{address, at, client, explain, glance, names, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -86,7 +86,9 @@ fn places(ips: [IpAddr; 2], port: u16) -> Vec<String> {
 
 /// Who answers so many requests, or why nobody does.
 async fn requested(from: &Vantage, to: &str, count: u64) -> Result<BTreeSet<String>, NoVerdict> {
-    let answers = from.request(&burst(format!("http://{to}/"), count)).await?;
+    let answers = from
+        .request(&glance(format!("http://{to}/"), count))
+        .await?;
     let who = answers
         .0
         .iter()

@@ -17,7 +17,7 @@ use strata::{
     expect, expect_eq,
 };
 
-use super::{address, at, burst, explain, node_port, only, refusal};
+use super::{address, at, explain, glance, node_port, only, refusal};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -284,7 +284,7 @@ async fn scales_to_zero_and_back(scope: &Scope) -> Outcome {
                 ),
                 expected,
                 observe: async || {
-                    let answers = client.request(&burst("http://web/", requests)).await?;
+                    let answers = client.request(&glance("http://web/", requests)).await?;
                     Ok((answers.served_by().len(), answers.failures()))
                 },
                 likely: "EndpointSlices or the node's rules do not follow the Deployment",
@@ -317,7 +317,7 @@ async fn affinity_is_switched_off(scope: &Scope) -> Outcome {
     let requests = scope.enough(40, 2)?;
     let pods = async || {
         Ok(client
-            .request(&burst("http://web/", requests))
+            .request(&glance("http://web/", requests))
             .await?
             .served_by()
             .len())
@@ -449,7 +449,7 @@ pub(super) async fn answers(
             expected: (expected, BTreeMap::new()),
             observe: async || {
                 let answers = client
-                    .request(&burst(format!("http://{name}/"), requests))
+                    .request(&glance(format!("http://{name}/"), requests))
                     .await?;
                 Ok((answers.served_by(), answers.failures()))
             },

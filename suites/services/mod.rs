@@ -138,9 +138,15 @@ fn burst(url: impl Into<String>, count: u64) -> RequestSpec {
     RequestSpec {
         count,
         concurrency: 8,
-        // Silence is noticed soon: what is looked at may still be changing.
-        timeout_ms: 2000,
         ..RequestSpec::get(url)
+    }
+}
+
+/// The same for a look of several: silence is noticed soon, since what is looked at may still be changing.
+fn glance(url: impl Into<String>, count: u64) -> RequestSpec {
+    RequestSpec {
+        timeout_ms: 2000,
+        ..burst(url, count)
     }
 }
 

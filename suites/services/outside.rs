@@ -14,7 +14,7 @@ use strata::{
     expect_eq,
 };
 
-use super::{address, burst, explain, names, node_port, only};
+use super::{address, explain, glance, names, node_port, only};
 use crate::said;
 
 pub(crate) const SUITE: Suite = Suite {
@@ -263,7 +263,7 @@ async fn load_balancer(scope: &Scope) -> Outcome {
                     let none = BTreeMap::from([("no address yet".to_owned(), requests)]);
                     return Ok((names(&[]), none));
                 };
-                let answers = outside.request(&burst(format!("http://{address}/"), requests)).await?;
+                let answers = outside.request(&glance(format!("http://{address}/"), requests)).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the load balancer's controller does not run, or nobody routes its addresses to the nodes",
