@@ -95,17 +95,20 @@ async fn bound(scope: &Scope, port: u16, expected: &str) -> Outcome {
     let (_, outsider) = callers(scope).await?;
     let client = client(scope).await?;
     let url = format!("http://bound:{port}/open");
-    let seen = [
-        said::said(&client.get(&url).await?),
-        said::said(&outsider.get(&url).await?),
-        said::said(&client.get("http://guarded/open").await?),
-    ];
-    let outcome = expect_eq(
-        format!("GET {url} from inside the mesh and from outside it, and http://guarded/open"),
-        &[expected, expected, SERVED].map(str::to_owned),
-        &seen,
-        "the sidecar hands connections to another address of its pod than they were for",
-    );
+    let outcome = scope
+        .eventually(Eventually {
+            what: &format!("GET {url} from inside the mesh and from outside it, and http://guarded/open"),
+            expected: [expected, expected, SERVED].map(str::to_owned),
+            observe: async || {
+                Ok([
+                    said::said(&client.get(&url).await?),
+                    said::said(&outsider.get(&url).await?),
+                    said::said(&client.get("http://guarded/open").await?),
+                ])
+            },
+            likely: "the sidecar hands connections to another address of its pod than they were for",
+        })
+        .await;
     explain(scope, outcome).await
 }
 

@@ -122,7 +122,7 @@ impl Provider for Lab {
     }
 
     fn side_by_side(&self) -> usize {
-        12
+        16
     }
 
     async fn create(&self, run: &RunInfo, progress: Progress<'_>) -> anyhow::Result<Arc<Cluster>> {
