@@ -4,7 +4,7 @@
 //! function here. Listeners of Gateway `many` whose names begin with its word take such routes; each check
 //! has one of them to itself, unless a Gateway of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use gateway_api::experimental::tcproutes::TcpRoute;
@@ -206,11 +206,14 @@ pub(super) async fn splits(scope: &Scope, transport: Transport) -> Outcome {
     scope.apply(&route).await?;
     let outcome = scope
         .eventually(Eventually {
-            what: "whether anybody answers at port 9002",
-            expected: true,
+            what: "who answers at port 9002, of forty times",
+            expected: BTreeSet::from(["web".to_owned(), "other".to_owned()]),
             observe: async || {
-                let who = transport.who(&entrance, PORT).await?;
-                Ok(who == "web" || who == "other")
+                Ok(transport
+                    .counts(&entrance, PORT, 40)
+                    .await?
+                    .into_keys()
+                    .collect())
             },
             likely: &format!("the controller does not do {transport}s"),
         })

@@ -183,7 +183,16 @@ async fn follows_endpoints(scope: &Scope) -> Outcome {
 async fn rolling_update(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let host = "rolls.example.local";
-    let served = async |pods| served_by_all(scope, &entrance, "web", (host, "/"), pods).await;
+    let request = entrance.request(host, "/");
+    let spec = RequestSpec {
+        count: scope.enough(60, 2)?,
+        concurrency: 4,
+        ..request.clone()
+    };
+    let served = async |pods| {
+        let outcome = served_by_all(scope, &entrance, &spec, pods).await;
+        explain(scope, outcome, "web", Some(host), "/").await
+    };
     let before = names(scope).await?;
     served(before.clone()).await?;
     let change = async {
@@ -193,7 +202,6 @@ async fn rolling_update(scope: &Scope) -> Outcome {
         scope.merge::<Deployment>("web", patch).await?;
         replaced(scope, &before).await
     };
-    let request = entrance.request(host, "/");
     let answers = load_until(entrance.outside(), request, change).await?;
     served(names(scope).await?).await?;
     none_failed(

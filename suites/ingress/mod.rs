@@ -123,32 +123,25 @@ async fn table(scope: &Scope, ingress: &str, cases: &[Case]) -> Outcome {
     }
 }
 
-/// Judges that these pods, and no others, answer what an Ingress takes at a host and path: whether endpoints are chosen at
-/// random or in turn, by one proxy or several.
+/// Judges that these pods, and no others, answer so many requests: whether endpoints are chosen at random or in turn, by one
+/// proxy or several.
 async fn served_by_all(
     scope: &Scope,
     entrance: &Entrance,
-    ingress: &str,
-    (host, path): (&str, &str),
+    spec: &RequestSpec,
     pods: BTreeSet<String>,
 ) -> Outcome {
-    let spec = RequestSpec {
-        count: scope.enough(60, 2)?,
-        concurrency: 4,
-        ..entrance.request(host, path)
-    };
-    let outcome = scope
+    scope
         .eventually(Eventually {
-            what: "the pods that answer 60 requests, and failures",
+            what: &format!("the pods that answer {} requests, and failures", spec.count),
             expected: (pods, BTreeMap::new()),
             observe: async || {
-                let answers = entrance.outside().request(&spec).await?;
+                let answers = entrance.outside().request(spec).await?;
                 Ok((answers.served_by(), answers.failures()))
             },
             likely: "the controller or its proxies follow the Service's endpoints late or not at all",
         })
-        .await;
-    explain(scope, outcome, ingress, Some(host), path).await
+        .await
 }
 
 async fn explain(

@@ -117,7 +117,13 @@ async fn reaches_every_endpoint(scope: &Scope) -> Outcome {
     let entrance = entrance(scope).await?;
     let pods = scope.ready_pods("app=frontend").await?;
     let pods = pods.into_iter().map(|pod| pod.name).collect();
-    served_by_all(scope, &entrance, TUTORIAL, (HOST, "/frontend"), pods).await
+    let spec = RequestSpec {
+        count: scope.enough(60, 2)?,
+        concurrency: 4,
+        ..entrance.request(HOST, "/frontend")
+    };
+    let outcome = served_by_all(scope, &entrance, &spec, pods).await;
+    explain(scope, outcome, TUTORIAL, Some(HOST), "/frontend").await
 }
 
 async fn tls_by_server_name(scope: &Scope) -> Outcome {

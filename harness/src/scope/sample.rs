@@ -2,10 +2,10 @@
 //!
 //! Start from [`Scope::sample`]; [`Scope::split`] is the usual form of it. What may be concluded is
 //! `verdict::chance`'s. Rule: whoever calls has seen before that the configuration under test is in
-//! force, so that every request of a sample was drawn under it; and every sample is on disk, request
-//! by request in the order of sending, whatever comes of it.
+//! force, so that every request of a sample was drawn under it, and here it is seen that all arms are known;
+//! and every sample is on disk, request by request in the order of sending, whatever comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::PoisonError;
 
@@ -13,12 +13,14 @@ use serde_json::json;
 use strata_probe::{Connections, Reply, RequestSpec};
 
 use super::Scope;
+use crate::budget::{Budget, CONVERGE};
 use crate::probe::{Vantage, failure};
 use crate::verdict::bound::ErrorBound;
 use crate::verdict::chance::Test;
 use crate::verdict::chance::dependence::{Dependence, Unit, regular, sticky, unlike};
 use crate::verdict::split::{BETA, Decision, SplitTest, TOLERANCE, burst};
-use crate::verdict::{NoVerdict, Outcome};
+use crate::verdict::{NoVerdict, NoVerdictKind, Outcome};
+use crate::wait::{self, Progress};
 
 /// The file of a sample in its check's evidence.
 pub(super) const LOG: &str = "sample.jsonl";
@@ -101,6 +103,7 @@ impl Scope {
             Ok(from.request(&spec).await?.0)
         };
         let clients: Vec<_> = sampling.from.iter().map(|from| from.name()).collect();
+        known(&sampling, clients.len(), CONVERGE, send).await?;
         let drawn = sampled.draw(&clients, sampling.sort, send).await;
         self.log_sample(&sampled)?;
         let observed = sampled.test.observed_shares().into_iter();
@@ -148,6 +151,39 @@ impl Scope {
     pub fn shares(&self) -> BTreeMap<String, f64> {
         let shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.clone()
+    }
+}
+
+/// Sends requests that are not counted, until nothing fails and each arm that has a weight has answered, or that takes longer
+/// than a change may: a proxy learns where an arm's endpoints are apart from the weights, and how soon is not judged here.
+async fn known(
+    sampling: &Sampling<'_>,
+    clients: usize,
+    budget: Budget,
+    send: impl AsyncFn(usize, u64) -> Result<Vec<Reply>, NoVerdict>,
+) -> Result<(), NoVerdict> {
+    const AT_A_TIME: u64 = 20;
+    let arms = sampling.arms.iter().filter(|(_, weight)| *weight > 0.0);
+    let mut unseen: BTreeSet<_> = arms.map(|(arm, _)| (*arm).to_owned()).collect();
+    let known = wait::until("every arm answers", budget, async || {
+        let mut failed = None;
+        for client in 0..clients {
+            for reply in send(client, AT_A_TIME).await? {
+                match (sampling.sort)(&reply) {
+                    Sorted::Arm(arm) => drop(unseen.remove(&arm)),
+                    Sorted::Failed(kind) => failed = Some(kind),
+                }
+            }
+        }
+        Ok(match failed.is_none() && unseen.is_empty() {
+            true => Progress::Ready(()),
+            false => Progress::NotYet(format!("not yet by {unseen:?}; {failed:?}")),
+        })
+    });
+    match known.await {
+        // What is not known by then is what the sample is about.
+        Err(no_verdict) if no_verdict.kind() == NoVerdictKind::NotReached => Ok(()),
+        known => known,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Samples of proxies that draw as they should, and of some that do not.
 
+use std::time::Duration;
+
 use super::*;
 use crate::verdict::NotPassed;
 use crate::verdict::split::FIRST;
@@ -148,4 +150,59 @@ async fn who_is_no_arm_is_named_and_not_the_drawing() {
         "{}",
         finding.observed()
     );
+}
+
+/// How many rounds of requests go by before a sample begins, of a proxy that tells for the number of a round who answers each
+/// of its requests, and with which status.
+async fn rounds(within: Duration, proxy: impl Fn(usize, u64) -> (&'static str, u16)) -> usize {
+    let rounds = std::cell::Cell::new(0);
+    let send = async |_: usize, count: u64| {
+        rounds.set(rounds.get() + 1);
+        let answer = |n| {
+            let (pod, status) = proxy(rounds.get(), n);
+            reply(pod, status, (0, 0))
+        };
+        Ok((0..count).map(answer).collect())
+    };
+    let sampling = Sampling {
+        what: "",
+        from: &[],
+        spec: &RequestSpec::get("http://web/"),
+        arms: &[("v1", 90.0), ("v2", 10.0), ("v3", 0.0)],
+        tolerance: TOLERANCE,
+        sort: &|reply| match failure(reply) {
+            Some(kind) => Sorted::Failed(kind),
+            None => Sorted::Arm(reply.pod().unwrap_or_default().to_owned()),
+        },
+        likely: "",
+    };
+    let budget = Budget {
+        within,
+        every: Duration::from_millis(1),
+        ..CONVERGE
+    };
+    known(&sampling, 1, budget, send).await.unwrap();
+    rounds.get()
+}
+
+/// Longer than any of these takes, wherever it runs.
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_sample_begins_when_every_arm_is_known() {
+    let split = |n| if n == 7 { "v2" } else { "v1" };
+    assert_eq!(rounds(LONG, |_, n| (split(n), 200)).await, 1);
+    // The second arm's endpoints come with the third round.
+    let late = |round, n| (split(n), if n == 7 && round < 3 { 503 } else { 200 });
+    assert_eq!(rounds(LONG, late).await, 3);
+    // It is not chosen before the fourth.
+    let seldom = |round, n| (if round < 4 { "v1" } else { split(n) }, 200);
+    assert_eq!(rounds(LONG, seldom).await, 4);
+}
+
+#[tokio::test]
+async fn an_arm_that_is_never_known_is_left_to_the_sample() {
+    let brief = Duration::from_millis(20);
+    assert!(rounds(brief, |_, _| ("v1", 200)).await >= 1);
+    assert!(rounds(brief, |_, _| ("v1", 503)).await >= 1);
 }
