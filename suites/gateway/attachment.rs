@@ -192,7 +192,11 @@ async fn listeners_come_and_go(scope: &Scope) -> Outcome {
                         let entrance = Entrance::at(scope, address)?;
                         let at = async |port| {
                             entrance
-                                .send(&quick(entrance.request_at(port, "", "/")))
+                                .send(&quick(entrance.request_at(
+                                    port,
+                                    "changing.gateway.example",
+                                    "/",
+                                )))
                                 .await
                         };
                         // Side by side, since silence takes its time.
