@@ -51,6 +51,20 @@ impl Entrance {
         })
     }
 
+    /// Waits until anybody answers at the address, whatever that is, or for as long as a proxy may take to be there: a status
+    /// may tell an address before. That nobody does is for whoever asks next to find.
+    pub(crate) async fn answers(&self) {
+        let spec = self.request("", "/");
+        let _ = wait::until("somebody answers at the address", PROVISION, async || {
+            let reply = self.send(&spec).await?;
+            Ok(match reply.status {
+                Some(_) => Progress::Ready(()),
+                None => Progress::NotYet(said::said(&reply)),
+            })
+        })
+        .await;
+    }
+
     /// The same, once a host is served: the last of the fixture, so that with it all before it are.
     /// Ten requests in a row, since there may be several proxies behind the address.
     pub(crate) async fn settled(self, host: &str) -> Result<Self, NoVerdict> {

@@ -124,9 +124,10 @@ async fn gateway_is_programmed(scope: &Scope) -> Outcome {
 
 async fn routes_by_path_prefix(scope: &Scope) -> Outcome {
     let entrance = Entrance::of_gateway(scope, TUTORIAL).await?;
+    entrance.answers().await;
     let frontends = scope.ready_pods("app=frontend").await?;
     let outcome = scope
-        .eventually_within(PROVISION, Eventually {
+        .eventually(Eventually {
             what: "GET /frontend: its answer, whether by a pod of frontend, the path that arrived, and the Gateway whose proxy brought it",
             expected: ("200".to_owned(), true, "/frontend".to_owned(), TUTORIAL.to_owned()),
             observe: async || {
