@@ -235,7 +235,7 @@ impl Settings {
                 "STRATA_TRAEFIK" => settings.traefik = Some(workspace().join(path)),
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
                 "STRATA_WATCH_LAG_MS" => {
-                    let ms = upto(MOST_WATCH_LAG_MS, name, text, "is too late or not at all")?;
+                    let ms = upto(MOST_WATCH_LAG_MS, name, text, "is no lag that a lab can have")?;
                     settings.watch_lag = Duration::from_millis(ms.try_into().unwrap_or(u64::MAX));
                 }
                 "STRATA_KIND" => settings.kind = Some(workspace().join(path)),
