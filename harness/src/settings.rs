@@ -235,7 +235,12 @@ impl Settings {
                 "STRATA_TRAEFIK" => settings.traefik = Some(workspace().join(path)),
                 "STRATA_NFT" => settings.nft = Some(workspace().join(path)),
                 "STRATA_WATCH_LAG_MS" => {
-                    let ms = upto(MOST_WATCH_LAG_MS, name, text, "is no lag that a lab can have")?;
+                    let ms = upto(
+                        MOST_WATCH_LAG_MS,
+                        name,
+                        text,
+                        "is no lag that a lab can have",
+                    )?;
                     settings.watch_lag = Duration::from_millis(ms.try_into().unwrap_or(u64::MAX));
                 }
                 "STRATA_KIND" => settings.kind = Some(workspace().join(path)),

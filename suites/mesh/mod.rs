@@ -243,23 +243,25 @@ async fn of_fixture(scope: &Scope, selector: &str) -> Result<Vantage, NoVerdict>
 /// yet where a Service leads refuses every connection to it. Who takes it has the last word, whatever that is.
 async fn taken(from: &Vantage, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
     let mut last = None;
-    let taken = wait::until("somebody takes the request", CONVERGE, async || {
+    let once = async || {
         let reply = from.request(spec).await?.0.into_iter().next();
-        let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
+        reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
+    };
+    let taken = wait::until("somebody takes the request", CONVERGE, async || {
+        let reply = match once().await {
+            Ok(reply) => reply,
+            broken => return Ok(Progress::Ready(broken)),
+        };
         let refused = reply.error.as_ref();
-        let refused = refused.is_some_and(|error| error.kind == FailureKind::Refused);
+        if refused.is_none_or(|error| error.kind != FailureKind::Refused) {
+            return Ok(Progress::Ready(Ok(reply)));
+        }
         last = Some(reply);
-        Ok(match refused {
-            true => Progress::NotYet("it is refused".to_owned()),
-            false => Progress::Ready(()),
-        })
-    })
-    .await;
-    match last {
-        Some(reply) => Ok(reply),
-        None => Err(taken
-            .err()
-            .unwrap_or_else(|| NoVerdict::new("a request of no requests"))),
+        Ok(Progress::NotYet("it is refused".to_owned()))
+    });
+    match taken.await {
+        Ok(reply) => reply,
+        Err(spent) => last.ok_or(spent),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tables of nftables, kept as a component wants them.
 //!
 //! Start from [`Table`], one component's in one node; what is in it is a [`Ruleset`]. A change is
-//! applied at once, and only what changed: what somebody deletes on purpose is missing until its own
+//! applied within a tenth of a second, and only what changed: what somebody deletes on purpose is missing until its own
 //! part changes, or everything is said again. Rule: a change is one transaction, unless it is longer
 //! than `nft` can send; then it goes in [steps](self::steps) that each leave every chain whole.
 

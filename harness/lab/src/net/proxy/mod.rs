@@ -2,7 +2,7 @@
 //! does it.
 //!
 //! Start from [`run`], the task of image `lab.strata.dev/kube-proxy:v1`; what it decides is in
-//! [`rules`], which is pure. A change is applied at once, and only what changed: the rules are not
+//! [`rules`], which is pure. A change is applied soon, and only what changed: the rules are not
 //! watched, and those that somebody deletes are missing until their Service changes, the proxy
 //! starts again, or [`FULL_SYNC`] has passed, as on a real node.
 //!
