@@ -170,8 +170,7 @@ impl Entrance {
 
     /// The one reply to a request.
     pub(crate) async fn send(&self, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
-        let reply = self.outside.request(spec).await?.0.into_iter().next();
-        reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
+        self.outside.send(spec).await
     }
 
     /// The reply to a GET.

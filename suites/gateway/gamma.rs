@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use gateway_api::httproutes::HttpRoute;
 use serde_json::json;
-use strata::wire::{HttpVersion, Reply, RequestSpec};
+use strata::wire::{HttpVersion, RequestSpec};
 use strata::{Check, Eventually, Layer, Need, NoVerdict, Outcome, Scope, Suite, Vantage};
 
 use super::of;
@@ -110,11 +110,6 @@ async fn client(scope: &Scope) -> Result<Vantage, NoVerdict> {
     scope.pod("app=client").await
 }
 
-async fn one(from: &Vantage, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
-    let reply = from.request(spec).await?.0.into_iter().next();
-    reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
-}
-
 /// A call of gRPC, as far as a proxy looks at it.
 fn call(method: &str) -> RequestSpec {
     RequestSpec {
@@ -163,7 +158,7 @@ async fn are_matched(scope: &Scope) -> Outcome {
                         headers: Some((*header).to_owned()).filter(|it| !it.is_empty()).into_iter().collect(),
                         ..RequestSpec::get(format!("http://echo{path}"))
                     };
-                    seen.insert(case(it), said::said(&one(&client, &spec).await?));
+                    seen.insert(case(it), said::said(&client.send(&spec).await?));
                 }
                 Ok((seen, reasons(scope, "echoed").await?))
             },
@@ -199,7 +194,7 @@ async fn are_redirected(scope: &Scope) -> Outcome {
                 let mut seen = Vec::new();
                 for (path, _, _) in cases {
                     let spec = RequestSpec::get(format!("http://echo{path}"));
-                    let reply = one(&client, &spec).await?;
+                    let reply = client.send(&spec).await?;
                     let location = reply.header("location").unwrap_or("none").to_owned();
                     seen.push([path.to_owned(), said::said(&reply), super::redirects::without_known_port(location)]);
                 }
@@ -243,7 +238,7 @@ async fn are_changed(scope: &Scope) -> Outcome {
             observe: async || {
                 let mut seen = Vec::new();
                 for (spec, ..) in &cases {
-                    let reply = one(&client, spec).await?;
+                    let reply = client.send(spec).await?;
                     let Some(answer) = reply.answer.clone() else {
                         seen.push([said::said(&reply), String::new(), String::new(), String::new(), String::new()]);
                         continue;
@@ -268,7 +263,7 @@ async fn split(scope: &Scope, spec: RequestSpec, stranger: (RequestSpec, &str)) 
             expected: [refused, V1, V2].map(str::to_owned),
             observe: async || {
                 let own = |name: &str| RequestSpec::get(format!("http://{name}/"));
-                let said = async |spec| Ok::<_, NoVerdict>(said::said(&one(&client, spec).await?));
+                let said = async |spec| Ok::<_, NoVerdict>(said::said(&client.send(spec).await?));
                 Ok([
                     said(&stranger).await?,
                     said(&own("echo-v1")).await?,
@@ -317,7 +312,7 @@ async fn are_of_their_port(scope: &Scope) -> Outcome {
             observe: async || {
                 let mut seen = Vec::new();
                 for (url, ..) in &cases {
-                    let reply = one(&client, &RequestSpec::get(url.clone())).await?;
+                    let reply = client.get(url.clone()).await?;
                     let header = reply.header("x-route").unwrap_or("none").to_owned();
                     seen.push([url.clone(), said::said(&reply), header]);
                 }
@@ -354,7 +349,7 @@ async fn of_a_consumer(scope: &Scope) -> Outcome {
             expected: [[V1, "consumer"], [V1, "none"]].map(|it| it.map(str::to_owned)),
             observe: async || {
                 let seen = async |from: &Vantage| {
-                    let reply = one(from, &spec).await?;
+                    let reply = from.send(&spec).await?;
                     let header = reply.header("x-route").unwrap_or("none").to_owned();
                     Ok::<_, NoVerdict>([said::said(&reply), header])
                 };

@@ -226,9 +226,7 @@ async fn get(scope: &Scope, url: &str) -> Result<Reply, NoVerdict> {
 
 /// The reply to a request by the fixture's client.
 async fn ask(scope: &Scope, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
-    let answers = client(scope).await?.request(spec).await?;
-    let reply = answers.0.into_iter().next();
-    reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
+    client(scope).await?.send(spec).await
 }
 
 /// A pod of the fixture, whatever namespace the check has.
@@ -243,12 +241,8 @@ async fn of_fixture(scope: &Scope, selector: &str) -> Result<Vantage, NoVerdict>
 /// yet where a Service leads refuses every connection to it. Who takes it has the last word, whatever that is.
 async fn taken(from: &Vantage, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
     let mut last = None;
-    let once = async || {
-        let reply = from.request(spec).await?.0.into_iter().next();
-        reply.ok_or_else(|| NoVerdict::new("a request of no requests"))
-    };
     let taken = wait::until("somebody takes the request", CONVERGE, async || {
-        let reply = match once().await {
+        let reply = match from.send(spec).await {
             Ok(reply) => reply,
             broken => return Ok(Progress::Ready(broken)),
         };

@@ -190,8 +190,7 @@ async fn settles_sealed(scope: &Scope, client: &Vantage, spec: &RequestSpec) -> 
                 Some("named.example.com".to_owned()),
             ),
             observe: async || {
-                let reply = client.request(spec).await?.0.into_iter().next();
-                let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
+                let reply = client.send(spec).await?;
                 Ok(sealed(&reply))
             },
             likely: "the client's sidecar does not know the entry's host, or not its rules",
@@ -283,8 +282,7 @@ async fn rules_lead_to_external_names(scope: &Scope) -> Outcome {
             what: "a request that a rule leads to Service elsewhere, which is another name of backend-v1: the answer, and the identity told",
             expected: ("200 by backend-v1".to_owned(), super::spiffe(scope, "client")),
             observe: async || {
-                let reply = client.request(&spec).await?.0.into_iter().next();
-                let reply = reply.ok_or_else(|| NoVerdict::new("a request of no requests"))?;
+                let reply = client.send(&spec).await?;
                 Ok((said::said(&reply), super::identity(&reply)))
             },
             likely: "the client's sidecar takes an ExternalName for a host without endpoints",

@@ -134,7 +134,15 @@ impl Vantage {
     /// # Errors
     /// As [`Self::ask`].
     pub async fn get(&self, url: impl Into<String>) -> Result<Reply, NoVerdict> {
-        self.one(&RequestSpec::get(url)).await
+        self.send(&RequestSpec::get(url)).await
+    }
+
+    /// A request that is sent once.
+    ///
+    /// # Errors
+    /// As [`Self::request`]; or when the specification asks for more than one.
+    pub async fn send(&self, spec: &RequestSpec) -> Result<Reply, NoVerdict> {
+        self.one(spec).await
     }
 
     /// So many GETs one after the other, each over a connection of its own.
