@@ -94,6 +94,8 @@ fn bootstrap(options: &Bootstrap<'_>) -> Value {
             "clusters": [control_plane(options.control_plane)],
             "listeners": [ready_listener()],
         },
+        // A sidecar has the clusters of all Services, and uses few: what it counts of one is there when it does.
+        "deferred_stat_options": { "enable_deferred_creation_stats": true },
     });
     if let Some(mark) = options.mark {
         bootstrap["cluster_manager"] =
