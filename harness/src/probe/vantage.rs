@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use strata_probe::{
     ApiReply, ApiSpec, BriefReply, DnsReply, DnsSpec, Network, Reply, RequestSpec, RequestsSpec,
@@ -241,13 +242,14 @@ impl Vantage {
     async fn run(&self, command: &[String], subcommand: &str) -> Result<String, NoVerdict> {
         let name = self.name();
         self.transcript.asked(&name, command);
+        let began = Instant::now();
         let output = match &self.at {
             At::Pod { client, pod, image } => exec::in_pod(client, pod, image, command).await,
             At::Outside(outside) => exec::outside(outside.as_ref(), command).await,
         };
         match output.and_then(text) {
             Ok(text) => {
-                self.transcript.answered(&name, &text);
+                self.transcript.answered(&name, &text, began.elapsed());
                 Ok(text)
             }
             Err(failure) => {

@@ -293,7 +293,7 @@ pub struct FindingReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NoVerdictReport {
-    /// `error`, `not-reached`, `deadline`, `panic`.
+    /// `error`, `not-reached`, `deadline`, `panic`, `starved`.
     pub kind: String,
     /// What was being done.
     pub doing: String,

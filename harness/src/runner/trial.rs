@@ -148,7 +148,13 @@ impl Stage {
         };
         let end = match opened {
             _ if self.stop.by().is_some() => End::Stopped,
-            Ok(Ok(())) => self.body(check, &scope).await,
+            Ok(Ok(())) => match self.body(check, &scope).await {
+                End::Judged(outcome) => {
+                    let late = scope.transcript().late();
+                    End::Judged(outcome.map_err(|not_passed| not_passed.seen(late)))
+                }
+                end => end,
+            },
             Ok(Err(no_verdict)) => no_verdict.into(),
             Err(_) => {
                 let because = format!("its manifest is not ready after {} s", OPEN.as_secs());

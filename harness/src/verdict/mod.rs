@@ -7,11 +7,13 @@
 pub(crate) mod cause;
 pub mod chance;
 mod finding;
+mod late;
 mod no_verdict;
 mod outcome;
 
 pub use cause::{Cause, CauseKind};
 pub use chance::{bound, split};
 pub use finding::{Expect, Finding, expect, expect_eq};
+pub(crate) use late::Late;
 pub use no_verdict::{Doing, NoVerdict, NoVerdictKind};
 pub use outcome::{NotPassed, Outcome};

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::Finding;
+
 /// The kinds of not knowing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NoVerdictKind {
@@ -14,6 +16,8 @@ pub enum NoVerdictKind {
     Deadline,
     /// The check's own code panicked.
     Panic,
+    /// What was seen was seen where nothing was done in time.
+    Starved,
 }
 
 impl NoVerdictKind {
@@ -25,6 +29,7 @@ impl NoVerdictKind {
             Self::NotReached => "not-reached",
             Self::Deadline => "deadline",
             Self::Panic => "panic",
+            Self::Starved => "starved",
         }
     }
 }
@@ -66,6 +71,21 @@ impl NoVerdict {
         let because = format!("the check did not end within {} s", after.as_secs());
         Self::of(NoVerdictKind::Deadline, because)
             .with_likely("a wait without a bound of its own, which is a defect of the check")
+    }
+
+    /// What would be a finding, had the vantage itself not been so late.
+    pub(crate) fn starved(finding: &Finding, late: Duration) -> Self {
+        let because = format!(
+            "{} came to {}; but what was asked for where that was seen was done up to {:.1} s late, and whoever was to \
+             answer may have been as late",
+            finding.what(),
+            finding.observed(),
+            late.as_secs_f64()
+        );
+        Self::of(NoVerdictKind::Starved, because).with_likely(
+            "the vantage's node has more to do than it has processors for: a quieter machine, or fewer checks side by \
+             side (--test-threads)",
+        )
     }
 
     pub(crate) fn panic(message: impl Into<String>) -> Self {

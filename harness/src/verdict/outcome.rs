@@ -1,6 +1,6 @@
 //! What a check comes to.
 
-use super::{Cause, Finding, NoVerdict};
+use super::{Cause, Finding, Late, NoVerdict};
 
 /// What a body comes to. `?` on anything of the harness yields [`NotPassed::NoVerdict`]; only the
 /// expectations of this room make [`NotPassed::Failed`].
@@ -22,6 +22,18 @@ impl<E: Into<NoVerdict>> From<E> for NotPassed {
 }
 
 impl NotPassed {
+    /// The same, seen from vantages of which the latest was so late. What is late is no finding, unless objects show its
+    /// cause: that is there however late it is.
+    #[must_use]
+    pub(crate) fn seen(self, late: Late) -> Self {
+        match (self, late.too_late()) {
+            (Self::Failed(finding), Some(late)) if finding.cause().is_none() => {
+                Self::NoVerdict(NoVerdict::starved(&finding, late))
+            }
+            (other, _) => other,
+        }
+    }
+
     /// Names the cause of a finding; where there is no verdict, there is nothing to explain.
     #[must_use]
     pub fn caused_by(self, cause: Cause) -> Self {

@@ -153,7 +153,8 @@ async fn to(
             failure::of_io(Stage::Local, &format!("sending from {source}"), &error)
         })?;
     }
-    match tokio::time::timeout(within, socket.connect(address)).await {
+    let deadline = Instant::now() + within;
+    match tokio::time::timeout_at(deadline.into(), socket.connect(address)).await {
         Ok(Ok(stream)) => {
             // Not to wait for more to send is part of measuring; a socket that refuses works, too.
             let _ = stream.set_nodelay(true);
@@ -176,7 +177,8 @@ async fn to(
                 "connecting to {address}: nothing after {} ms",
                 within.as_millis()
             ),
-        )),
+        )
+        .late_by(deadline.elapsed())),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::time::Instant;
 
 use strata_probe::{Failure, FailureKind, Stage};
 
@@ -14,13 +15,13 @@ pub(crate) fn of_io(stage: Stage, doing: &str, error: &io::Error) -> Failure {
     )
 }
 
-/// Nobody said anything: a name server, if that was whom we were waiting for.
-pub(crate) fn of_timeout(stage: Stage, after_ms: u64) -> Failure {
+/// Nobody said anything before the deadline: a name server, if that was whom we were waiting for.
+pub(crate) fn of_timeout(stage: Stage, deadline: Instant, after_ms: u64) -> Failure {
     let kind = match stage {
         Stage::Resolve => FailureKind::NameServerTimedOut,
         _ => FailureKind::TimedOut,
     };
-    Failure::new(kind, stage, format!("nothing after {after_ms} ms"))
+    Failure::new(kind, stage, format!("nothing after {after_ms} ms")).late_by(deadline.elapsed())
 }
 
 /// The kind of an error of the operating system, or of what speaks through its interface.
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn silence_while_resolving_is_the_name_servers() {
-        let kind = |stage| of_timeout(stage, 1).kind;
+        let kind = |stage| of_timeout(stage, Instant::now(), 1).kind;
         assert_eq!(kind(Stage::Resolve), FailureKind::NameServerTimedOut);
         assert_eq!(kind(Stage::Connect), FailureKind::TimedOut);
     }

@@ -124,7 +124,7 @@ impl Plan {
         let exchange = self.exchange(kept, deadline, &mut reply, &mut progress);
         let result = match tokio::time::timeout_at(deadline.into(), exchange).await {
             Ok(result) => result,
-            Err(_) => Err(of_timeout(progress.stage, self.spec.timeout_ms)),
+            Err(_) => Err(of_timeout(progress.stage, deadline, self.spec.timeout_ms)),
         };
         reply.latency_us = micros_since(start);
         if !reply.reused {

@@ -118,7 +118,8 @@ async fn tell(
             false => question.over_udp(server).await,
         }
     };
-    let result = tokio::time::timeout(within, exchange)
+    let deadline = start + within;
+    let result = tokio::time::timeout_at(deadline.into(), exchange)
         .await
         .unwrap_or_else(|_| {
             Err(Failure::new(
@@ -128,7 +129,8 @@ async fn tell(
                     "{server} does not answer {name} {record_type} in {} ms",
                     within.as_millis()
                 ),
-            ))
+            )
+            .late_by(deadline.elapsed()))
         });
     let head = result.as_ref().ok();
     told.push(DnsExchange {

@@ -65,7 +65,7 @@ impl Client {
         let exchange = self.exchange(start, deadline, &mut reply, &mut progress);
         let result = match tokio::time::timeout_at(deadline.into(), exchange).await {
             Ok(result) => result,
-            Err(_) => Err(of_timeout(progress.stage, self.spec.timeout_ms)),
+            Err(_) => Err(of_timeout(progress.stage, deadline, self.spec.timeout_ms)),
         };
         reply.error = result.err();
         reply.latency_us = micros_since(start);
@@ -90,7 +90,7 @@ impl Client {
         let opened = tokio::time::timeout_at(connecting.into(), opening).await;
         let (mut stream, remote) = match opened {
             Ok(opened) => opened?,
-            Err(_) => return Err(of_timeout(progress.stage, self.spec.timeout_ms)),
+            Err(_) => return Err(of_timeout(progress.stage, connecting, self.spec.timeout_ms)),
         };
         reply.connected_us = Some(micros_since(start));
         reply.remote = Some(remote);

@@ -99,10 +99,10 @@ impl Client {
         let start = Instant::now();
         let mut progress = Progress::default();
         let exchange = self.exchange(kept, &mut reply, &mut progress);
-        let within = Duration::from_millis(self.spec.timeout_ms);
-        let result = match tokio::time::timeout(within, exchange).await {
+        let deadline = start + Duration::from_millis(self.spec.timeout_ms);
+        let result = match tokio::time::timeout_at(deadline.into(), exchange).await {
             Ok(result) => result,
-            Err(_) => Err(of_timeout(progress.stage, self.spec.timeout_ms)),
+            Err(_) => Err(of_timeout(progress.stage, deadline, self.spec.timeout_ms)),
         };
         reply.error = result.err();
         reply.latency_us = micros_since(start);

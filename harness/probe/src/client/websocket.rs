@@ -43,7 +43,11 @@ pub(crate) async fn run(spec: WebSocketSpec) -> Result<(), Trouble> {
     let exchange = exchange(&plan, &spec, deadline, &mut reply, &mut progress);
     let result = match tokio::time::timeout_at(deadline.into(), exchange).await {
         Ok(result) => result,
-        Err(_) => Err(of_timeout(progress.stage, spec.request.timeout_ms)),
+        Err(_) => Err(of_timeout(
+            progress.stage,
+            deadline,
+            spec.request.timeout_ms,
+        )),
     };
     reply.error = result.err();
     reply.latency_us = micros_since(start);

@@ -1,11 +1,13 @@
 //! Why there is no answer, by kind.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// What went wrong, at which stage, and in the words of whoever noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// The kind: what a check compares.
     pub kind: FailureKind,
@@ -13,6 +15,15 @@ pub struct Failure {
     pub stage: Stage,
     /// For people.
     pub text: String,
+    /// Milliseconds between the end of the time that there was and our noticing it: as much as this was late, whoever
+    /// was to answer may have been too, and for the same reason.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Failure {
@@ -23,7 +34,15 @@ impl Failure {
             kind,
             stage,
             text: text.into(),
+            late_ms: 0,
         }
+    }
+
+    /// The same, noticed so long after the time was up.
+    #[must_use]
+    pub fn late_by(mut self, late: Duration) -> Self {
+        self.late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+        self
     }
 }
 
