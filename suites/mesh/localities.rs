@@ -124,13 +124,13 @@ async fn fails_over_by_distance(scope: &Scope) -> Outcome {
             .await;
         explain(scope, outcome).await
     };
-    let near = scope.pod("app=web,place=near").await?;
+    let near = scope.pod("place=near").await?;
     settled("all are ready", "near").await?;
     turn(&near, false).await?;
     settled("near is not ready", "next-zone").await?;
-    turn(&scope.pod("app=web,place=next-zone").await?, false).await?;
+    turn(&scope.pod("place=next-zone").await?, false).await?;
     settled("near and next-zone are not", "named-region").await?;
-    turn(&scope.pod("app=web,place=named-region").await?, false).await?;
+    turn(&scope.pod("place=named-region").await?, false).await?;
     settled("far alone is", "far").await?;
     turn(&near, true).await?;
     settled("near and far are", "near").await
@@ -157,7 +157,7 @@ async fn nodes_say_where_pods_are(scope: &Scope) -> Outcome {
     let nodes: BTreeMap<_, _> = nodes.collect();
     let caller = scope.pod("app=caller").await?;
     let home = caller.pod().map(|pod| pod.node.clone()).unwrap_or_default();
-    let servers = scope.ready_pods("app=web").await?;
+    let servers = scope.ready_pods("app=outside-the-mesh").await?;
     let near = |pod: &PodView| nearness(&nodes, &home, &pod.node);
     let nearest = servers.iter().map(near).max().unwrap_or_default();
     let (near, far): (Vec<_>, Vec<_>) = servers.iter().partition(|pod| near(pod) == nearest);
