@@ -48,6 +48,13 @@ impl Check {
         let named = self.source.split(';');
         named.filter_map(|one| one.split([',', ':']).next().map(str::trim))
     }
+
+    /// The layer that it needs beside those that its own stands on.
+    pub(crate) fn beside(&self) -> Option<Layer> {
+        let of_a_mesh =
+            |need: &Need| matches!(need, Need::GatewayFeature(name) if name.starts_with("Mesh"));
+        self.needs.iter().any(of_a_mesh).then_some(Layer::Mesh)
+    }
 }
 
 impl fmt::Debug for Check {

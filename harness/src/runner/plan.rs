@@ -8,7 +8,7 @@
 //!
 //! A filter selects checks. The bring-up of every layer they stand on is implied, and so are the
 //! gates of those layers, since without them a failure says little; regressions are not, unless the
-//! filter names them. A filter finds checks by their names and, where it is a work that their source
+//! filter names them. (A filter that finds nothing but routes of meshes brings up a mesh, too.) A filter finds checks by their names and, where it is a work that their source
 //! names (`tutorial`, `sig-network`, `cilium`), by what they answer to.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -198,10 +198,19 @@ fn needed(suites: &[Suite], layer: Layer) -> bool {
         .any(|suite| suite.layer.stands_on().contains(&layer))
 }
 
+/// What comes up for these. A layer that their own does not stand on, and that they need nevertheless, does where all of
+/// them need it; where others run without it they are skipped.
 fn layers(selected: &[Item]) -> BTreeSet<Layer> {
+    let beside = |item: &Item| item.check.and_then(Check::beside);
+    let all = selected
+        .iter()
+        .map(beside)
+        .reduce(|one, other| one.filter(|_| one == other));
     selected
         .iter()
-        .flat_map(|item| item.layer.stands_on().iter().copied().chain([item.layer]))
+        .map(|item| item.layer)
+        .chain(all.flatten())
+        .flat_map(|layer| layer.stands_on().iter().copied().chain([layer]))
         .collect()
 }
 
@@ -306,6 +315,34 @@ mod tests {
                 "gateway::path",
             ]
         );
+    }
+
+    #[test]
+    fn a_mesh_comes_up_for_what_is_of_nothing_else() {
+        const ROUTED: Check = check("gateway::path");
+        const MESHED: Check = Check {
+            needs: &[Need::Outside, Need::GatewayFeature("MeshHTTPRouteMatching")],
+            ..check("gateway::meshed_path")
+        };
+        static SUITES: &[Suite] = &[
+            Suite {
+                layer: Layer::Mesh,
+                gates: &[],
+                checks: &[check("mesh::splits")],
+            },
+            Suite {
+                layer: Layer::Gateway,
+                gates: &[],
+                checks: &[ROUTED, MESHED],
+            },
+        ];
+        let layers = |filter| {
+            let arguments = Arguments::from_iter(["e2e", filter]);
+            Plan::new(SUITES, &[], &arguments).layers()
+        };
+        assert!(layers("meshed").contains(&Layer::Mesh));
+        assert!(!layers("gateway::path").contains(&Layer::Mesh));
+        assert!(!layers("gateway::").contains(&Layer::Mesh));
     }
 
     #[test]
