@@ -220,6 +220,42 @@ impl fmt::Display for Cause {
     }
 }
 
+impl CauseKind {
+    /// Whether it may be a matter of time alone: what a kubelet, a controller or a proxy has yet to do, or has not said in
+    /// time. Others are in what somebody wrote, and stay until somebody writes it anew.
+    pub(super) const fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::PodNotScheduled
+                | Self::PodNotStarted
+                | Self::ProbeFailing
+                | Self::PodNotReady
+                | Self::NodeNotReady
+                | Self::NodeAgentNotReady
+                | Self::NothingListens
+                | Self::NodesApart
+                | Self::PodsNotForwarded
+                | Self::PodUnreachable
+                | Self::EndpointsDiffer
+                | Self::TargetPortRefused
+                | Self::ServiceNotProgrammed
+                | Self::NoLocalEndpoints
+                | Self::DnsNoSuchName
+                | Self::DnsFails
+                | Self::LoadBalancerPending
+                | Self::IngressNotServed
+                | Self::InjectorDown
+                | Self::WeightsNotFollowed
+                | Self::NotDrawnOneByOne
+                | Self::GatewayClassNotAccepted
+                | Self::GatewayCondition
+                | Self::GatewayAddressMissing
+                | Self::StaleGeneration
+                | Self::RouteCondition
+        )
+    }
+}
+
 /// An object of the API, as people name it and as `kubectl` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Object<'a> {

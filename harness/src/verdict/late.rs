@@ -68,18 +68,20 @@ mod tests {
     }
 
     #[test]
-    fn what_objects_show_is_there_however_late_it_is() {
-        let cause = Cause {
-            kind: CauseKind::NoPods,
-            wrong: "Service web/backend selects app=backnd; no pod has it".to_owned(),
-            change: "spec.selector".to_owned(),
-            see: "kubectl -n web get service backend".to_owned(),
+    fn what_somebody_wrote_is_there_however_late_it_is() {
+        let cause = |kind| Cause {
+            kind,
+            wrong: String::new(),
+            change: String::new(),
+            see: String::new(),
         };
         let late = Late {
             noticed: Duration::ZERO,
             begun: Duration::from_secs(60),
         };
-        let seen = broken().caused_by(cause).seen(late);
-        assert!(matches!(seen, NotPassed::Failed(_)));
+        let written = broken().caused_by(cause(CauseKind::SelectorMatchesNothing));
+        assert!(matches!(written.seen(late), NotPassed::Failed(_)));
+        let to_be_done = broken().caused_by(cause(CauseKind::EndpointsDiffer));
+        assert!(matches!(to_be_done.seen(late), NotPassed::NoVerdict(_)));
     }
 }

@@ -22,12 +22,14 @@ impl<E: Into<NoVerdict>> From<E> for NotPassed {
 }
 
 impl NotPassed {
-    /// The same, seen from vantages of which the latest was so late. What is late is no finding, unless objects show its
-    /// cause: that is there however late it is.
+    /// The same, seen from vantages of which the latest was so late. What is late is no finding, unless its cause is what
+    /// somebody wrote into an object: that is there however late it is.
     #[must_use]
     pub(crate) fn seen(self, late: Late) -> Self {
+        let may_pass =
+            |finding: &Finding| finding.cause().is_none_or(|cause| cause.kind.may_pass());
         match (self, late.too_late()) {
-            (Self::Failed(finding), Some(late)) if finding.cause().is_none() => {
+            (Self::Failed(finding), Some(late)) if may_pass(&finding) => {
                 Self::NoVerdict(NoVerdict::starved(&finding, late))
             }
             (other, _) => other,
