@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::try_join_all;
 use gateway_api::httproutes::HttpRoute;
 use serde_json::json;
 use strata::wire::{HttpVersion, RequestSpec};
@@ -150,16 +151,16 @@ async fn are_matched(scope: &Scope) -> Outcome {
                 ["Accepted", "BackendNotFound"].map(str::to_owned),
             ),
             observe: async || {
-                let mut seen = BTreeMap::new();
-                for it in &cases {
+                let seen = try_join_all(cases.iter().map(async |it| {
                     let (method, path, header, _) = it;
                     let spec = RequestSpec {
                         method: (*method).to_owned(),
                         headers: Some((*header).to_owned()).filter(|it| !it.is_empty()).into_iter().collect(),
                         ..RequestSpec::get(format!("http://echo{path}"))
                     };
-                    seen.insert(case(it), said::said(&client.send(&spec).await?));
-                }
+                    Ok::<_, NoVerdict>((case(it), said::said(&client.send(&spec).await?)))
+                }));
+                let seen: BTreeMap<_, _> = seen.await?.into_iter().collect();
                 Ok((seen, reasons(scope, "echoed").await?))
             },
             likely: "the mesh does not do routes whose parents are Services",
@@ -191,14 +192,14 @@ async fn are_redirected(scope: &Scope) -> Outcome {
             what: "status and location of requests for echo, by path",
             expected: cases.map(|it| [it.0, it.1, it.2].map(str::to_owned)).to_vec(),
             observe: async || {
-                let mut seen = Vec::new();
-                for (path, _, _) in cases {
+                try_join_all(cases.iter().map(async |(path, _, _)| {
                     let spec = RequestSpec::get(format!("http://echo{path}"));
                     let reply = client.send(&spec).await?;
                     let location = reply.header("location").unwrap_or("none").to_owned();
-                    seen.push([path.to_owned(), said::said(&reply), super::redirects::without_known_port(location)]);
-                }
-                Ok(seen)
+                    let location = super::redirects::without_known_port(location);
+                    Ok([(*path).to_owned(), said::said(&reply), location])
+                }))
+                .await
             },
             likely: "the mesh fills in what a redirect leaves out with something other than the request's own",
         })
