@@ -40,7 +40,7 @@ impl Transcript {
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line)))
             .collect();
         let late = late(&replies, took);
-        tracing::debug!(vantage, ?took, begun = ?late.begun, noticed = ?late.noticed, "a command");
+        tracing::trace!(vantage, ?took, begun = ?late.begun, noticed = ?late.noticed, "a command");
         {
             let mut lines = self.lines();
             lines.late = lines.late.max(late);
