@@ -17,13 +17,8 @@ pub struct Failure {
     pub text: String,
     /// Milliseconds between the end of the time that there was and our noticing it: as much as this was late, whoever
     /// was to answer may have been too, and for the same reason.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub late_ms: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_ms: Option<u64>,
 }
 
 impl Failure {
@@ -34,14 +29,14 @@ impl Failure {
             kind,
             stage,
             text: text.into(),
-            late_ms: 0,
+            late_ms: None,
         }
     }
 
     /// The same, noticed so long after the time was up.
     #[must_use]
     pub fn late_by(mut self, late: Duration) -> Self {
-        self.late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+        self.late_ms = u64::try_from(late.as_millis()).ok();
         self
     }
 }
