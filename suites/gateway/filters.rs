@@ -350,10 +350,10 @@ async fn rewrites_hosts(scope: &Scope) -> Outcome {
 }
 
 async fn times_out(scope: &Scope) -> Outcome {
-    let slow = said::said(&get(scope, "/timeout?delay_ms=3000").await?);
+    let slow = said::said(&get(scope, "/timeout?delay_ms=4000").await?);
     let quick = said::said(&get(scope, "/timeout").await?);
     let outcome = expect_eq(
-        "GET /timeout, where the backend waits for 3 s, and where it does not",
+        "GET /timeout, where the backend waits for 4 s, and where it does not",
         &("504".to_owned(), "200 by alpha".to_owned()),
         &(slow, quick),
         "the controller does not do timeouts.request",
@@ -362,10 +362,10 @@ async fn times_out(scope: &Scope) -> Outcome {
 }
 
 async fn times_out_attempts(scope: &Scope) -> Outcome {
-    let slow = said::said(&get(scope, "/timeout-attempt?delay_ms=3000").await?);
+    let slow = said::said(&get(scope, "/timeout-attempt?delay_ms=4000").await?);
     let quick = said::said(&get(scope, "/timeout-attempt").await?);
     let outcome = expect_eq(
-        "GET /timeout-attempt, where the backend waits for 3 s, and where it does not",
+        "GET /timeout-attempt, where the backend waits for 4 s, and where it does not",
         &("504".to_owned(), "200 by alpha".to_owned()),
         &(slow, quick),
         "the controller does not do timeouts.backendRequest",
@@ -374,10 +374,10 @@ async fn times_out_attempts(scope: &Scope) -> Outcome {
 }
 
 async fn timeout_of_zero_is_none(scope: &Scope) -> Outcome {
-    let limited = said::said(&get(scope, "/timeout?delay_ms=600").await?);
-    let unlimited = said::said(&get(scope, "/timeout-none?delay_ms=600").await?);
+    let limited = said::said(&get(scope, "/timeout?delay_ms=4000").await?);
+    let unlimited = said::said(&get(scope, "/timeout-none?delay_ms=4000").await?);
     let outcome = expect_eq(
-        "a backend that waits for 600 ms, by a rule with a timeout of 300 ms and by one of 0s",
+        "a backend that waits for 4 s, by a rule with a timeout of 2 s and by one of 0s",
         &("504".to_owned(), "200 by alpha".to_owned()),
         &(limited, unlimited),
         "the controller takes 0s for no time at all",

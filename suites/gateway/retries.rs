@@ -105,7 +105,7 @@ async fn no_other_status(scope: &Scope) -> Outcome {
 }
 
 async fn attempts_that_take_too_long(scope: &Scope) -> Outcome {
-    let timeouts = json!({ "backendRequest": "500ms" });
+    let timeouts = json!({ "backendRequest": "2s" });
     let seen = asked(scope, timeouts, "first=1&delay_ms=4000").await?;
     let outcome = expect_eq(
         "the answer to a request of which the first attempt is not answered for 4 s, and the attempts that the backend has seen",

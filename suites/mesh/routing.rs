@@ -270,10 +270,10 @@ async fn delays_on_purpose(scope: &Scope) -> Outcome {
 }
 
 async fn times_out(scope: &Scope) -> Outcome {
-    let slow = said::said(&get(scope, "http://faulty/timeout?delay_ms=3000").await?);
+    let slow = said::said(&get(scope, "http://faulty/timeout?delay_ms=4000").await?);
     let quick = said::said(&get(scope, "http://faulty/timeout").await?);
     let outcome = expect_eq(
-        "GET /timeout of host faulty, where the backend waits for 3 s, and where it does not",
+        "GET /timeout of host faulty, where the backend waits for 4 s, and where it does not",
         &("504".to_owned(), "200 by backend-v1".to_owned()),
         &(slow, quick),
         "the rule's timeout is not compiled into the client's sidecar",
