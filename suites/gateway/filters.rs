@@ -375,9 +375,9 @@ async fn times_out_attempts(scope: &Scope) -> Outcome {
 
 async fn timeout_of_zero_is_none(scope: &Scope) -> Outcome {
     let limited = said::said(&get(scope, "/timeout?delay_ms=4000").await?);
-    let unlimited = said::said(&get(scope, "/timeout-none?delay_ms=4000").await?);
+    let unlimited = said::said(&get(scope, "/timeout-none?delay_ms=2500").await?);
     let outcome = expect_eq(
-        "a backend that waits for 4 s, by a rule with a timeout of 2 s and by one of 0s",
+        "a backend that waits for 4 s, by a rule with a timeout of 2 s, and one that waits for 2.5 s, by one of 0s",
         &("504".to_owned(), "200 by alpha".to_owned()),
         &(limited, unlimited),
         "the controller takes 0s for no time at all",
