@@ -9,12 +9,13 @@
 //! ```text
 //! boot ──► node ──► net ──┐
 //!   ├────► l7 ──► xds ────┴─► builtin ──► api, os
-//!   └────► controllers ─────────────────► api          (topology is everyone's)
+//!   └────► controllers ─────────────────► api          (topology and watch are everyone's)
 //! ```
 //!
 //! All but `boot` talk to `api` through a `kube::Client`; `scripts/rooms` counts the lines and the arrows.
-//! `api`, `os` and `xds` are crates of their own: the API server is what everything waits for, and xDS puts each
-//! change into its form for a hundred proxies, so both are compiled with optimisation in every profile.
+//! `api`, `os`, `watch` and `xds` are crates of their own: the API server is what everything waits for, `watch` reads every
+//! object for each who watches it, and xDS puts each change into its form for a hundred proxies, so these are compiled with
+//! optimisation in every profile.
 
 pub mod boot;
 pub mod builtin;
@@ -27,5 +28,7 @@ pub mod topology;
 mod world;
 
 pub use strata_api as api;
+pub use strata_istio as istio;
 pub use strata_os as os;
+pub use strata_watch as watch;
 pub use strata_xds as xds;

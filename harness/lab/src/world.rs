@@ -5,21 +5,20 @@
 //! event that was missed cannot leave anything wrong. Rule: everything stops when the world is
 //! dropped.
 
-use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, Stream, StreamExt};
+use futures::{FutureExt as _, StreamExt};
+use kube::Api;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
+use kube::runtime::watcher;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::watch::{Again, Watch};
 
 /// The watches of one component.
 #[derive(Default)]
@@ -33,16 +32,9 @@ impl World {
     /// Watches every object of a kind.
     pub(crate) fn watch<K>(&mut self, api: Api<K>) -> Store<K>
     where
-        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Watch<DynamicType: Default + Eq + Hash + Clone + Send + Sync>,
     {
-        let events = watcher(api, watcher::Config::default()).default_backoff();
-        let store = self.follow(events);
+        let store = self.follow(api, Again::default());
         let reader = store.clone();
         self.ready.push(Box::pin(async move {
             // The writer lives as long as its task, so this cannot fail while we are here.
@@ -54,30 +46,17 @@ impl World {
     /// The same of a kind that may be defined later: it is looked for every second, and nobody waits for it.
     pub(crate) fn watch_later<K>(&mut self, api: Api<K>) -> Store<K>
     where
-        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Watch<DynamicType: Default + Eq + Hash + Clone + Send + Sync>,
     {
-        let events = watcher(api, watcher::Config::default()).backoff(EverySecond);
-        self.follow(events)
+        self.follow(api, Again::EverySecond)
     }
 
     /// Keeps a store of what a watch says.
-    fn follow<K>(
-        &mut self,
-        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-    ) -> Store<K>
+    fn follow<K>(&mut self, api: Api<K>, again: Again) -> Store<K>
     where
-        K: Resource<DynamicType: Default + Eq + Hash + Clone + Send + Sync>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        K: Watch<DynamicType: Default + Eq + Hash + Clone + Send + Sync>,
     {
+        let events = K::watch(api, watcher::Config::default(), again);
         let (store, writer) = reflector::store();
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
@@ -124,19 +103,4 @@ impl World {
     fn forget(&self) {
         let _ = self.changed.notified().now_or_never();
     }
-}
-
-/// How soon a kind that is not defined is asked for again.
-struct EverySecond;
-
-impl Iterator for EverySecond {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(1))
-    }
-}
-
-impl Backoff for EverySecond {
-    fn reset(&mut self) {}
 }

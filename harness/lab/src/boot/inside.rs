@@ -21,7 +21,7 @@ use futures::{StreamExt, TryFutureExt};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -47,6 +47,7 @@ use crate::topology::{
     API_CLUSTER_IP, API_PORT, CLUSTER_DOMAIN, CONTROL_PLANE, IpFamilies, IpFamily, locality,
     node_cidr_mask_size, nth, pod_cidr, service_cidr, underlay_cidr,
 };
+use crate::watch::{Again, Watch as _};
 use crate::{controllers, l7, net};
 
 /// The parts of the lab that have to be there as long as it is.
@@ -419,10 +420,8 @@ async fn nodes_ready(
     can_be: bool,
 ) -> anyhow::Result<()> {
     let nodes = Api::<Node>::all(client.clone());
-    let mut changes = watcher(nodes, watcher::Config::default())
-        .default_backoff()
-        .applied_objects()
-        .boxed();
+    let mut changes =
+        Node::watch(nodes, watcher::Config::default(), Again::default()).applied_objects();
     while !missing.is_empty() {
         match changes.next().await {
             Some(Ok(node)) if is_ready(&node, can_be) => drop(missing.remove(&node.name_any())),

@@ -6,16 +6,15 @@
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{Stream, StreamExt as _};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
+
+use crate::watch::{Again, Watch};
 
 /// Namespace (empty for what is in none) and name.
 pub(super) type Key = (String, String);
@@ -65,7 +64,7 @@ impl Informers {
     /// Every object of a kind as it is now, as a list, and then what becomes of them.
     pub(super) fn hear<K>(&self) -> UnboundedReceiver<Event<Arc<K>>>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Watch<DynamicType = ()>,
     {
         let mut known = lock(&self.known);
         let found = known.kinds.get(&TypeId::of::<K>());
@@ -94,7 +93,7 @@ impl<K> Default for Informer<K> {
 
 async fn inform<K>(api: Api<K>, informer: Arc<Mutex<Informer<K>>>)
 where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Watch,
 {
     let mut events = std::pin::pin!(events(api, watcher::Config::default()));
     while let Some(event) = events.next().await {
@@ -108,9 +107,9 @@ pub(super) fn events<K>(
     config: watcher::Config,
 ) -> impl Stream<Item = Event<Arc<K>>> + Send
 where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Watch,
 {
-    let events = watcher(api, config).default_backoff();
+    let events = K::watch(api, config, Again::default());
     events.filter_map(async |event| match event {
         Ok(Event::Init) => Some(Event::Init),
         Ok(Event::InitApply(object)) => Some(Event::InitApply(Arc::new(object))),

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiServer;
+use crate::watch::{Again, Watch};
 
 /// Only what hangs takes this long.
 const HANGS: Duration = Duration::from_secs(30);
@@ -114,12 +115,12 @@ impl Cluster {
         holds: impl Fn(&[K]) -> bool,
     ) -> Vec<K>
     where
-        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+        K: Watch<DynamicType = ()>,
     {
         let list = ListParams::default().labels(labels);
         let config = watcher::Config::default().labels(labels);
         let wait = async {
-            let mut changes = watcher(api.clone(), config).default_backoff().boxed();
+            let mut changes = K::watch(api.clone(), config, Again::default());
             loop {
                 let found = api.list(&list).await.unwrap().items;
                 if holds(&found) {
@@ -162,9 +163,7 @@ impl Cluster {
 async fn pretend(client: Client) {
     static ADDRESS: AtomicU32 = AtomicU32::new(1);
     let all = Api::<Pod>::all(client.clone());
-    let mut events = watcher(all, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    let mut events = Pod::watch(all, watcher::Config::default(), Again::default());
     while let Some(event) = events.next().await {
         let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else {
             continue;

@@ -19,11 +19,11 @@ use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::informer::{Informers, Key, events, key_of, lock};
+use crate::watch::Watch;
 
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`] (client-go's rate limiter).
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -251,7 +251,7 @@ impl World {
     /// Follows every object of a kind.
     pub(super) fn watch<K>(&mut self) -> Cache<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Watch<DynamicType = ()>,
     {
         let mut heard = self.informers.hear();
         self.keep(futures::stream::poll_fn(move |context| {
@@ -263,7 +263,7 @@ impl World {
     /// Watches a selection of a kind.
     pub(super) fn watch_some<K>(&mut self, api: Api<K>, config: watcher::Config) -> Cache<K>
     where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Watch,
     {
         self.watch_for_now(api, config).0
     }
@@ -275,7 +275,7 @@ impl World {
         config: watcher::Config,
     ) -> (Cache<K>, AbortHandle)
     where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Watch,
     {
         self.keep(events(api, config))
     }

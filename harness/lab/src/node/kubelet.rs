@@ -16,8 +16,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
@@ -36,6 +35,7 @@ use crate::event::Recorder;
 use crate::net::cni::PodNetwork;
 use crate::os::nft::Nft;
 use crate::topology::{HOST_PID_ANNOTATION, KUBERNETES_VERSION};
+use crate::watch::{Again, Watch as _};
 
 /// How often a Lease is renewed; it is lost after four times that.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -284,9 +284,7 @@ impl Worker {
 /// Gives every pod that is bound to the node a worker.
 async fn serve(node: &Arc<NodeContext>, pods: &Pods) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
-    let mut events = watcher(Api::<Pod>::all(node.client.clone()), config)
-        .default_backoff()
-        .boxed();
+    let mut events = Pod::watch(Api::all(node.client.clone()), config, Again::default());
     let mut workers: HashMap<String, Worker> = HashMap::new();
     let mut tasks = JoinSet::<String>::new();
     let mut listed = Vec::new();

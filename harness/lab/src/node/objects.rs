@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::watch::{Again, Watch};
 
 /// What a ConfigMap or Secret holds.
 pub(super) type Data = BTreeMap<String, Vec<u8>>;
@@ -131,10 +132,10 @@ impl Objects {
 
 async fn follow<K>(api: Api<K>, name: String, sender: watch::Sender<Seen>, data: fn(K) -> Data)
 where
-    K: kube::Resource + Clone + fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
+    K: Watch,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut events = K::watch(api, config, Again::default());
     let set = |seen: Seen| {
         sender.send_if_modified(|current| {
             let changed = *current != seen;

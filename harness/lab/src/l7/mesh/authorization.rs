@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::registry::{Mesh, Workload};
 use super::tokens;
-use super::types::security::{
+use crate::istio::security::{
     AuthorizationAction, AuthorizationPolicy, Condition, Operation, Rule, Source,
 };
 use crate::l7::envoy::typed;

@@ -8,11 +8,11 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::registry::{Client, Kind, Mesh, cluster_name, fqdn, kind_of};
-use super::types::destination_rule::{
+use super::{CERTIFICATES, inbound, inject, locality, route};
+use crate::istio::destination_rule::{
     ClientTls, ConsistentHash, SimpleLoadBalancer, TlsMode, TrafficPolicy,
 };
-use super::types::security::MutualTlsMode;
-use super::{CERTIFICATES, inbound, inject, locality, route};
+use crate::istio::security::MutualTlsMode;
 use crate::l7::cluster::protocol;
 use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol};
 use crate::l7::envoy::listener::upstream_tls;

@@ -15,7 +15,7 @@ use super::locality;
 use super::outbound::routes;
 use super::registry::{Client, Mesh, cluster_name, fqdn, host_covers, resolve_host};
 use super::sidecar::Egress;
-use super::types::service_entry::{Resolution, WorkloadEntry};
+use crate::istio::service_entry::{Resolution, WorkloadEntry};
 use crate::l7::envoy::cluster::{Cluster, Endpoint, Protocol, original_destination};
 use crate::l7::envoy::listener::upstream_tls;
 use crate::l7::envoy::route::VirtualHost;

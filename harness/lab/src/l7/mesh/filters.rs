@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::route::{duration, per_ten_thousand, string_match};
-use super::types::virtual_service::{CorsPolicy, HttpFaultInjection, HttpRoute, Percent};
+use crate::istio::virtual_service::{CorsPolicy, HttpFaultInjection, HttpRoute, Percent};
 use crate::l7::envoy::typed;
 
 /// `typed_per_filter_config` of a rule, where it has any.

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::destination::own_certificate;
 use super::outbound::BLACK_HOLE;
 use super::registry::{Kind, Mesh, Workload, kind_of, ports};
-use super::types::security::MutualTlsMode;
 use super::{CERTIFICATES, INBOUND_PORT, INBOUND_SOURCE, authorization, probes, tokens};
+use crate::istio::security::MutualTlsMode;
 use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::cluster::{Protocol, original_destination};
 use crate::l7::envoy::listener::{

@@ -13,8 +13,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
 use super::registry::{Client, Mesh};
-use super::types::destination_rule::DestinationRule;
-use super::types::security::PeerAuthentication;
+use crate::istio::destination_rule::DestinationRule;
+use crate::istio::security::PeerAuthentication;
 use crate::l7::cluster::{alike, same_objects};
 use crate::l7::envoy::route::VirtualHost;
 use crate::l7::locality::Locality;

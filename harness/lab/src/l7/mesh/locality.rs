@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::registry::Client;
-use super::types::destination_rule::{Failover, LocalityLbSetting};
+use crate::istio::destination_rule::{Failover, LocalityLbSetting};
 use crate::l7::envoy::cluster::{Endpoint, Place};
 use crate::l7::locality::Locality;
 

@@ -7,6 +7,8 @@
 
 mod authorization;
 mod client;
+#[cfg(test)]
+mod crds;
 mod destination;
 mod entries;
 mod filters;
@@ -24,7 +26,6 @@ mod sidecar;
 #[cfg(test)]
 mod tests;
 mod tokens;
-pub(crate) mod types;
 mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,12 +46,6 @@ use tokio_util::task::AbortOnDropHandle;
 use self::identity::Authority;
 use self::kept::Kept;
 use self::registry::{Mesh, Workload, oldest_first};
-use self::types::destination_rule::DestinationRule;
-use self::types::request_authentication::RequestAuthentication;
-use self::types::security::{AuthorizationPolicy, PeerAuthentication};
-use self::types::service_entry::ServiceEntry;
-use self::types::sidecar::Sidecar;
-use self::types::virtual_service::VirtualService;
 use super::cluster::Services;
 use super::envoy::bootstrap::{Bootstrap, bootstrap_files};
 use super::gateway::{gamma, mesh_status};
@@ -60,6 +55,12 @@ use super::serve::{Servers, until_stopped};
 use super::world::World;
 use crate::api::webhook::Handler;
 use crate::builtin::BuiltinContext;
+use crate::istio::destination_rule::DestinationRule;
+use crate::istio::request_authentication::RequestAuthentication;
+use crate::istio::security::{AuthorizationPolicy, PeerAuthentication};
+use crate::istio::service_entry::ServiceEntry;
+use crate::istio::sidecar::Sidecar;
+use crate::istio::virtual_service::VirtualService;
 use crate::xds::{Shared, Xds};
 
 /// Where redirected connections of the pod go out.

@@ -10,12 +10,12 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use kube::ResourceExt;
 
 use super::probes::Asked;
-use super::types::destination_rule::DestinationRule;
-use super::types::request_authentication::RequestAuthentication;
-use super::types::security::{AuthorizationPolicy, PeerAuthentication};
-use super::types::service_entry::ServiceEntry;
-use super::types::sidecar::Sidecar;
-use super::types::virtual_service::VirtualService;
+use crate::istio::destination_rule::DestinationRule;
+use crate::istio::request_authentication::RequestAuthentication;
+use crate::istio::security::{AuthorizationPolicy, PeerAuthentication};
+use crate::istio::service_entry::ServiceEntry;
+use crate::istio::sidecar::Sidecar;
+use crate::istio::virtual_service::VirtualService;
 use crate::l7::cluster::{Services, same_objects};
 use crate::l7::envoy::fingerprint;
 use crate::l7::gateway::gamma::ServiceRoutes;

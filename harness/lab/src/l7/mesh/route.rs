@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::destination::hash_policy;
 use super::filters;
 use super::registry::{Client, Mesh, cluster_name, resolve_host};
-use super::types::virtual_service::{
+use crate::istio::virtual_service::{
     DerivePort, Destination, Headers, HttpMatchRequest, HttpRetry, HttpRoute, Percent,
     StringMatch as Matching, VirtualService,
 };

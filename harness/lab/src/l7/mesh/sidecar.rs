@@ -7,8 +7,8 @@ use kube::ResourceExt;
 
 use super::inbound::ROOT_NAMESPACE;
 use super::registry::{Client, Mesh, host_covers};
-pub(super) use super::types::sidecar::OutboundPolicy;
-use super::types::sidecar::SidecarSpec;
+pub(super) use crate::istio::sidecar::OutboundPolicy;
+use crate::istio::sidecar::SidecarSpec;
 
 /// Where a workload's connections may go.
 #[derive(Debug, Clone, Copy)]

@@ -19,257 +19,257 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct VirtualServiceSpec {
+pub struct VirtualServiceSpec {
     /// The destination hosts to which traffic is being sent.
     #[serde(default)]
     #[schemars(length(min = 1))]
-    pub(crate) hosts: Vec<String>,
+    pub hosts: Vec<String>,
     /// The gateways and sidecars that apply these routes; `mesh`, the sidecars, unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gateways: Option<Vec<String>>,
+    pub gateways: Option<Vec<String>>,
     /// An ordered list of route rules for HTTP traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) http: Option<Vec<HttpRoute>>,
+    pub http: Option<Vec<HttpRoute>>,
     /// An ordered list of route rules for opaque TCP traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) tcp: Option<Vec<TcpRoute>>,
+    pub tcp: Option<Vec<TcpRoute>>,
     /// The namespaces to which this virtual service is exported: `*` or `.`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) export_to: Option<Vec<String>>,
+    pub export_to: Option<Vec<String>>,
 }
 
 /// One rule.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HttpRoute {
+pub struct HttpRoute {
     /// The name assigned to the route for debugging purposes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// Match conditions, any of which activates the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) r#match: Option<Vec<HttpMatchRequest>>,
+    pub r#match: Option<Vec<HttpMatchRequest>>,
     /// Destinations, by weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) route: Option<Vec<HttpRouteDestination>>,
+    pub route: Option<Vec<HttpRouteDestination>>,
     /// A redirect instead of a destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) redirect: Option<HttpRedirect>,
+    pub redirect: Option<HttpRedirect>,
     /// A fixed response instead of a destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) direct_response: Option<HttpDirectResponse>,
+    pub direct_response: Option<HttpDirectResponse>,
     /// Rewrite of path and authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rewrite: Option<HttpRewrite>,
+    pub rewrite: Option<HttpRewrite>,
     /// Timeout for HTTP requests; disabled unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
-    pub(crate) timeout: Option<String>,
+    pub timeout: Option<String>,
     /// Retry policy for HTTP requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) retries: Option<HttpRetry>,
+    pub retries: Option<HttpRetry>,
     /// Faults to inject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) fault: Option<HttpFaultInjection>,
+    pub fault: Option<HttpFaultInjection>,
     /// A destination that gets a copy of the traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mirror: Option<Destination>,
+    pub mirror: Option<Destination>,
     /// The share of the traffic that is mirrored; all of it unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mirror_percentage: Option<Percent>,
+    pub mirror_percentage: Option<Percent>,
     /// Destinations that get a copy of the traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mirrors: Option<Vec<HttpMirrorPolicy>>,
+    pub mirrors: Option<Vec<HttpMirrorPolicy>>,
     /// Changes to headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) headers: Option<Headers>,
+    pub headers: Option<Headers>,
     /// Which pages may ask for it, and read the answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) cors_policy: Option<CorsPolicy>,
+    pub cors_policy: Option<CorsPolicy>,
 }
 
 /// Which pages may ask for something, and read the answers (the Fetch standard's CORS protocol).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct CorsPolicy {
+pub struct CorsPolicy {
     /// Origins, any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) allow_origins: Option<Vec<StringMatch>>,
+    pub allow_origins: Option<Vec<StringMatch>>,
     /// Methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) allow_methods: Option<Vec<String>>,
+    pub allow_methods: Option<Vec<String>>,
     /// Headers of requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) allow_headers: Option<Vec<String>>,
+    pub allow_headers: Option<Vec<String>>,
     /// Headers of answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) expose_headers: Option<Vec<String>>,
+    pub expose_headers: Option<Vec<String>>,
     /// How long that may be remembered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
-    pub(crate) max_age: Option<String>,
+    pub max_age: Option<String>,
     /// Whether with the user's credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) allow_credentials: Option<bool>,
+    pub allow_credentials: Option<bool>,
 }
 
 /// Conditions, all of which must hold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HttpMatchRequest {
+pub struct HttpMatchRequest {
     /// The name assigned to a match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// The path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) uri: Option<StringMatch>,
+    pub uri: Option<StringMatch>,
     /// The scheme.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scheme: Option<StringMatch>,
+    pub scheme: Option<StringMatch>,
     /// The method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) method: Option<StringMatch>,
+    pub method: Option<StringMatch>,
     /// The authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) authority: Option<StringMatch>,
+    pub authority: Option<StringMatch>,
     /// Headers; an empty value asks only that the header is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) headers: Option<BTreeMap<String, StringMatch>>,
+    pub headers: Option<BTreeMap<String, StringMatch>>,
     /// Headers, none of which may match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) without_headers: Option<BTreeMap<String, StringMatch>>,
+    pub without_headers: Option<BTreeMap<String, StringMatch>>,
     /// Query parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) query_params: Option<BTreeMap<String, StringMatch>>,
+    pub query_params: Option<BTreeMap<String, StringMatch>>,
     /// Whether the path is matched in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ignore_uri_case: Option<bool>,
+    pub ignore_uri_case: Option<bool>,
     /// The port on the host that is being addressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port: Option<u32>,
+    pub port: Option<u32>,
     /// Labels of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source_labels: Option<BTreeMap<String, String>>,
+    pub source_labels: Option<BTreeMap<String, String>>,
     /// Namespace of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source_namespace: Option<String>,
+    pub source_namespace: Option<String>,
     /// The gateways that the condition is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gateways: Option<Vec<String>>,
+    pub gateways: Option<Vec<String>>,
 }
 
 /// How a string is matched: one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct StringMatch {
+pub struct StringMatch {
     /// As a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) exact: Option<String>,
+    pub exact: Option<String>,
     /// By its first characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) prefix: Option<String>,
+    pub prefix: Option<String>,
     /// By an RE2 regular expression over the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) regex: Option<String>,
+    pub regex: Option<String>,
 }
 
 /// A destination and its share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HttpRouteDestination {
+pub struct HttpRouteDestination {
     /// Where requests go.
-    pub(crate) destination: Destination,
+    pub destination: Destination,
     /// The relative proportion of traffic; a sole destination has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
-    pub(crate) weight: Option<i32>,
+    pub weight: Option<i32>,
     /// Changes to headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) headers: Option<Headers>,
+    pub headers: Option<Headers>,
 }
 
 /// A Service, and where it is divided, its subset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Destination {
+pub struct Destination {
     /// The name of a service from the service registry.
-    pub(crate) host: String,
+    pub host: String,
     /// The name of a subset in the service's DestinationRule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) subset: Option<String>,
+    pub subset: Option<String>,
     /// The port; needed where the service has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port: Option<PortSelector>,
+    pub port: Option<PortSelector>,
 }
 
 /// A port by number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct PortSelector {
+pub struct PortSelector {
     /// Valid port number.
     #[schemars(range(max = 65535))]
-    pub(crate) number: u32,
+    pub number: u32,
 }
 
 /// A rule for bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct TcpRoute {
+pub struct TcpRoute {
     /// Match conditions, any of which activates the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) r#match: Option<Vec<L4MatchAttributes>>,
+    pub r#match: Option<Vec<L4MatchAttributes>>,
     /// Destinations, by weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) route: Option<Vec<RouteDestination>>,
+    pub route: Option<Vec<RouteDestination>>,
 }
 
 /// Conditions on a connection.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct L4MatchAttributes {
+pub struct L4MatchAttributes {
     /// The port on the host that is being addressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port: Option<u32>,
+    pub port: Option<u32>,
     /// Labels of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source_labels: Option<BTreeMap<String, String>>,
+    pub source_labels: Option<BTreeMap<String, String>>,
 }
 
 /// A destination of connections and its share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct RouteDestination {
+pub struct RouteDestination {
     /// Where connections go.
-    pub(crate) destination: Destination,
+    pub destination: Destination,
     /// The relative proportion of connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
-    pub(crate) weight: Option<i32>,
+    pub weight: Option<i32>,
 }
 
 /// A redirect.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HttpRedirect {
+pub struct HttpRedirect {
     /// Overwrites the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) uri: Option<String>,
+    pub uri: Option<String>,
     /// Overwrites the authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) authority: Option<String>,
+    pub authority: Option<String>,
     /// Overwrites the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port: Option<u32>,
+    pub port: Option<u32>,
     /// Overwrites the scheme.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scheme: Option<String>,
+    pub scheme: Option<String>,
     /// The status; 301 unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) redirect_code: Option<u32>,
+    pub redirect_code: Option<u32>,
     /// Where the port comes from, if none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) derive_port: Option<DerivePort>,
+    pub derive_port: Option<DerivePort>,
 }
 
 /// Where a redirect's port comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum DerivePort {
+pub enum DerivePort {
     /// It is the scheme's own.
     FromProtocolDefault,
     /// It is the one that the request was sent to.
@@ -278,142 +278,142 @@ pub(crate) enum DerivePort {
 
 /// A fixed response.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct HttpDirectResponse {
+pub struct HttpDirectResponse {
     /// The status.
     #[schemars(range(min = 200, max = 599))]
-    pub(crate) status: u32,
+    pub status: u32,
     /// The body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) body: Option<HttpBody>,
+    pub body: Option<HttpBody>,
 }
 
 /// A response's body.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct HttpBody {
+pub struct HttpBody {
     /// The text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) string: Option<String>,
+    pub string: Option<String>,
 }
 
 /// A rewrite.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HttpRewrite {
+pub struct HttpRewrite {
     /// Replaces the path, or the prefix that matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) uri: Option<String>,
+    pub uri: Option<String>,
     /// Replaces the authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) authority: Option<String>,
+    pub authority: Option<String>,
     /// Replaces parts of the path by a regular expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) uri_regex_rewrite: Option<RegexRewrite>,
+    pub uri_regex_rewrite: Option<RegexRewrite>,
 }
 
 /// A replacement by a regular expression.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct RegexRewrite {
+pub struct RegexRewrite {
     /// What is replaced.
-    pub(crate) r#match: String,
+    pub r#match: String,
     /// What takes its place; `\1` is the first group.
-    pub(crate) rewrite: String,
+    pub rewrite: String,
 }
 
 /// A retry policy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct HttpRetry {
+pub struct HttpRetry {
     /// Number of retries allowed; 0 disables them.
     #[schemars(range(min = 0))]
-    pub(crate) attempts: i32,
+    pub attempts: i32,
     /// Timeout per attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
-    pub(crate) per_try_timeout: Option<String>,
+    pub per_try_timeout: Option<String>,
     /// The conditions, in Envoy's terms, statuses included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) retry_on: Option<String>,
+    pub retry_on: Option<String>,
 }
 
 /// Faults to inject.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct HttpFaultInjection {
+pub struct HttpFaultInjection {
     /// A delay before forwarding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) delay: Option<FaultDelay>,
+    pub delay: Option<FaultDelay>,
     /// An error instead of forwarding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) abort: Option<FaultAbort>,
+    pub abort: Option<FaultAbort>,
 }
 
 /// An injected delay.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct FaultDelay {
+pub struct FaultDelay {
     /// How long.
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"))]
-    pub(crate) fixed_delay: String,
+    pub fixed_delay: String,
     /// The share of requests; all unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) percentage: Option<Percent>,
+    pub percentage: Option<Percent>,
 }
 
 /// An injected error.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct FaultAbort {
+pub struct FaultAbort {
     /// The status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 599))]
-    pub(crate) http_status: Option<u32>,
+    pub http_status: Option<u32>,
     /// The status of gRPC instead, by name: `UNAVAILABLE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) grpc_status: Option<String>,
+    pub grpc_status: Option<String>,
     /// The share of requests; all unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) percentage: Option<Percent>,
+    pub percentage: Option<Percent>,
 }
 
 /// A percentage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Percent {
+pub struct Percent {
     /// 0 to 100.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 100.0))]
-    pub(crate) value: f64,
+    pub value: f64,
 }
 
 /// A mirror and its share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct HttpMirrorPolicy {
+pub struct HttpMirrorPolicy {
     /// What gets the copies.
-    pub(crate) destination: Destination,
+    pub destination: Destination,
     /// The share of requests; all unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) percentage: Option<Percent>,
+    pub percentage: Option<Percent>,
 }
 
 /// Changes to the headers of requests and responses.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Headers {
+pub struct Headers {
     /// Before forwarding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) request: Option<HeaderOperations>,
+    pub request: Option<HeaderOperations>,
     /// Before returning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) response: Option<HeaderOperations>,
+    pub response: Option<HeaderOperations>,
 }
 
 /// Changes to headers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct HeaderOperations {
+pub struct HeaderOperations {
     /// Overwrites headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) set: Option<BTreeMap<String, String>>,
+    pub set: Option<BTreeMap<String, String>>,
     /// Appends values to headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) add: Option<BTreeMap<String, String>>,
+    pub add: Option<BTreeMap<String, String>>,
     /// Removes headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) remove: Option<Vec<String>>,
+    pub remove: Option<Vec<String>>,
 }

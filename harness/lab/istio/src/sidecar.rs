@@ -16,29 +16,29 @@ use serde::{Deserialize, Serialize};
     category = "istio-io"
 )]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SidecarSpec {
+pub struct SidecarSpec {
     /// The workloads; all of the namespace unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) workload_selector: Option<LabelSelector>,
+    pub workload_selector: Option<LabelSelector>,
     /// What is known; everything unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) egress: Option<Vec<EgressListener>>,
+    pub egress: Option<Vec<EgressListener>>,
     /// What becomes of connections for nobody in the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+    pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
 }
 
 /// Pods by their labels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct LabelSelector {
+pub struct LabelSelector {
     /// Labels that a pod must have, with these values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 impl LabelSelector {
     /// Whether a pod with these labels is meant.
-    pub(crate) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let mut wanted = self.labels.iter().flatten();
         wanted.all(|(key, value)| labels.get(key) == Some(value))
     }
@@ -46,25 +46,25 @@ impl LabelSelector {
 
 /// What is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct EgressListener {
+pub struct EgressListener {
     /// `NAMESPACE/HOST`: `.` is the workload's own namespace, `*` any.
     #[serde(default)]
     #[schemars(length(min = 1))]
-    pub(crate) hosts: Vec<String>,
+    pub hosts: Vec<String>,
 }
 
 /// What becomes of connections for nobody in the mesh.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct OutboundTrafficPolicy {
+pub struct OutboundTrafficPolicy {
     /// Which of the two.
     #[serde(default)]
-    pub(crate) mode: OutboundPolicy,
+    pub mode: OutboundPolicy,
 }
 
 /// Passed through, or dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum OutboundPolicy {
+pub enum OutboundPolicy {
     /// They go where they were going.
     #[default]
     AllowAny,

@@ -18,26 +18,26 @@ use serde::{Deserialize, Serialize};
     category = "istio-io"
 )]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ServiceEntrySpec {
+pub struct ServiceEntrySpec {
     /// The hosts associated with the service.
     #[serde(default)]
     #[schemars(length(min = 1))]
-    pub(crate) hosts: Vec<String>,
+    pub hosts: Vec<String>,
     /// The service's ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ports: Option<Vec<ServicePort>>,
+    pub ports: Option<Vec<ServicePort>>,
     /// The service's endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) endpoints: Option<Vec<WorkloadEntry>>,
+    pub endpoints: Option<Vec<WorkloadEntry>>,
     /// How endpoints are found; `NONE` goes where the client was going.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) resolution: Option<Resolution>,
+    pub resolution: Option<Resolution>,
 }
 
 /// How endpoints are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum Resolution {
+pub enum Resolution {
     /// The client's own destination.
     None,
     /// The addresses of `endpoints`.
@@ -49,29 +49,29 @@ pub(crate) enum Resolution {
 /// A port.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ServicePort {
+pub struct ServicePort {
     /// Its number.
     #[schemars(range(max = 65535))]
-    pub(crate) number: u32,
+    pub number: u32,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// HTTP, HTTP2, GRPC, HTTPS, TLS or TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) protocol: Option<String>,
+    pub protocol: Option<String>,
     /// The port on the endpoints, where it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) target_port: Option<u32>,
+    pub target_port: Option<u32>,
 }
 
 /// An endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct WorkloadEntry {
+pub struct WorkloadEntry {
     /// Its address.
-    pub(crate) address: String,
+    pub address: String,
     /// Its ports by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ports: Option<BTreeMap<String, u32>>,
+    pub ports: Option<BTreeMap<String, u32>>,
     /// Where it is: `REGION/ZONE/SUBZONE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) locality: Option<String>,
+    pub locality: Option<String>,
 }

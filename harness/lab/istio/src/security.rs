@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::WorkloadSelector;
+use crate::WorkloadSelector;
 
 /// How workloads take connections.
 #[derive(Debug, Clone, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -21,30 +21,30 @@ use super::WorkloadSelector;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PeerAuthenticationSpec {
+pub struct PeerAuthenticationSpec {
     /// The workloads; all of the namespace unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) selector: Option<WorkloadSelector>,
+    pub selector: Option<WorkloadSelector>,
     /// Mutual TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mtls: Option<MutualTls>,
+    pub mtls: Option<MutualTls>,
     /// Mutual TLS by port of the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port_level_mtls: Option<BTreeMap<String, MutualTls>>,
+    pub port_level_mtls: Option<BTreeMap<String, MutualTls>>,
 }
 
 /// Mutual TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct MutualTls {
+pub struct MutualTls {
     /// Whether it is demanded.
     #[serde(default)]
-    pub(crate) mode: MutualTlsMode,
+    pub mode: MutualTlsMode,
 }
 
 /// Whether mutual TLS is demanded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum MutualTlsMode {
+pub enum MutualTlsMode {
     /// As the parent has it.
     #[default]
     Unset,
@@ -70,22 +70,22 @@ pub(crate) enum MutualTlsMode {
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct AuthorizationPolicySpec {
+pub struct AuthorizationPolicySpec {
     /// The workloads; all of the namespace unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) selector: Option<WorkloadSelector>,
+    pub selector: Option<WorkloadSelector>,
     /// What is done where a rule matches; ALLOW unless said.
     #[serde(default)]
-    pub(crate) action: AuthorizationAction,
+    pub action: AuthorizationAction,
     /// Rules, any of which matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rules: Option<Vec<Rule>>,
+    pub rules: Option<Vec<Rule>>,
 }
 
 /// What is done where a rule matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum AuthorizationAction {
+pub enum AuthorizationAction {
     /// The request is allowed; what no ALLOW policy matches is not.
     #[default]
     Allow,
@@ -95,106 +95,106 @@ pub(crate) enum AuthorizationAction {
 
 /// Sources and operations; absent means any.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// Who, any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) from: Option<Vec<From>>,
+    pub from: Option<Vec<From>>,
     /// What, any of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) to: Option<Vec<To>>,
+    pub to: Option<Vec<To>>,
     /// Under which further conditions, all of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) when: Option<Vec<Condition>>,
+    pub when: Option<Vec<Condition>>,
 }
 
 /// A condition on an attribute of the request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Condition {
+pub struct Condition {
     /// The attribute: `request.headers[NAME]`, `source.principal` or `source.namespace`, or of the request's
     /// token `request.auth.principal`, `.audiences`, `.presenter` or `.claims[NAME]`, nested ones in brackets each.
     #[schemars(regex(
         pattern = r"^(request\.headers\[[^]]+\]|request\.auth\.(principal|audiences|presenter|claims(\[[^]]+\])+)|source\.(principal|namespace))$"
     ))]
-    pub(crate) key: String,
+    pub key: String,
     /// Values, any of which it must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) values: Option<Vec<String>>,
+    pub values: Option<Vec<String>>,
     /// Values, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_values: Option<Vec<String>>,
+    pub not_values: Option<Vec<String>>,
 }
 
 /// A source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct From {
+pub struct From {
     /// Its conditions.
-    pub(crate) source: Source,
+    pub source: Source,
 }
 
 /// Conditions on the client, all of which must hold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Source {
+pub struct Source {
     /// Identities: `cluster.local/ns/NAMESPACE/sa/ACCOUNT`, with `*` at one end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) principals: Option<Vec<String>>,
+    pub principals: Option<Vec<String>>,
     /// Identities, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_principals: Option<Vec<String>>,
+    pub not_principals: Option<Vec<String>>,
     /// Who a token is of, and for whom: `ISSUER/SUBJECT`, with `*` at one end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) request_principals: Option<Vec<String>>,
+    pub request_principals: Option<Vec<String>>,
     /// The same, none of which it may have; `*` is any token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_request_principals: Option<Vec<String>>,
+    pub not_request_principals: Option<Vec<String>>,
     /// Accounts: `NAMESPACE/ACCOUNT`, or one of the policy's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) service_accounts: Option<Vec<String>>,
+    pub service_accounts: Option<Vec<String>>,
     /// Accounts, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_service_accounts: Option<Vec<String>>,
+    pub not_service_accounts: Option<Vec<String>>,
     /// Namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) namespaces: Option<Vec<String>>,
+    pub namespaces: Option<Vec<String>>,
     /// Namespaces, none of which it may be in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_namespaces: Option<Vec<String>>,
+    pub not_namespaces: Option<Vec<String>>,
 }
 
 /// An operation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct To {
+pub struct To {
     /// Its conditions.
-    pub(crate) operation: Operation,
+    pub operation: Operation,
 }
 
 /// Conditions on the request, all of which must hold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Operation {
+pub struct Operation {
     /// Hosts, with `*` at one end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) hosts: Option<Vec<String>>,
+    pub hosts: Option<Vec<String>>,
     /// Hosts, none of which it may be for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_hosts: Option<Vec<String>>,
+    pub not_hosts: Option<Vec<String>>,
     /// Methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) methods: Option<Vec<String>>,
+    pub methods: Option<Vec<String>>,
     /// Methods, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_methods: Option<Vec<String>>,
+    pub not_methods: Option<Vec<String>>,
     /// Paths, with `*` at one end, or with `{*}` for an element and `{**}` for any number of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) paths: Option<Vec<String>>,
+    pub paths: Option<Vec<String>>,
     /// Paths, none of which it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_paths: Option<Vec<String>>,
+    pub not_paths: Option<Vec<String>>,
     /// Ports of the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ports: Option<Vec<String>>,
+    pub ports: Option<Vec<String>>,
     /// Ports, none of which it may be for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_ports: Option<Vec<String>>,
+    pub not_ports: Option<Vec<String>>,
 }

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::WorkloadSelector;
+use crate::WorkloadSelector;
 
 /// Which tokens workloads believe.
 #[derive(Debug, Clone, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -17,74 +17,74 @@ use super::WorkloadSelector;
     category = "istio-io"
 )]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RequestAuthenticationSpec {
+pub struct RequestAuthenticationSpec {
     /// The workloads; all of the namespace unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) selector: Option<WorkloadSelector>,
+    pub selector: Option<WorkloadSelector>,
     /// The issuers that are believed. A token that none of them gave is refused; a request without one is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) jwt_rules: Option<Vec<JwtRule>>,
+    pub jwt_rules: Option<Vec<JwtRule>>,
 }
 
 /// An issuer, its keys, and where its tokens are and go.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct JwtRule {
+pub struct JwtRule {
     /// Claim `iss`.
     #[serde(default)]
     #[schemars(length(min = 1))]
-    pub(crate) issuer: String,
+    pub issuer: String,
     /// Claim `aud` must have one of these; any unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(inner(length(min = 1)))]
-    pub(crate) audiences: Option<Vec<String>>,
+    pub audiences: Option<Vec<String>>,
     /// Its public keys, a JSON Web Key Set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) jwks: Option<String>,
+    pub jwks: Option<String>,
     /// Where they are fetched instead: from a Service, in plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://.+$"))]
-    pub(crate) jwks_uri: Option<String>,
+    pub jwks_uri: Option<String>,
     /// Headers that a token may be in, instead of `Authorization: Bearer` and parameter `access_token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) from_headers: Option<Vec<JwtHeader>>,
+    pub from_headers: Option<Vec<JwtHeader>>,
     /// Query parameters that a token may be in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(inner(length(min = 1)))]
-    pub(crate) from_params: Option<Vec<String>>,
+    pub from_params: Option<Vec<String>>,
     /// Cookies that a token may be in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(inner(length(min = 1)))]
-    pub(crate) from_cookies: Option<Vec<String>>,
+    pub from_cookies: Option<Vec<String>>,
     /// The header in which the server is told the token's payload, in base64url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) output_payload_to_header: Option<String>,
+    pub output_payload_to_header: Option<String>,
     /// Headers in which the server is told claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) output_claim_to_headers: Option<Vec<ClaimToHeader>>,
+    pub output_claim_to_headers: Option<Vec<ClaimToHeader>>,
     /// Whether the server is given the token itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) forward_original_token: Option<bool>,
+    pub forward_original_token: Option<bool>,
 }
 
 /// A header with a token in it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct JwtHeader {
+pub struct JwtHeader {
     /// Its name.
     #[schemars(length(min = 1))]
-    pub(crate) name: String,
+    pub name: String,
     /// What stands before the token, a space at its end included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) prefix: Option<String>,
+    pub prefix: Option<String>,
 }
 
 /// A claim, and the header that tells it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct ClaimToHeader {
+pub struct ClaimToHeader {
     /// The header.
     #[schemars(regex(pattern = r"^[-_A-Za-z0-9]+$"))]
-    pub(crate) header: String,
+    pub header: String,
     /// The claim, with dots between the names of nested ones.
     #[schemars(length(min = 1))]
-    pub(crate) claim: String,
+    pub claim: String,
 }
