@@ -382,12 +382,44 @@ pub(super) fn fails(netns: &NetNs, to: SocketAddr, kind: ErrorKind) {
     }
 }
 
+/// Why there is no connection, where there must be none.
+#[track_caller]
+pub(super) fn refusal(netns: &NetNs, to: SocketAddr) -> io::Error {
+    try_connecting(netns, to).unwrap_err()
+}
+
+/// Whether there is a connection, where there may be none.
+pub(super) fn connects(netns: &NetNs, to: SocketAddr) -> bool {
+    try_connecting(netns, to).is_ok()
+}
+
+fn try_connecting(netns: &NetNs, to: SocketAddr) -> io::Result<()> {
+    netns.run(|| TcpStream::connect_timeout(&to, SILENCE).map(drop))
+}
+
 #[track_caller]
 pub(super) fn is_silent(netns: &NetNs, to: SocketAddr) {
-    let error = netns
-        .run(|| TcpStream::connect_timeout(&to, SILENCE))
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::TimedOut, "{to}: {error}");
+    all_silent(&[(netns, to)]);
+}
+
+/// That none of these is answered; all are asked at once, since it takes a while.
+#[track_caller]
+pub(super) fn all_silent(ways: &[(&NetNs, SocketAddr)]) {
+    let tried = at_once(ways, |(netns, to)| try_connecting(netns, *to));
+    for ((_, to), tried) in ways.iter().zip(tried) {
+        match tried {
+            Ok(()) => panic!("{to} is connected to"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut, "{to}: {error}"),
+        }
+    }
+}
+
+/// What comes of each, all of them at once.
+pub(super) fn at_once<T: Sync, R: Send>(all: &[T], ask: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = all.iter().map(|one| scope.spawn(|| ask(one))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    })
 }
 
 /// Who answers, over so many connections that chance leaves nobody out: of three endpoints, one

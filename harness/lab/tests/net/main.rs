@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use strata_lab::net::cni::{Cni, PodNetwork};
 use strata_lab::topology::{IpFamily, OUTSIDE_IP};
 
-use self::fixture::{FAMILIES, Net, PATIENCE, Pod, answers, ask, connect, fails, serve};
+use self::fixture::{
+    FAMILIES, Net, PATIENCE, Pod, answers, connect, connects, fails, refusal, serve,
+};
 
 fn main() -> ExitCode {
     let of_cni = |cni: Cni| {
@@ -169,7 +171,7 @@ async fn addresses_of_the_gone_answer_nobody(net: &Net, pods: &[Pod]) {
     let next = net.pod(1, "next").await;
     assert_ne!(next.ip, gone.ip);
     for from in [&pods[1], &pods[3]] {
-        let error = ask(&from.netns, net.at(gone.ip, 8080)).unwrap_err();
+        let error = refusal(&from.netns, net.at(gone.ip, 8080));
         let kinds: &[_] = match net.cni {
             // The same route, of which each family has its own word (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
             Cni::Vxlan => match net.family {
@@ -189,7 +191,7 @@ async fn addresses_of_the_gone_answer_nobody(net: &Net, pods: &[Pod]) {
 
 async fn the_ways_follow_the_nodes(net: &Net, pods: &[Pod]) {
     net.connect(&[0, 1]).await;
-    assert!(ask(&pods[1].netns, net.at(pods[3].ip, 8080)).is_err());
+    assert!(!connects(&pods[1].netns, net.at(pods[3].ip, 8080)));
     assert_eq!(answers(&pods[1].netns, net.at(pods[0].ip, 8080)).0, "a");
     net.connect(&[0, 1, 2]).await;
     pods_reach_each_other_untranslated(net, pods);
@@ -214,10 +216,8 @@ async fn the_ways_follow_the_nodes(net: &Net, pods: &[Pod]) {
             return;
         };
         assert!(ip.wait().await.unwrap().success());
-        assert!(
-            ask(&pods[1].netns, net.at(pods[3].ip, 8080)).is_err(),
-            "{broken:?}"
-        );
+        let to = net.at(pods[3].ip, 8080);
+        assert!(!connects(&pods[1].netns, to), "{broken:?}");
         net.connect(&[0, 1, 2]).await;
         pods_reach_each_other_untranslated(net, pods);
     }

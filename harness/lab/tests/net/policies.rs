@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use strata_lab::net::policy::{TABLE, rules};
 use strata_lab::os::netns::NetNs;
 
-use crate::fixture::{Net, Pod, SILENCE, answers, connect, is_silent, object};
+use crate::fixture::{
+    Net, Pod, SILENCE, all_silent, answers, at_once, connect, connects, is_silent, object,
+};
 
 pub(super) async fn cases(net: &Net, pods: &[Pod]) {
     net.services(&[], &[]).await;
@@ -110,11 +112,13 @@ async fn default_deny(net: &Net, pods: &[Pod]) {
     assert!(echoes(&b.netns, net.at(d.ip, 8080)));
     let deny = json!({ "policyTypes": ["Ingress"] });
     enforce(net, pods, &[(c, deny.clone()), (d, deny)]).await;
+    // From the pod's own node and from another.
+    let denied = [&b.netns, &net.nodes[0].link.netns];
+    let denied = denied.map(|from| [(from, net.at(c.ip, 8080)), (from, net.at(d.ip, 8080))]);
+    all_silent(denied.as_flattened());
+    let echoed = at_once(&[c, d], |to| echoes(&b.netns, net.at(to.ip, 8080)));
+    assert_eq!(echoed, [false, false]);
     for to in [c, d] {
-        // From the pod's own node and from another.
-        is_silent(&b.netns, net.at(to.ip, 8080));
-        assert!(!echoes(&b.netns, net.at(to.ip, 8080)));
-        is_silent(&net.nodes[0].link.netns, net.at(to.ip, 8080));
         // As the kubelet's probes need it; and no pod can be kept from itself.
         passes(&net.nodes[to.node].link.netns, to);
         passes(&to.netns, to);
@@ -149,15 +153,13 @@ async fn peers(net: &Net, pods: &[Pod]) {
         for from in allowed {
             passes(&from.netns, to);
         }
-        for from in denied {
-            is_silent(&from.netns, net.at(to.ip, 8080));
-        }
+        let denied = denied.iter().map(|from| (&from.netns, net.at(to.ip, 8080)));
+        all_silent(&denied.collect::<Vec<_>>());
     }
 }
 
 async fn ports(net: &Net, pods: &[Pod]) {
-    let (b, d) = (&pods[1], &pods[3]);
-    let (who, count) = (net.at(d.ip, 8080), net.at(d.ip, 9000));
+    let (a, b, c, d) = (&pods[0], &pods[1], &pods[2], &pods[3]);
     for (ports, tcp, udp, other) in [
         (json!([{ "port": 8080 }]), true, false, false),
         (json!([{ "port": "who" }]), true, false, false),
@@ -184,20 +186,22 @@ async fn ports(net: &Net, pods: &[Pod]) {
         (json!([]), true, true, true),
     ] {
         let rule = json!([{ "ports": ports }]);
-        enforce(net, pods, &[(d, json!({ "ingress": rule }))]).await;
-        let connects = |to| {
-            let tried = b
-                .netns
-                .run(|| std::net::TcpStream::connect_timeout(&to, SILENCE));
-            tried.is_ok()
-        };
-        let seen = (connects(who), echoes(&b.netns, who), connects(count));
-        assert_eq!(seen, (tcp, udp, other), "{rule}");
-        // The same of the client's side.
-        let spec = json!({ "policyTypes": ["Egress"], "egress": rule });
-        enforce(net, pods, &[(b, spec)]).await;
-        let seen = (connects(who), echoes(&b.netns, who), connects(count));
-        assert_eq!(seen, (tcp, udp, other), "egress {rule}");
+        let ingress = json!({ "ingress": rule });
+        let egress = json!({ "policyTypes": ["Egress"], "egress": rule });
+        enforce(net, pods, &[(d, ingress), (c, egress)]).await;
+        // One is held to it as who is asked, the other as who asks.
+        let ways = [(b, d), (c, a)].map(|(from, to)| {
+            let (who, count) = (net.at(to.ip, 8080), net.at(to.ip, 9000));
+            [(from, who, "TCP"), (from, who, "UDP"), (from, count, "TCP")]
+        });
+        let seen = at_once(
+            ways.as_flattened(),
+            |(from, to, protocol)| match *protocol {
+                "UDP" => echoes(&from.netns, *to),
+                _ => connects(&from.netns, *to),
+            },
+        );
+        assert_eq!(seen, [tcp, udp, other, tcp, udp, other], "{rule}");
     }
 }
 
@@ -218,9 +222,8 @@ async fn egress(net: &Net, pods: &[Pod]) {
     enforce(net, pods, &[(b, to_d)]).await;
     assert_eq!(answers(&b.netns, web).0, "d");
     passes(&b.netns, d);
-    is_silent(&b.netns, net.at(c.ip, 8080));
     // As on a node of Calico's, the pod's own node is no exception on the way out.
-    is_silent(&b.netns, node);
+    all_silent(&[(&b.netns, net.at(c.ip, 8080)), (&b.netns, node)]);
     passes(&c.netns, b);
     passes(&net.nodes[1].link.netns, b);
     // Both ends have their say, on one node as well.
