@@ -24,6 +24,8 @@ mod event;
 pub mod l7;
 pub mod net;
 pub mod node;
+#[cfg(test)]
+mod testing;
 pub mod topology;
 mod world;
 

@@ -120,18 +120,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{is_tolerated, selects, tolerations};
+    use crate::testing::object;
 
     fn spec(value: Value) -> PodSpec {
         let mut value = value;
         value["containers"] = json!([]);
-        serde_json::from_value(value).unwrap()
+        object(value)
     }
 
     #[test]
     fn tolerations_match_by_key_value_and_effect() {
-        let taint: Taint =
-            serde_json::from_value(json!({"key": "k", "value": "v", "effect": "NoSchedule"}))
-                .unwrap();
+        let taint: Taint = object(json!({"key": "k", "value": "v", "effect": "NoSchedule"}));
         let table = [
             (json!({"operator": "Exists"}), true),
             (json!({"key": "k", "operator": "Exists"}), true),
@@ -161,10 +160,8 @@ mod tests {
 
     #[test]
     fn nodes_are_selected_by_labels_and_affinity() {
-        let node: Node = serde_json::from_value(
-            json!({"metadata": {"name": "n", "labels": {"zone": "a", "size": "3"}}}),
-        )
-        .unwrap();
+        let node: Node =
+            object(json!({"metadata": {"name": "n", "labels": {"zone": "a", "size": "3"}}}));
         let affinity = |terms: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
         let expression = |key: &str, operator: &str, values: Value| {
             affinity(

@@ -214,11 +214,12 @@ mod tests {
 
     use super::{Last, choose, fits, ingress};
     use crate::controllers::tests::Cluster;
+    use crate::testing::object;
     use crate::topology::IpFamily;
 
     #[test]
     fn addresses_are_chosen_in_order_or_as_asked() {
-        let service = |spec: &Value| serde_json::from_value(json!({"spec": spec})).unwrap();
+        let service = |spec: &Value| object(json!({"spec": spec}));
         let taken: BTreeSet<IpAddr> = ["172.30.1.1".parse().unwrap()].into();
         let (v4, both) = (json!(["IPv4"]), json!(["IPv6", "IPv4"]));
         let table = [
@@ -281,7 +282,7 @@ mod tests {
     fn an_address_of_each_family_is_what_a_service_has_to_have() {
         let service = |families: &[&str], asked: Option<&str>| -> Service {
             let spec = json!({"ipFamilies": families, "loadBalancerIP": asked});
-            serde_json::from_value(json!({"spec": spec})).unwrap()
+            object(json!({"spec": spec}))
         };
         let [v4, v6]: [IpAddr; 2] =
             ["172.30.1.1", "fd00:172:30:1::1"].map(|ip| ip.parse().unwrap());

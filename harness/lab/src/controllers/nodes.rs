@@ -343,16 +343,13 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use kube::Api;
     use kube::api::{Patch, PatchParams};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::{Stay, joined, stay};
     use crate::controllers::fit::taints;
     use crate::controllers::pods::is_ready;
     use crate::controllers::tests::Cluster;
-
-    fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
-        serde_json::from_value(value).unwrap()
-    }
+    use crate::testing::object;
 
     #[test]
     fn tolerations_say_how_long_a_pod_may_stay() {
@@ -384,7 +381,7 @@ mod tests {
         ];
         for (tolerations, taints, expected) in table {
             let (tolerates, tainted): (Vec<Toleration>, Vec<Taint>) =
-                (read(tolerations.clone()), read(taints.clone()));
+                (object(tolerations.clone()), object(taints.clone()));
             assert_eq!(
                 stay(&tolerates, &tainted, now),
                 expected,
@@ -395,7 +392,7 @@ mod tests {
 
     #[test]
     fn taints_of_others_stay() {
-        let had: Vec<Taint> = read(json!([
+        let had: Vec<Taint> = object(json!([
             {"key": "mine", "effect": "NoSchedule"},
             {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"},
         ]));

@@ -74,7 +74,7 @@ impl Cluster {
     where
         K: Clone + std::fmt::Debug + DeserializeOwned + Serialize,
     {
-        let object: K = serde_json::from_value(object).unwrap();
+        let object: K = crate::testing::object(object);
         api.create(&PostParams::default(), &object).await.unwrap()
     }
 

@@ -291,28 +291,24 @@ pub(crate) fn protocol(port: &ServicePort) -> Protocol {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
-    use serde::de::DeserializeOwned;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-
-    fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
-        Arc::new(serde_json::from_value(value).unwrap())
-    }
+    use crate::testing::shared;
 
     #[test]
     fn what_is_read_of_a_pod_makes_a_difference_and_its_state_does_not() {
         let pod = |name: &str, account: &str, version: &str, phase: &str| {
-            object::<Pod>(json!({
+            shared::<Pod>(json!({
                 "metadata": { "name": name, "namespace": "ns", "labels": { "version": version } },
                 "spec": { "containers": [], "serviceAccountName": account },
                 "status": { "phase": phase },
             }))
         };
         let service =
-            object::<Service>(json!({ "metadata": { "name": "web", "namespace": "ns" } }));
+            shared::<Service>(json!({ "metadata": { "name": "web", "namespace": "ns" } }));
         let slice = |address: &str| {
-            object::<EndpointSlice>(json!({
+            shared::<EndpointSlice>(json!({
                 "metadata": { "namespace": "ns", "labels": { SERVICE_NAME: "web" } },
                 "addressType": "IPv4", "endpoints": [{ "addresses": [address] }],
             }))

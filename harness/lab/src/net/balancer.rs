@@ -214,6 +214,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::testing::object;
 
     #[test]
     fn rules_are_said_again_when_a_service_asks_otherwise() {
@@ -224,7 +225,7 @@ mod tests {
                 "status": {"loadBalancer": {"ingress": [{"ip": "172.30.1.1", "ipMode": "VIP"}]}},
             });
             json_patch::merge(&mut all["spec"], &spec);
-            Arc::new(serde_json::from_value(all).unwrap())
+            Arc::new(object(all))
         };
         let slice = |nodes: &[&str]| -> Arc<EndpointSlice> {
             let nodes = nodes.iter().zip(2..);
@@ -239,7 +240,7 @@ mod tests {
                 "addressType": "IPv4", "ports": [{"port": 80}],
                 "endpoints": endpoints.collect::<Vec<_>>(),
             });
-            Arc::new(serde_json::from_value(all).unwrap())
+            Arc::new(object(all))
         };
         let everywhere = service(json!({}));
         let local = service(json!({"externalTrafficPolicy": "Local"}));

@@ -16,7 +16,7 @@ fn service(spec: Value) -> Service {
     for (field, value) in spec.as_object().unwrap() {
         object["spec"][field] = value.clone();
     }
-    serde_json::from_value(object).unwrap()
+    crate::testing::object(object)
 }
 
 /// A ready pod, changed by a patch.
@@ -27,12 +27,12 @@ fn pod(number: u8, patch: Value) -> Arc<Pod> {
         "status": {"phase": "Running", "podIP": format!("10.244.1.{number}"), "conditions": [{"type": "Ready", "status": "True"}]},
     });
     json_patch::merge(&mut object, &patch);
-    Arc::new(serde_json::from_value(object).unwrap())
+    Arc::new(crate::testing::object(object))
 }
 
 fn nodes() -> Vec<Arc<Node>> {
     let node = json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}});
-    vec![Arc::new(serde_json::from_value(node).unwrap())]
+    vec![Arc::new(crate::testing::object(node))]
 }
 
 /// `address ready serving terminating` of every endpoint, by port.
@@ -315,7 +315,7 @@ fn by_hand(metadata: Value) -> Endpoints {
         }],
     });
     json_patch::merge(&mut object["metadata"], &metadata);
-    serde_json::from_value(object).unwrap()
+    crate::testing::object(object)
 }
 
 #[test]

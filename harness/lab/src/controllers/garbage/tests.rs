@@ -22,7 +22,7 @@ fn item(name: &str, owners: &[(&str, bool)], finalizers: &[&str], ending: bool) 
         object["metadata"]["deletionTimestamp"] = "2025-01-01T00:00:00Z".into();
     }
     let kind = (String::new(), "ks".to_owned());
-    Item::new(kind, Arc::new(serde_json::from_value(object).unwrap()))
+    Item::new(kind, Arc::new(crate::testing::object(object)))
 }
 
 fn told(items: &[Item], absent: &[&str]) -> Vec<String> {
@@ -227,7 +227,7 @@ async fn custom_owners_and_their_objects_are_collected() {
     };
     let things = Api::<DynamicObject>::default_namespaced_with(cluster.client.clone(), &resource);
     let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}});
-    let thing: DynamicObject = serde_json::from_value(thing).unwrap();
+    let thing: DynamicObject = crate::testing::object(thing);
     let thing = things.create(&PostParams::default(), &thing).await.unwrap();
     let owned = |uid: &str| {
         json!({"metadata": {"name": "owned", "ownerReferences": [

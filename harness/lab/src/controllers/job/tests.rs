@@ -31,7 +31,7 @@ fn job(spec: Value) -> Job {
         "status": {"startTime": START},
     });
     json_patch::merge(&mut job["spec"], &spec);
-    serde_json::from_value(job).unwrap()
+    crate::testing::object(job)
 }
 
 /// `a=Failed@5`: pod `a` failed five seconds after the start. `-` before the phase: it is counted
@@ -54,7 +54,7 @@ fn pods(text: &str) -> Vec<Arc<Pod>> {
         if phase.starts_with('~') {
             pod["metadata"]["deletionTimestamp"] = START.into();
         }
-        Arc::new(serde_json::from_value(pod).unwrap())
+        Arc::new(crate::testing::object(pod))
     };
     text.split_whitespace().map(one).collect()
 }
@@ -124,7 +124,7 @@ fn as_many_pods_run_as_are_still_needed() {
         let mut one = job(spec.clone());
         let mut status = serde_json::to_value(&one.status).unwrap();
         json_patch::merge(&mut status, &counts);
-        one.status = serde_json::from_value(status).unwrap();
+        one.status = crate::testing::object(status);
         let plan = plan(&one, &pods(owned), at(1));
         let found = (plan.create.len(), plan.delete.len());
         assert_eq!(found, (create, delete), "{spec} {owned}");
@@ -232,7 +232,7 @@ fn restarts_in_a_pod_count_where_it_is_restarted() {
 fn a_finished_job_goes_after_its_time() {
     let mut one = job(json!({"ttlSecondsAfterFinished": 60}));
     let ended = json!({"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": START}]});
-    one.status = Some(serde_json::from_value(ended).unwrap());
+    one.status = Some(crate::testing::object(ended));
     let before = plan(&one, &[], at(50));
     assert_eq!(before.next, Next::After(Duration::from_secs(10)));
     assert!(!before.remove);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::plan::{Slots, keeps_current, ordinal, plan};
 use super::revision::{Step, step};
 use crate::controllers::tests::Cluster;
+use crate::testing::object;
 
 fn set(spec: Value) -> StatefulSet {
     let mut set = json!({"metadata": {"name": "web", "uid": "u"}, "spec": {
@@ -20,7 +21,7 @@ fn set(spec: Value) -> StatefulSet {
     for (field, value) in spec.as_object().unwrap() {
         set["spec"][field] = value.clone();
     }
-    serde_json::from_value(set).unwrap()
+    object(set)
 }
 
 /// `web-0=new` is a pod that serves, of revision `new`; `-` before the revision: it does not serve;
@@ -38,7 +39,7 @@ fn pod(text: &str) -> Arc<Pod> {
         "!" => pod["status"] = json!({"phase": "Failed"}),
         _ => {}
     }
-    Arc::new(serde_json::from_value(pod).unwrap())
+    Arc::new(object(pod))
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::*;
 use crate::l7::envoy::validate::assert_accepted;
 
 fn parse<T: serde::de::DeserializeOwned>(yaml: &str) -> Arc<T> {
-    Arc::new(serde_yaml::from_str(yaml).unwrap())
+    Arc::new(crate::testing::object_of_yaml(yaml))
 }
 
 fn class(default: bool) -> Arc<IngressClass> {
@@ -47,13 +47,10 @@ fn ingress(name: &str, rules: &[(&str, &str, &str, &str)]) -> Arc<Ingress> {
             rule
         })
         .collect();
-    Arc::new(
-        serde_json::from_value(json!({
-            "metadata": { "name": name, "namespace": "default" },
-            "spec": { "ingressClassName": "envoy", "rules": rules },
-        }))
-        .unwrap(),
-    )
+    Arc::new(crate::testing::object(json!({
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "ingressClassName": "envoy", "rules": rules },
+    })))
 }
 
 fn input(ingresses: Vec<Arc<Ingress>>) -> Input {
@@ -245,7 +242,7 @@ fn with_default(name: &str, rules: &[(&str, &str, &str, &str)], backend: &str) -
     let mut object = Arc::unwrap_or_clone(ingress(name, rules));
     if let Some(spec) = &mut object.spec {
         let backend = json!({ "service": { "name": backend, "port": { "name": "web" } } });
-        spec.default_backend = Some(serde_json::from_value(backend).unwrap());
+        spec.default_backend = Some(crate::testing::object(backend));
     }
     Arc::new(object)
 }
@@ -304,11 +301,9 @@ fn certificates_are_chosen_by_server_name() {
     let mut object = Arc::unwrap_or_clone(ingress("x", &[("*.example.com", "/", "Prefix", "one")]));
     if let Some(spec) = &mut object.spec {
         spec.tls = Some(vec![
-            serde_json::from_value(json!({ "hosts": ["a.example.com"], "secretName": "a" }))
-                .unwrap(),
-            serde_json::from_value(json!({ "secretName": "wild" })).unwrap(),
-            serde_json::from_value(json!({ "hosts": ["z.example.com"], "secretName": "absent" }))
-                .unwrap(),
+            crate::testing::object(json!({ "hosts": ["a.example.com"], "secretName": "a" })),
+            crate::testing::object(json!({ "secretName": "wild" })),
+            crate::testing::object(json!({ "hosts": ["z.example.com"], "secretName": "absent" })),
         ]);
     }
     let mut input = input(vec![Arc::new(object)]);

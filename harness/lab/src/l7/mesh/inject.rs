@@ -230,9 +230,10 @@ fn proxy() -> Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::object_of_yaml;
 
     fn pod(yaml: &str) -> Pod {
-        serde_yaml::from_str(yaml).unwrap()
+        object_of_yaml(yaml)
     }
 
     #[test]

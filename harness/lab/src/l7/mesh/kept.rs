@@ -203,18 +203,14 @@ impl Kept {
 mod tests {
     use std::cell::Cell;
 
-    use serde::de::DeserializeOwned;
     use serde_json::json;
 
     use super::*;
     use crate::l7::cluster::Services;
-
-    fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
-        Arc::new(serde_json::from_value(value).unwrap())
-    }
+    use crate::testing::shared;
 
     fn rule(host: &str) -> Arc<DestinationRule> {
-        object(json!({
+        shared(json!({
             "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
             "metadata": { "name": "x", "namespace": "ns" }, "spec": { "host": host },
         }))
@@ -229,14 +225,14 @@ mod tests {
     impl World {
         fn new() -> Self {
             Self {
-                service: object(json!({ "metadata": { "namespace": "ns", "name": "web" } })),
+                service: shared(json!({ "metadata": { "namespace": "ns", "name": "web" } })),
                 slice: Self::slice(),
                 pod: Self::pod("v1", "Running"),
             }
         }
 
         fn slice() -> Arc<EndpointSlice> {
-            object(json!({
+            shared(json!({
                 "metadata": { "namespace": "ns", "labels": { "kubernetes.io/service-name": "web" } },
                 "addressType": "IPv4",
                 "endpoints": [{ "addresses": ["10.244.1.2"], "targetRef": { "kind": "Pod", "name": "web" } }],
@@ -244,7 +240,7 @@ mod tests {
         }
 
         fn pod(version: &str, phase: &str) -> Arc<Pod> {
-            object(json!({
+            shared(json!({
                 "metadata": { "namespace": "ns", "name": "web", "labels": { "version": version } },
                 "spec": { "containers": [] }, "status": { "phase": phase },
             }))
@@ -316,14 +312,14 @@ mod tests {
                     "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
                     "metadata": { "name": "x", "namespace": "ns" }, "spec": {},
                 });
-                mesh.peer_authentications = vec![object(policy)];
+                mesh.peer_authentications = vec![shared(policy)];
             }),
             ("a VirtualService", true, |_, mesh| {
                 let rules = json!({
                     "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
                     "metadata": { "name": "x", "namespace": "ns" }, "spec": { "hosts": ["web"] },
                 });
-                mesh.virtual_services = vec![object(rules)];
+                mesh.virtual_services = vec![shared(rules)];
             }),
         ];
         for (what, anew, change) in changes {

@@ -101,6 +101,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::testing::object;
 
     fn endpoint(address: &str, locality: &str) -> Endpoint {
         Endpoint {
@@ -120,7 +121,7 @@ mod tests {
 
     /// The addresses by priority and weight.
     fn spread_by(setting: serde_json::Value, ejects: bool) -> Vec<(u32, Option<u32>, Vec<String>)> {
-        let setting: LocalityLbSetting = serde_json::from_value(setting).unwrap();
+        let setting: LocalityLbSetting = object(setting);
         let endpoints = [
             endpoint("near", "r1/z1/a"),
             endpoint("same-zone", "r1/z1/b"),

@@ -263,9 +263,10 @@ pub(super) fn clusters(workload: &Workload) -> Vec<Value> {
 mod tests {
     use super::super::inject::{inject, injected_workload, workload_of};
     use super::*;
+    use crate::testing::object_of_yaml;
 
     fn pod(yaml: &str) -> Pod {
-        serde_yaml::from_str(yaml).unwrap()
+        object_of_yaml(yaml)
     }
 
     fn with_probe(probe: &str) -> Pod {

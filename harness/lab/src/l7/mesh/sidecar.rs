@@ -87,7 +87,7 @@ mod tests {
             ("~/*", "own", "x.own.svc.cluster.local", false),
         ] {
             let spec: SidecarSpec =
-                serde_json::from_value(json!({ "egress": [{ "hosts": [entry] }] })).unwrap();
+                crate::testing::object(json!({ "egress": [{ "hosts": [entry] }] }));
             let egress = Egress {
                 spec: Some(&spec),
                 namespace: "own",
@@ -103,7 +103,7 @@ mod tests {
                 "apiVersion": "networking.istio.io/v1", "kind": "Sidecar",
                 "metadata": { "name": "x", "namespace": namespace }, "spec": spec,
             });
-            std::sync::Arc::new(serde_json::from_value(object).unwrap())
+            std::sync::Arc::new(crate::testing::object(object))
         };
         let mode = |mode: &str| json!({ "outboundTrafficPolicy": { "mode": mode } });
         let mut own = mode("REGISTRY_ONLY");

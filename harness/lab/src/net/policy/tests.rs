@@ -6,24 +6,20 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Ruleset, rules};
+use crate::testing::shared;
 use crate::topology::IpFamily;
 
-fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
-    Arc::new(serde_json::from_value(value).unwrap())
-}
-
 fn namespace(name: &str, labels: &Value) -> Arc<Namespace> {
-    object(json!({ "metadata": { "name": name, "labels": labels } }))
+    shared(json!({ "metadata": { "name": name, "labels": labels } }))
 }
 
 /// A pod `namespace/name` of a node, with the label `app` as its name and one named port.
 fn pod(path: &str, node: &str, last: u8, port: u16) -> Arc<Pod> {
     let (namespace, name) = path.split_once('/').unwrap();
-    object(json!({
+    shared(json!({
         "metadata": { "namespace": namespace, "name": name, "labels": { "app": name } },
         "spec": {
             "nodeName": node,
@@ -38,7 +34,7 @@ fn pod(path: &str, node: &str, last: u8, port: u16) -> Arc<Pod> {
 
 fn policy(path: &str, spec: &Value) -> Arc<NetworkPolicy> {
     let (namespace, name) = path.split_once('/').unwrap();
-    object(json!({ "metadata": { "namespace": namespace, "name": name }, "spec": spec }))
+    shared(json!({ "metadata": { "namespace": namespace, "name": name }, "spec": spec }))
 }
 
 fn table(policies: &[Arc<NetworkPolicy>], more: &[Arc<Pod>]) -> Ruleset {
@@ -239,7 +235,7 @@ fn only_pods_with_an_address_of_their_own_are_seen() {
     let with = |path: &str, last: u8, change: Value| {
         let mut changed = serde_json::to_value(&*pod(path, "here", last, 80)).unwrap();
         json_patch::merge(&mut changed, &change);
-        object(changed)
+        shared(changed)
     };
     let more = [
         with("shop/host", 5, json!({ "spec": { "hostNetwork": true } })),

@@ -7,17 +7,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::load_balancers::LoadBalancers;
 use super::model::{Endpoint, Endpoints, service_ports};
 use super::{LocalCounts, NodeFacts, Ruleset, count_local, rules};
+use crate::testing::object;
+use crate::testing::shared;
 use crate::topology::IpFamily::{V4, V6};
-
-fn object<K: DeserializeOwned>(value: Value) -> Arc<K> {
-    Arc::new(serde_json::from_value(value).unwrap())
-}
 
 fn service(name: &str, spec: Value) -> Arc<Service> {
     let mut all = json!({
@@ -26,7 +23,7 @@ fn service(name: &str, spec: Value) -> Arc<Service> {
         "ports": [{ "port": 80, "protocol": "TCP" }],
     });
     json_patch::merge(&mut all, &spec);
-    object(json!({
+    shared(json!({
         "metadata": { "namespace": "default", "name": name },
         "spec": all,
         "status": { "loadBalancer": { "ingress": [{ "ip": "172.30.1.1", "ipMode": "VIP" }] } },
@@ -57,7 +54,7 @@ fn slice(service: &str, endpoints: &[(u8, &str, &str)]) -> Arc<EndpointSlice> {
             })
         })
         .collect();
-    object(json!({
+    shared(json!({
         "metadata": {
             "namespace": "default",
             "name": format!("{service}-1"),
@@ -193,7 +190,7 @@ fn hints_are_followed_when_every_endpoint_has_one() {
         ),
     ] {
         let mut slice: EndpointSlice = (*slice("web", &[])).clone();
-        slice.endpoints = serde_json::from_value(json!(endpoints)).unwrap();
+        slice.endpoints = object(json!(endpoints));
         let ports = service_ports(&[service("web", json!({}))], &[Arc::new(slice)], V4);
         let node = NodeFacts {
             zone: Some("z1".to_owned()),
@@ -341,7 +338,7 @@ fn names_are_as_kube_proxy_makes_them() {
         &[service("web", spec)],
         &[{
             let mut slice: EndpointSlice = (*slice("web", &[(2, "b", "ready")])).clone();
-            slice.ports = serde_json::from_value(json!([{ "name": "p80", "port": 80 }])).unwrap();
+            slice.ports = object(json!([{ "name": "p80", "port": 80 }]));
             Arc::new(slice)
         }],
         &node("a"),
@@ -435,7 +432,7 @@ fn load_balancers_learn_which_nodes_have_an_endpoint() {
     ))
     .clone();
     let ports = json!([{ "name": "a", "port": 8080 }, { "name": "b", "port": 8081 }]);
-    slice.ports = serde_json::from_value(ports).unwrap();
+    slice.ports = object(ports);
     let slices = [Arc::new(slice)];
     let ports = service_ports(&web, &slices, V4);
     for (name, count) in [("a", 2), ("b", 0)] {

@@ -211,6 +211,7 @@ fn all(map: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::object_of_yaml;
 
     #[test]
     fn references_expand_as_in_kubernetes() {
@@ -228,10 +229,9 @@ mod tests {
 
     #[test]
     fn fields_of_the_pod() {
-        let pod: Pod = serde_yaml::from_str(
+        let pod: Pod = object_of_yaml(
             "{metadata: {name: a, labels: {x: y, app: web}}, status: {podIPs: [{ip: 10.0.0.1}]}}",
-        )
-        .unwrap();
+        );
         assert_eq!(
             field(&pod, "metadata.labels").unwrap(),
             "app=\"web\"\nx=\"y\""

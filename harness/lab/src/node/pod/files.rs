@@ -122,10 +122,11 @@ fn hosts(pod: &Pod, addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::object_of_yaml;
 
     fn pod(spec: &str) -> Pod {
         let yaml = format!("{{metadata: {{name: web-0, namespace: shop}}, spec: {spec}}}");
-        serde_yaml::from_str(&yaml).unwrap()
+        object_of_yaml(&yaml)
     }
 
     #[test]

@@ -264,13 +264,14 @@ pub(super) async fn http_get(get: &HTTPGetAction, target: &Target) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::object_of_yaml;
 
     fn target(address: IpAddr) -> Target {
         let ports = "{name: a, ports: [{name: http, containerPort: 8080}]}";
         Target {
             node: NetNs::current().unwrap(),
             address,
-            container: serde_yaml::from_str(ports).unwrap(),
+            container: object_of_yaml(ports),
             process: None,
         }
     }

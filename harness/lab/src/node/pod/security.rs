@@ -99,13 +99,14 @@ pub(super) fn restrict(file: &mut ContainerFile, container: &Container) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::object_of_yaml;
 
     #[test]
     fn capabilities_are_the_default_less_drop_and_add() {
         let kept = |context: &str| {
             let yaml = format!("{{name: a, securityContext: {context}}}");
             let mut file = ContainerFile::default();
-            restrict(&mut file, &serde_yaml::from_str(&yaml).unwrap());
+            restrict(&mut file, &object_of_yaml(&yaml));
             file.capabilities
         };
         let net_admin = 12;

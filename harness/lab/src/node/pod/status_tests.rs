@@ -1,15 +1,16 @@
 use super::*;
+use crate::testing::object_of_yaml;
 
 fn pod(spec: &str) -> Pod {
-    serde_yaml::from_str(&format!("{{metadata: {{name: a}}, spec: {spec}}}")).unwrap()
+    object_of_yaml(&format!("{{metadata: {{name: a}}, spec: {spec}}}"))
 }
 
 fn running_since() -> ContainerState {
-    serde_yaml::from_str("{running: {startedAt: '2026-01-01T00:00:00Z'}}").unwrap()
+    object_of_yaml("{running: {startedAt: '2026-01-01T00:00:00Z'}}")
 }
 
 fn exited(code: i32) -> ContainerState {
-    serde_yaml::from_str(&format!("{{terminated: {{exitCode: {code}}}}}")).unwrap()
+    object_of_yaml(&format!("{{terminated: {{exitCode: {code}}}}}"))
 }
 
 fn phase(
@@ -99,10 +100,9 @@ fn phases() {
 fn ready_says_which_container_is_not_and_keeps_what_others_report() {
     let mut pod =
         pod("{readinessGates: [{conditionType: x/gate}], containers: [{name: a}, {name: b}]}");
-    pod.status = serde_yaml::from_str(
+    pod.status = object_of_yaml(
         "{conditions: [{type: PodScheduled, status: 'True'}, {type: x/gate, status: 'False'}]}",
-    )
-    .unwrap();
+    );
     let mut state = PodState::new(pod.spec.as_ref().unwrap());
     for status in &mut state.containers {
         status.state = Some(running_since());

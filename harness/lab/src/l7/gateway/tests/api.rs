@@ -23,7 +23,7 @@ async fn cluster() -> (ApiServer, Client) {
     let manifest = include_str!("../../../../../../manifests/gateway/lab-crds.yaml");
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for document in documents(manifest) {
-        let definition = serde_json::from_value(document).unwrap();
+        let definition = crate::testing::object(document);
         api.create(&PostParams::default(), &definition)
             .await
             .unwrap();
@@ -266,10 +266,9 @@ async fn a_gateway_is_made_and_said_to_be_programmed_when_envoy_serves_it() {
         create(&client, account).await.unwrap();
         let pods: Api<Pod> = Api::default_namespaced(client.clone());
         let template = deployment.spec.unwrap().template;
-        let mut pod: Pod = serde_json::from_value(json!({
+        let mut pod: Pod = crate::testing::object(json!({
             "metadata": template.metadata, "spec": template.spec,
-        }))
-        .unwrap();
+        }));
         pod.metadata.name = Some("envoy-my-gateway-1".to_owned());
         pods.create(&PostParams::default(), &pod).await.unwrap();
         let ready = json!({ "status": {

@@ -21,15 +21,16 @@ use super::input::Input;
 use super::route::Route;
 use super::*;
 use crate::l7::cluster::Services;
+use crate::testing::{object, object_of_yaml};
 
 fn add<T: DeserializeOwned>(list: &mut Vec<std::sync::Arc<T>>, value: Value) {
-    list.push(std::sync::Arc::new(serde_json::from_value(value).unwrap()));
+    list.push(std::sync::Arc::new(object(value)));
 }
 
 /// The documents of a YAML text.
 fn documents(yaml: &str) -> Vec<Value> {
     yaml.split("\n---\n")
-        .map(|document| serde_yaml::from_str::<Value>(document).unwrap())
+        .map(|document| object_of_yaml::<Value>(document))
         .filter(|document| !document.is_null())
         .collect()
 }
@@ -40,7 +41,7 @@ pub(super) fn input(yaml: &str) -> Input {
     let mut input = Input::default();
     let class =
         "{metadata: {name: contour}, spec: {controllerName: lab.strata.dev/gateway-controller}}";
-    add(&mut input.classes, serde_yaml::from_str(class).unwrap());
+    add(&mut input.classes, object_of_yaml(class));
     let (mut services, mut slices) = (Vec::new(), Vec::new());
     for mut document in documents(yaml) {
         let kind = document["kind"].as_str().unwrap().to_owned();
@@ -55,23 +56,23 @@ pub(super) fn input(yaml: &str) -> Input {
             "GatewayClass" => add(&mut input.classes, document),
             "Gateway" => add(&mut input.gateways, document),
             "HTTPRoute" => {
-                let route: HttpRoute = serde_json::from_value(document).unwrap();
+                let route: HttpRoute = object(document);
                 input.routes.push(std::sync::Arc::new(route).into());
             }
             "GRPCRoute" => {
-                let route = serde_json::from_value(document).unwrap();
+                let route = object(document);
                 input.routes.push(Route::of_grpc(&route).unwrap());
             }
             "TLSRoute" => {
-                let route = serde_json::from_value(document).unwrap();
+                let route = object(document);
                 input.routes.push(Route::of_tls(&route).unwrap());
             }
             "TCPRoute" => {
-                let route = serde_json::from_value(document).unwrap();
+                let route = object(document);
                 input.routes.push(Route::of_tcp(&route).unwrap());
             }
             "UDPRoute" => {
-                let route = serde_json::from_value(document).unwrap();
+                let route = object(document);
                 input.routes.push(Route::of_udp(&route).unwrap());
             }
             "ListenerSet" => add(&mut input.listener_sets, document),
@@ -86,12 +87,12 @@ pub(super) fn input(yaml: &str) -> Input {
             }
             "Secret" => {
                 let key = (namespace.unwrap().to_owned(), name);
-                let secret = serde_json::from_value(document).unwrap();
+                let secret = object(document);
                 input.secrets.insert(key, std::sync::Arc::new(secret));
             }
             "ConfigMap" => {
                 let key = (namespace.unwrap().to_owned(), name);
-                let map = serde_json::from_value(document).unwrap();
+                let map = object(document);
                 input.config_maps.insert(key, std::sync::Arc::new(map));
             }
             other => panic!("kind {other}"),

@@ -8,27 +8,24 @@ use super::identity::{Authority, identity};
 use super::*;
 use crate::l7::envoy::Snapshot;
 use crate::l7::envoy::validate::assert_accepted_with;
-
-fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
-    Arc::new(serde_json::from_value(value).unwrap())
-}
+use crate::testing::shared;
 
 fn service(name: &str, ip: &str, ports: Value) -> Arc<Service> {
-    parse(json!({
+    shared(json!({
         "metadata": { "name": name, "namespace": "default" },
         "spec": { "clusterIP": ip, "ports": ports },
     }))
 }
 
 fn pod(name: &str, labels: Value) -> Arc<Pod> {
-    parse(json!({
+    shared(json!({
         "metadata": { "name": name, "namespace": "default", "labels": labels },
         "spec": { "serviceAccountName": "backend", "containers": [] },
     }))
 }
 
 fn slice(service: &str, address: &str, pod: &str) -> Arc<EndpointSlice> {
-    parse(json!({
+    shared(json!({
         "metadata": {
             "name": format!("{service}-{pod}"), "namespace": "default",
             "labels": { "kubernetes.io/service-name": service },
@@ -43,7 +40,7 @@ fn slice(service: &str, address: &str, pod: &str) -> Arc<EndpointSlice> {
 }
 
 fn virtual_service(spec: Value) -> Arc<VirtualService> {
-    parse(json!({
+    shared(json!({
         "apiVersion": "networking.istio.io/v1alpha3", "kind": "VirtualService",
         "metadata": { "name": "backend", "namespace": "default" }, "spec": spec,
     }))
@@ -203,7 +200,7 @@ fn subsets_are_chosen_by_the_labels_of_pods() {
         "http": [{ "route": [{ "destination": { "host": "backend", "subset": "v2" } }] }],
     });
     let mut mesh = mesh(spec);
-    mesh.destination_rules = vec![parse(json!({
+    mesh.destination_rules = vec![shared(json!({
         "metadata": { "name": "backend", "namespace": "default" },
         "spec": { "host": "backend", "subsets": [
             { "name": "v1", "labels": { "version": "v1" } }, { "name": "v2", "labels": { "version": "v2" } },
@@ -273,7 +270,7 @@ fn what_is_hashed_is_told_to_routes_and_connections() {
         "http": [{ "route": [destination("backend-v1", 1), destination("backend-v2", 1)] }],
     }));
     let rule = |host: &str, hash: Value| {
-        parse(json!({
+        shared(json!({
             "metadata": { "name": host, "namespace": "default" },
             "spec": { "host": host, "trafficPolicy": { "loadBalancer": { "consistentHash": hash } } },
         }))
@@ -304,7 +301,7 @@ fn what_is_hashed_is_told_to_routes_and_connections() {
 #[test]
 fn what_a_sidecar_does_not_import_is_nobodys() {
     let mut mesh = mesh(json!({ "hosts": ["other"] }));
-    mesh.sidecars = vec![parse(json!({
+    mesh.sidecars = vec![shared(json!({
         "metadata": { "name": "default", "namespace": "default" },
         "spec": {
             "egress": [{ "hosts": ["./backend-v1.default.svc.cluster.local", "./db.default.svc.cluster.local"] }],

@@ -34,7 +34,7 @@ fn strict_takes_no_plain_text() {
         let mut mesh = mesh(json!({ "hosts": ["other"] }));
         mesh.peer_authentications = mode
             .map(|mode| {
-                parse(json!({
+                shared(json!({
                     "metadata": { "name": "default", "namespace": "istio-system" },
                     "spec": { "mtls": { "mode": mode } },
                 }))
@@ -71,7 +71,7 @@ fn strict_takes_no_plain_text() {
 fn authorization_becomes_rbac() {
     let mut mesh = mesh(json!({ "hosts": ["other"] }));
     let policy = |name: &str, spec: Value| {
-        parse(json!({ "metadata": { "name": name, "namespace": "default" }, "spec": spec }))
+        shared(json!({ "metadata": { "name": name, "namespace": "default" }, "spec": spec }))
     };
     mesh.authorization_policies = vec![
         policy("nothing", json!({})),
@@ -114,7 +114,7 @@ fn a_sidecar_that_takes_no_mutual_tls_is_called_without() {
         },
         "spec": { "serviceAccountName": "backend", "containers": [] },
     });
-    mesh.services = mesh.services.with_pods([parse(injected)]);
+    mesh.services = mesh.services.with_pods([shared(injected)]);
     let secured = |mesh: &Mesh| {
         let snapshot = translate(mesh, &client());
         let name = "outbound|80||backend-v1.default.svc.cluster.local";
@@ -126,7 +126,7 @@ fn a_sidecar_that_takes_no_mutual_tls_is_called_without() {
         (json!({ "8080": { "mode": "DISABLE" } }), false),
         (json!({ "9090": { "mode": "DISABLE" } }), true),
     ] {
-        mesh.peer_authentications = vec![parse(json!({
+        mesh.peer_authentications = vec![shared(json!({
             "metadata": { "name": "backend", "namespace": "default" },
             "spec": { "selector": { "matchLabels": { "app": "backend" } }, "portLevelMtls": ports },
         }))];
@@ -140,7 +140,7 @@ fn tokens_are_looked_at_before_policies() {
     let mut mesh = mesh(json!({ "hosts": ["other"] }));
     let object = |name: &str, spec: Value| json!({ "metadata": { "name": name, "namespace": "default" }, "spec": spec });
     mesh.request_authentications = vec![
-        parse(object(
+        shared(object(
             "one",
             json!({ "jwtRules": [{
             "issuer": "a.example", "audiences": ["x"], "jwks": KEYS,
@@ -149,7 +149,7 @@ fn tokens_are_looked_at_before_policies() {
             "outputClaimToHeaders": [{ "header": "x-sub", "claim": "sub" }],
         }] }),
         )),
-        parse(object(
+        shared(object(
             "two",
             json!({ "jwtRules": [{
             "issuer": "b.example", "jwksUri": "http://backend.default/keys",
@@ -158,7 +158,7 @@ fn tokens_are_looked_at_before_policies() {
         }] }),
         )),
     ];
-    mesh.authorization_policies = vec![parse(object(
+    mesh.authorization_policies = vec![shared(object(
         "some",
         json!({ "rules": [{
         "from": [{ "source": { "requestPrincipals": ["a.example/*"], "notRequestPrincipals": ["*/x"] } }],

@@ -25,14 +25,14 @@ fn objects() -> Objects {
     let service = |name: &str, ips: &[&str]| {
         let spec = json!({"clusterIP": ips[0], "clusterIPs": ips, "ports": ports});
         let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
-        Arc::new(serde_json::from_value(object).unwrap())
+        Arc::new(crate::testing::object(object))
     };
     let slice = |service: &str, family: &str, endpoint: Value| {
         let object = json!({
             "metadata": {"namespace": "ns", "name": format!("{service}-{family}"), "labels": {"kubernetes.io/service-name": service}},
             "addressType": family, "ports": ports, "endpoints": [endpoint],
         });
-        Arc::new(serde_json::from_value(object).unwrap())
+        Arc::new(crate::testing::object(object))
     };
     let namespace = json!({"metadata": {"name": "ns"}});
     Objects {
@@ -55,7 +55,7 @@ fn objects() -> Objects {
                 json!({"addresses": ["fd00:10:244:1::2"], "hostname": "db-0"}),
             ),
         ],
-        namespaces: vec![Arc::new(serde_json::from_value(namespace).unwrap())],
+        namespaces: vec![Arc::new(crate::testing::object(namespace))],
         serial: 7,
     }
 }

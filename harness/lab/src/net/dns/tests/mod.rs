@@ -24,17 +24,17 @@ fn zone() -> Zone {
 fn objects() -> Objects {
     let service = |namespace: &str, name: &str, spec: Value| {
         let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
-        Arc::new(serde_json::from_value(object).unwrap())
+        Arc::new(crate::testing::object(object))
     };
     let slice = |namespace: &str, service: &str, ports: Value, endpoints: Value| {
         let object = json!({
             "metadata": {"namespace": namespace, "name": format!("{service}-x"), "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
         });
-        Arc::new(serde_json::from_value(object).unwrap())
+        Arc::new(crate::testing::object(object))
     };
     let namespace =
-        |name: &str| Arc::new(serde_json::from_value(json!({"metadata": {"name": name}})).unwrap());
+        |name: &str| Arc::new(crate::testing::object(json!({"metadata": {"name": name}})));
     let http = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
     let two = json!([
         {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"},
