@@ -54,7 +54,8 @@ pub type Events<K> = BoxStream<'static, watcher::Result<Event<K>>>;
 
 /// A kind that can be watched.
 pub trait Watch: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
-    /// Every object of a selection as it is now, as a list, and then what becomes of them.
+    /// Every object of a selection as it is now, as a list, and then what becomes of them. One that cannot be read is told as
+    /// an error, and is missing from what is told otherwise.
     fn watch(api: Api<Self>, selection: watcher::Config, again: Again) -> Events<Self>;
 }
 
@@ -180,3 +181,46 @@ impl_watch!(
     XMesh,
     k8s_openapi::api::core::v1::Event,
 );
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn text(json: &str) -> Text {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_the_rest_is_told() {
+        let events = [
+            Event::Init,
+            Event::InitApply(text(r#"{"metadata":{"name":"a"},"data":{"b":"c"}}"#)),
+            Event::InitApply(text(r#"{"metadata":{"name":"b"},"data":3}"#)),
+            Event::InitDone,
+            Event::Delete(text(r#"{"metadata":{"name":"a"}}"#)),
+        ];
+        let events = futures::stream::iter(events.map(Ok));
+        let told: Vec<watcher::Result<Event<ConfigMap>>> = block_on(read(events).collect());
+        let words: Vec<_> = told
+            .into_iter()
+            .map(|event| match event {
+                Ok(Event::Init) => "init".to_owned(),
+                Ok(Event::InitApply(object)) => format!("lists {:?}", object.data.unwrap()),
+                Ok(Event::InitDone) => "listed".to_owned(),
+                Ok(Event::Apply(object)) => format!("applies {object:?}"),
+                Ok(Event::Delete(object)) => format!("deletes {}", object.metadata.name.unwrap()),
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        assert_eq!(words[0], "init");
+        assert_eq!(words[1], r#"lists {"b": "c"}"#);
+        assert!(
+            words[2].contains("invalid type: integer `3`"),
+            "{}",
+            words[2]
+        );
+        assert_eq!(words[3..], ["listed", "deletes a"]);
+    }
+}

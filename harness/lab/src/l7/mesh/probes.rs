@@ -294,7 +294,7 @@ mod tests {
             ("{httpGet: {path: /x, port: unknown}}", None),
             ("{httpGet: {path: /x, port: 8080, scheme: HTTPS}}", None),
             ("{tcpSocket: {port: 8080, host: 10.0.0.1}}", None),
-            ("{exec: {command: [true]}}", None),
+            ("{exec: {command: ['true']}}", None),
         ] {
             let before = with_probe(probe);
             let after = injected(&before);

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn fields_of_the_pod() {
         let pod: Pod = object_of_yaml(
-            "{metadata: {name: a, labels: {x: y, app: web}}, status: {podIPs: [{ip: 10.0.0.1}]}}",
+            "{metadata: {name: a, labels: {x: 'y', app: web}}, status: {podIPs: [{ip: 10.0.0.1}]}}",
         );
         assert_eq!(
             field(&pod, "metadata.labels").unwrap(),
