@@ -214,7 +214,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::testing::object;
+    use crate::testing::shared;
 
     #[test]
     fn rules_are_said_again_when_a_service_asks_otherwise() {
@@ -225,7 +225,7 @@ mod tests {
                 "status": {"loadBalancer": {"ingress": [{"ip": "172.30.1.1", "ipMode": "VIP"}]}},
             });
             json_patch::merge(&mut all["spec"], &spec);
-            Arc::new(object(all))
+            shared(all)
         };
         let slice = |nodes: &[&str]| -> Arc<EndpointSlice> {
             let nodes = nodes.iter().zip(2..);
@@ -240,7 +240,7 @@ mod tests {
                 "addressType": "IPv4", "ports": [{"port": 80}],
                 "endpoints": endpoints.collect::<Vec<_>>(),
             });
-            Arc::new(object(all))
+            shared(all)
         };
         let everywhere = service(json!({}));
         let local = service(json!({"externalTrafficPolicy": "Local"}));

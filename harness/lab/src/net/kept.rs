@@ -186,13 +186,13 @@ mod tests {
     fn a_service_is_looked_at_again_only_when_it_or_its_slices_change() {
         let service = |name: &str| -> Arc<Service> {
             let object = json!({"metadata": {"namespace": "ns", "name": name}});
-            Arc::new(crate::testing::object(object))
+            crate::testing::shared(object)
         };
         let slice = |service: &str, name: &str, kind: &str| -> Arc<EndpointSlice> {
-            Arc::new(crate::testing::object(json!({
+            crate::testing::shared(json!({
                 "metadata": {"namespace": "ns", "name": name, "labels": {SERVICE_NAME: service}},
                 "addressType": kind, "endpoints": [],
-            })))
+            }))
         };
         let looked = Cell::new(0);
         let mut kept = Kept::<String>::default();
@@ -245,19 +245,19 @@ mod tests {
         #[test]
         fn what_is_kept_is_what_would_be_made_anew(states in states()) {
             let service = |name: usize, version: u8| -> Arc<Service> {
-                Arc::new(crate::testing::object(json!({
+                crate::testing::shared(json!({
                     "metadata": {"namespace": "ns", "name": name.to_string(), "uid": version.to_string()},
-                })))
+                }))
             };
             let slice = |name: usize, version: u8| -> Arc<EndpointSlice> {
-                Arc::new(crate::testing::object(json!({
+                crate::testing::shared(json!({
                     "metadata": {
                         "namespace": "ns", "name": name.to_string(), "uid": version.to_string(),
                         // A slice comes to be another Service's.
                         "labels": {SERVICE_NAME: ((name + usize::from(version)) % 4).to_string()},
                     },
                     "addressType": if name == 5 { "FQDN" } else { "IPv4" }, "endpoints": [],
-                })))
+                }))
             };
             let services = [0, 1].map(|version| (0..3).map(|name| service(name, version)).collect::<Vec<_>>());
             let slices = [0, 1].map(|version| (0..6).map(|name| slice(name, version)).collect::<Vec<_>>());

@@ -18,7 +18,7 @@ fn set(name: &str, size: i32, available: i32, noted: i32) -> Arc<ReplicaSet> {
         "spec": {"replicas": size, "selector": {}},
         "status": {"replicas": size, "availableReplicas": available},
     });
-    Arc::new(crate::testing::object(object))
+    crate::testing::shared(object)
 }
 
 fn family(replicas: i32, strategy: &Value, old: &[(i32, i32)], new: Option<(i32, i32)>) -> Family {
@@ -27,7 +27,7 @@ fn family(replicas: i32, strategy: &Value, old: &[(i32, i32)], new: Option<(i32,
     let names = ["a", "b"];
     let old = old.iter().zip(names);
     Family {
-        deployment: Arc::new(crate::testing::object(deployment)),
+        deployment: crate::testing::shared(deployment),
         old: old
             .map(|(one, name)| set(name, one.0, one.1, replicas))
             .collect(),

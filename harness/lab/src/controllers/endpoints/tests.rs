@@ -27,12 +27,12 @@ fn pod(number: u8, patch: Value) -> Arc<Pod> {
         "status": {"phase": "Running", "podIP": format!("10.244.1.{number}"), "conditions": [{"type": "Ready", "status": "True"}]},
     });
     json_patch::merge(&mut object, &patch);
-    Arc::new(crate::testing::object(object))
+    crate::testing::shared(object)
 }
 
 fn nodes() -> Vec<Arc<Node>> {
     let node = json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}});
-    vec![Arc::new(crate::testing::object(node))]
+    vec![crate::testing::shared(node)]
 }
 
 /// `address ready serving terminating` of every endpoint, by port.

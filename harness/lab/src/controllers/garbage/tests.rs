@@ -1,7 +1,5 @@
 //! The three ways to delete an owner, what several owners mean, and custom kinds.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -22,7 +20,7 @@ fn item(name: &str, owners: &[(&str, bool)], finalizers: &[&str], ending: bool) 
         object["metadata"]["deletionTimestamp"] = "2025-01-01T00:00:00Z".into();
     }
     let kind = (String::new(), "ks".to_owned());
-    Item::new(kind, Arc::new(crate::testing::object(object)))
+    Item::new(kind, crate::testing::shared(object))
 }
 
 fn told(items: &[Item], absent: &[&str]) -> Vec<String> {

@@ -54,7 +54,7 @@ fn pods(text: &str) -> Vec<Arc<Pod>> {
         if phase.starts_with('~') {
             pod["metadata"]["deletionTimestamp"] = START.into();
         }
-        Arc::new(crate::testing::object(pod))
+        crate::testing::shared(pod)
     };
     text.split_whitespace().map(one).collect()
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::plan::{Slots, keeps_current, ordinal, plan};
 use super::revision::{Step, step};
 use crate::controllers::tests::Cluster;
-use crate::testing::object;
+use crate::testing::{object, shared};
 
 fn set(spec: Value) -> StatefulSet {
     let mut set = json!({"metadata": {"name": "web", "uid": "u"}, "spec": {
@@ -39,7 +39,7 @@ fn pod(text: &str) -> Arc<Pod> {
         "!" => pod["status"] = json!({"phase": "Failed"}),
         _ => {}
     }
-    Arc::new(object(pod))
+    shared(pod)
 }
 
 #[test]

@@ -47,10 +47,10 @@ fn ingress(name: &str, rules: &[(&str, &str, &str, &str)]) -> Arc<Ingress> {
             rule
         })
         .collect();
-    Arc::new(crate::testing::object(json!({
+    crate::testing::shared(json!({
         "metadata": { "name": name, "namespace": "default" },
         "spec": { "ingressClassName": "envoy", "rules": rules },
-    })))
+    }))
 }
 
 fn input(ingresses: Vec<Arc<Ingress>>) -> Input {

@@ -103,7 +103,7 @@ mod tests {
                 "apiVersion": "networking.istio.io/v1", "kind": "Sidecar",
                 "metadata": { "name": "x", "namespace": namespace }, "spec": spec,
             });
-            std::sync::Arc::new(crate::testing::object(object))
+            crate::testing::shared(object)
         };
         let mode = |mode: &str| json!({ "outboundTrafficPolicy": { "mode": mode } });
         let mut own = mode("REGISTRY_ONLY");

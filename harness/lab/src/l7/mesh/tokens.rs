@@ -189,7 +189,7 @@ fn claimed(names: &[&str], value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::object;
+    use crate::testing::shared;
 
     #[test]
     fn attributes_of_tokens_are_told_from_others() {
@@ -240,9 +240,9 @@ mod tests {
     fn keys_are_fetched_from_the_services_own_cluster() {
         let mesh = Mesh {
             services: crate::l7::cluster::Services::new(
-                [std::sync::Arc::new(object(json!({
+                [shared(json!({
                     "metadata": { "name": "keys", "namespace": "default" },
-                })))],
+                }))],
                 [],
             ),
             ..Mesh::default()

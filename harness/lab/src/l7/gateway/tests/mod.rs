@@ -21,10 +21,10 @@ use super::input::Input;
 use super::route::Route;
 use super::*;
 use crate::l7::cluster::Services;
-use crate::testing::{object, object_of_yaml};
+use crate::testing::{object, object_of_yaml, shared};
 
 fn add<T: DeserializeOwned>(list: &mut Vec<std::sync::Arc<T>>, value: Value) {
-    list.push(std::sync::Arc::new(object(value)));
+    list.push(shared(value));
 }
 
 /// The documents of a YAML text.

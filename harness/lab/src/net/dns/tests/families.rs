@@ -1,7 +1,6 @@
 //! Names of Services with addresses of both families.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
@@ -25,14 +24,14 @@ fn objects() -> Objects {
     let service = |name: &str, ips: &[&str]| {
         let spec = json!({"clusterIP": ips[0], "clusterIPs": ips, "ports": ports});
         let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
-        Arc::new(crate::testing::object(object))
+        crate::testing::shared(object)
     };
     let slice = |service: &str, family: &str, endpoint: Value| {
         let object = json!({
             "metadata": {"namespace": "ns", "name": format!("{service}-{family}"), "labels": {"kubernetes.io/service-name": service}},
             "addressType": family, "ports": ports, "endpoints": [endpoint],
         });
-        Arc::new(crate::testing::object(object))
+        crate::testing::shared(object)
     };
     let namespace = json!({"metadata": {"name": "ns"}});
     Objects {
@@ -55,7 +54,7 @@ fn objects() -> Objects {
                 json!({"addresses": ["fd00:10:244:1::2"], "hostname": "db-0"}),
             ),
         ],
-        namespaces: vec![Arc::new(crate::testing::object(namespace))],
+        namespaces: vec![crate::testing::shared(namespace)],
         serial: 7,
     }
 }

@@ -5,7 +5,6 @@ mod forwarding;
 mod protocol;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -24,17 +23,16 @@ fn zone() -> Zone {
 fn objects() -> Objects {
     let service = |namespace: &str, name: &str, spec: Value| {
         let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
-        Arc::new(crate::testing::object(object))
+        crate::testing::shared(object)
     };
     let slice = |namespace: &str, service: &str, ports: Value, endpoints: Value| {
         let object = json!({
             "metadata": {"namespace": namespace, "name": format!("{service}-x"), "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
         });
-        Arc::new(crate::testing::object(object))
+        crate::testing::shared(object)
     };
-    let namespace =
-        |name: &str| Arc::new(crate::testing::object(json!({"metadata": {"name": name}})));
+    let namespace = |name: &str| crate::testing::shared(json!({"metadata": {"name": name}}));
     let http = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
     let two = json!([
         {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"},
