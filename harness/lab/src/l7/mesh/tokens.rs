@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::inbound::ROOT_NAMESPACE;
 use super::registry::{Mesh, Workload, cluster_name, fqdn};
-use crate::istio::request_authentication::{JwtRule, RequestAuthentication};
+use crate::istio::request_authentication::{JwtHeader, JwtRule, RequestAuthentication};
 use crate::l7::envoy::listener::http_filter;
 
 const NAME: &str = "envoy.filters.http.jwt_authn";
@@ -78,7 +78,7 @@ fn provider(mesh: &Mesh, rule: &JwtRule) -> Value {
         }
     }
     if let Some(headers) = &rule.from_headers {
-        let header = |header: &crate::istio::request_authentication::JwtHeader| {
+        let header = |header: &JwtHeader| {
             json!({
                 "name": header.name,
                 "value_prefix": header.prefix.clone().unwrap_or_default(),
